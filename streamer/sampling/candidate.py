@@ -1,4 +1,7 @@
-"""Sample candidates: finished detections with their images, sent from workers to the sampling process."""
+"""Defines sample candidates and their packed form.
+
+A candidate is a finished detection with its image, which a worker sends to the sampling process.
+"""
 
 from __future__ import annotations
 
@@ -15,14 +18,14 @@ from streamer.imaging.frame import DecodedFrame
 
 #: Largest packed candidate: enough for the largest image that can reasonably be configured, and its boxes.
 MAX_BYTES = 64 << 20
-#: What the sampling process answers after it has decided about a candidate.
+#: Answer of the sampling process after it has decided about a candidate.
 CONFIRMED = b"\x01"
 
-#: Values of ``SampleCandidate.source``: the encoded image as it arrived;
+#: Value of ``SampleCandidate.source`` for an encoded image that is unchanged since its arrival.
 ORIGINAL = "original"
-#: pixels of a video frame (BGR rows), which are never stored;
+#: Value for the pixels of a video frame (BGR rows), which are never stored in this form.
 PIXELS = "pixels"
-#: or such pixels, encoded as a JPEG of this quality.
+#: Quality of the JPEG in which such pixels are stored, and the value for them in this form.
 JPEG_QUALITY = 95
 ENCODED = f"encoded_q{JPEG_QUALITY}"
 
@@ -35,7 +38,7 @@ _NOT_IN_NAMES = re.compile(r"[^a-z0-9]+")
 
 
 class MalformedCandidate(Exception):
-    """The bytes are no candidate; only a worker of another version could send them."""
+    """The bytes are not a candidate; only a worker of another version of the service could send them."""
 
 
 def slug(name: str) -> str:
@@ -45,9 +48,9 @@ def slug(name: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class StreamInfo:
-    """The stream of a candidate and the model that runs on it; the same for all candidates of the stream."""
+    """Describes the stream of a candidate and its model; equal for all candidates of the stream."""
 
-    #: A :func:`slug`.
+    #: Name of the stream, as :func:`slug` returns it.
     name: str
     #: ``websocket``, ``webrtc``, ``whip`` or ``http``.
     transport: str
@@ -61,7 +64,7 @@ class StreamInfo:
 
 @dataclass(frozen=True, slots=True)
 class ShadowResult:
-    """The boxes that another model version found in the same frame, down to the same low threshold."""
+    """Holds the boxes that another model version found in the same frame with the same low threshold."""
 
     version: str
     model_name: str
@@ -71,14 +74,18 @@ class ShadowResult:
 
 @dataclass(frozen=True, slots=True)
 class SampleCandidate:
-    """One frame and its boxes. Boxes are xyxy in pixels of the upright image, (N, 6), highest score first."""
+    """Holds one frame and its boxes.
+
+    Boxes are xyxy in pixels of the upright image, with shape (N, 6), highest score first.
+    """
 
     stream: StreamInfo
     #: Arrival of the frame, unix seconds.
     captured_at: float
     #: Sequence number in its stream; 0 for posted images.
     seq: int
-    #: The threshold that the caller requested, and the lower one down to which ``boxes`` reach.
+    #: The threshold that the caller requested, and the one with which ``boxes`` were found, which may be
+    #: lower.
     threshold: float
     low_threshold: float
     iou_threshold: float
@@ -92,12 +99,13 @@ class SampleCandidate:
     #: The image in the form that ``source`` names; a :class:`DecodedFrame` before the candidate is packed.
     data: bytes | memoryview | DecodedFrame
     boxes: Boxes
-    #: Boxes over ``threshold`` of the previous and the next frame; None when there is none close in time.
+    #: Boxes over ``threshold`` of the previous and of the next frame; None if that frame is missing or not
+    #: close in time.
     before: Boxes | None = None
     after: Boxes | None = None
-    #: None without a shadow run.
+    #: Result of the shadow run; None if there was none.
     shadow: ShadowResult | None = None
-    #: A person reported this frame, with this note.
+    #: Whether a person reported this frame, and the note that they wrote.
     reported: bool = False
     note: str = ""
     #: ORIGINAL, PIXELS or ENCODED.
@@ -134,7 +142,7 @@ def pack_candidate(candidate: SampleCandidate) -> bytes:
 
 
 def unpack_candidate(data: bytes) -> SampleCandidate:
-    """Rebuild a candidate. Raises MalformedCandidate saying what is wrong."""
+    """Return the candidate in packed bytes. Raises MalformedCandidate, which says what is wrong."""
     try:
         fields = msgpack.unpackb(data)
         stream = fields["stream"]

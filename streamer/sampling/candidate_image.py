@@ -1,6 +1,6 @@
-"""The image of a candidate, and the removal of metadata from it.
+"""Decodes and encodes the image of a candidate, and removes metadata from it.
 
-Only the EXIF orientation is kept, because boxes are in pixels of the upright image.
+The EXIF orientation is kept, because boxes are in pixels of the upright image. Colour profiles are kept, too.
 """
 
 from __future__ import annotations
@@ -29,7 +29,10 @@ class Decode(Protocol):
 
 
 def decode_here(data: bytes, *, rotation: int, target: tuple[int, int] | None) -> Image:
-    """Decode in this process; only for trusted bytes, as in tests. The service decodes in a sandbox."""
+    """Decode an image in this process.
+
+    Use this only for trusted bytes, as in tests; the service decodes in a sandbox.
+    """
     header = read_header(data, NoPixelLimits())
     return decode(data, header, rotation=rotation, target=target, reduce=target is not None).pixels
 
@@ -75,7 +78,7 @@ def fingerprint(image: npt.NDArray[np.uint8]) -> int:
 
 
 _EXIF = b"Exif\x00\x00"
-#: Markers of JPEG segments that are dropped: APP1 (EXIF, XMP), APP3 to APP13, comments. APP2 (ICC) stays.
+#: Markers of JPEG segments that are removed: APP1 (EXIF, XMP), APP3 to APP13, comments. APP2 (ICC) stays.
 _JPEG_DROPPED = {0xE1, *range(0xE3, 0xEE), 0xFE}
 _JPEG_STANDALONE = {0x01, *range(0xD0, 0xD8)}
 _PNG_DROPPED = {b"eXIf", b"tEXt", b"zTXt", b"iTXt", b"tIME"}
@@ -87,7 +90,8 @@ _VP8X_EXIF, _VP8X_XMP = 0x08, 0x04
 def strip_metadata(data: bytes, codec: Codec, orientation: int) -> bytes:
     """Return the image without any metadata except an ``orientation`` other than 1.
 
-    ``data`` must have passed `image_header.read_header`. Raises ValueError when its metadata is truncated.
+    ``data`` must have passed `image_header.read_header`. Raises ValueError when its metadata is
+    truncated or malformed.
     """
     try:
         if codec is Codec.JPEG:
@@ -137,7 +141,7 @@ def _strip_png(data: bytes, orientation: int) -> bytes:
         if kind == b"IHDR" and orientation != 1:
             kept.append(_png_chunk(b"eXIf", orientation_block(orientation)))
         if kind == b"IEND":
-            break  # bytes behind the end are no part of the image
+            break  # bytes after this chunk are not part of the image
         position = end
     return b"".join(kept)
 

@@ -1,4 +1,7 @@
-"""Judges candidates and writes samples to the spool. `process` passes candidates in and calls ``tick``."""
+"""Decides on candidates and writes samples to the spool.
+
+`process` passes the candidates in and calls ``tick``.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +35,7 @@ log = logging.getLogger("streamer.observer")
 
 #: After a disk error, nothing is written for this time.
 DISK_PAUSE_S = 60.0
-#: Dropped samples are logged once in this time for each reason.
+#: Dropped samples are logged at most once in this time for each reason.
 LOG_EVERY_S = 600.0
 #: Resolution that is enough for a fingerprint.
 _FINGERPRINT_PX = (160, 160)
@@ -57,7 +60,7 @@ class DriftSource(Protocol):
 
 
 class Collector:
-    """Judges candidates and keeps the samples. ``spool`` is open."""
+    """Decides which candidates become samples, and writes these to ``spool``, which must be open."""
 
     def __init__(
         self,
@@ -78,7 +81,7 @@ class Collector:
         self._strip = strip_metadata
         self._threshold = threshold
         self._service_version = service_version
-        #: Decodes encoded images; in the service, in a sandboxed process.
+        #: Decodes encoded images. The service replaces this function with one that uses a sandboxed process.
         self.decode: Decode = decode_here
         #: None when drift is not monitored.
         self.drift: DriftSource | None = None
@@ -90,7 +93,7 @@ class Collector:
         self._counted: Counter[str] = Counter()
 
     def consider(self, candidate: SampleCandidate) -> None:
-        """Decide on one candidate: it becomes a sample at once, at the end of its interval, or not at all."""
+        """Decide whether a candidate becomes a sample at once, at the end of its interval, or not at all."""
 
         def get_fingerprint() -> int:
             return fingerprint(image_of(candidate, _FINGERPRINT_PX, self.decode))
@@ -99,13 +102,13 @@ class Collector:
         try:
             choices = self._selection.consider(candidate, self._clock(), get_fingerprint, drifting=drifting)
         except (ImageError, MemoryError, OSError):
-            # Rare, because the worker could decode it; the next frame will do as well.
+            # This is rare, because the worker has decoded the image before. The next frame can replace it.
             self._metrics.drops.labels("damaged").inc()
             return
         self._keep(choices)
 
     def tick(self) -> None:
-        """Once a second: end intervals, and update the metrics of the spool."""
+        """End intervals, and update the metrics of the spool. The process calls this once a second."""
         self._keep(self._selection.due(self._clock()))
         unix_s = time.time()
         self._metrics.spool_bytes.set(self._spool.used_bytes)
@@ -117,7 +120,7 @@ class Collector:
         self._keep(self._selection.flush(self._clock()))
 
     def _features(self, candidate: SampleCandidate) -> dict[str, float]:
-        """Return the numeric columns of drift; none when the image cannot be decoded."""
+        """Return the numeric columns of drift; an empty dictionary if the image cannot be decoded."""
         try:
             return extract_features(candidate, image_of(candidate, decode=self.decode), None)[0]
         except (ImageError, MemoryError, OSError):
@@ -131,7 +134,10 @@ class Collector:
             self._counted[reason] = count
 
     def _accept(self, choice: Choice) -> None:
-        """Write one sample to the spool; a full or failing disk costs this sample and nothing else."""
+        """Write one sample to the spool, or drop it if the image is damaged or the spool is full or broken.
+
+        After an error of the disk, all samples are dropped for ``DISK_PAUSE_S``.
+        """
         if self._clock() < self._paused_until:
             self._metrics.drops.labels("disk_error").inc()
             return
@@ -163,7 +169,7 @@ class Collector:
             service_version=self._service_version,
             features=self._features(candidate),
         )
-        # A name without slashes, and as unique as the key.
+        # The name has no slashes, and is as unique as the key.
         name = key.split("/", 2)[2].rpartition(".")[0].replace("/", "_")
         if self._spool.accept(name, data, sidecar, time.time()):
             self._metrics.samples.labels(choice.reasons[0]).inc()

@@ -61,7 +61,7 @@ class ReferenceUpdate(TypedDict):
 
 
 class DriftApi:
-    """Call ``handle()`` for each request, in a task of its own."""
+    """Answers the workers' requests about drift. Call ``handle()`` for each, in a task of its own."""
 
     def __init__(self, service: DriftService) -> None:
         self._service = service
@@ -96,7 +96,10 @@ class DriftApi:
         return self._report[1]
 
     def _choose(self, name: str) -> Check:
-        """Return the last check of a group or of its present window; without a name, of the worst group."""
+        """Return the check of a group for the report; without a name, the one with the highest ratio.
+
+        Raises UpdateRefused: 404 for an unknown group, 409 if there is nothing to report.
+        """
         groups = self._service.monitor.groups
         if name and name not in groups:
             raise UpdateRefused(

@@ -1,7 +1,7 @@
-"""Watches for drift in the sampling process: makes rows of candidates, checks windows, publishes the status.
+"""Monitors drift: turns candidates into rows, checks windows of rows and publishes the status.
 
-The event loop owns all state here. Work that takes long runs in threads, and Evidently in a process of its
-own.
+The service runs in the sampling process. Only the event loop changes its state. Long work runs in threads,
+and Evidently runs in a process of its own.
 """
 
 from __future__ import annotations
@@ -34,22 +34,25 @@ from streamer.sampling.metrics import DriftMetrics
 
 log = logging.getLogger("streamer.drift")
 
-#: Rows may arrive this late; windows are checked only after that.
+#: Seconds by which a row may arrive late. A window is checked only this long after its end.
 LATE_S = 30.0
 PUBLISH_EVERY_S = 10.0
 #: An episode that continues is logged again after this time.
 REMIND_AFTER_S = 86_400.0
-#: Checks that may wait for Evidently; further ones are decided by the builtin engine.
+#: Largest number of checks that wait for Evidently. The builtin engine decides all further ones.
 MAX_PENDING = 512
 
 
 def return_free_memory() -> None:
-    """Return the memory of many parsed rows to the kernel, which the allocator would keep."""
+    """Return free memory to the kernel, which the allocator would keep after many rows were parsed."""
     ctypes.CDLL(None).malloc_trim(0)
 
 
 class DriftService:
-    """Call ``await open()``, then ``add()`` with candidates, ``tick()`` once a second, and ``close()``."""
+    """Monitors the drift of all groups.
+
+    Call ``await open()``, then ``add()`` with candidates, ``tick()`` once a second, and ``close()``.
+    """
 
     def __init__(
         self,
@@ -77,7 +80,7 @@ class DriftService:
         #: Modification time (ns) and size of the reference file that was read last.
         self._file_signature: tuple[int, int] | None = None
         self._reading: asyncio.Task[None] | None = None
-        #: Checks that wait for Evidently, in order, with those behind them.
+        #: Checks that wait for scores of Evidently, and the later checks that must be settled after them.
         self._pending: list[Check] = []
         self._settling: asyncio.Task[None] | None = None
         self._check_seconds = 0.0
@@ -114,7 +117,7 @@ class DriftService:
     # -- rows ----------------------------------------------------------------------------------------
 
     def add(self, candidate: SampleCandidate) -> None:
-        """Make a row of the candidate if its stream is due for one."""
+        """Turn the candidate into a row if its stream is due for one."""
         try:
             row = self._extractor.extract(candidate)
         except (ImageError, MemoryError):
@@ -126,7 +129,10 @@ class DriftService:
             self._handle(self.monitor.add(row))
 
     def tick(self) -> None:
-        """Once a second: check windows even when no rows come, look for a new reference file, publish."""
+        """Check windows even when no rows come, look for a new reference file, and publish the status.
+
+        The process calls this once a second.
+        """
         self._handle(self.monitor.advance(time.time() - LATE_S) if self.monitor.next_check else [])
         if time.monotonic() - self._published_at < PUBLISH_EVERY_S:
             return
@@ -147,7 +153,7 @@ class DriftService:
     # -- the reference -------------------------------------------------------------------------------
 
     def set_reference(self, reference: Reference | None, error: str = "") -> None:
-        """Score against another reference from now on."""
+        """Score against ``reference`` from now on; ``error`` says why there is none."""
         self._pending.clear()
         self.error = error
         self.monitor.set_reference(reference)
@@ -188,7 +194,7 @@ class DriftService:
         return self._settling is not None and not self._settling.done()
 
     def _handle(self, checks: list[Check]) -> None:
-        """Settle checks in order; from the first one for Evidently on, they wait for its scores."""
+        """Settle checks in order. One for Evidently waits for its scores, and so do all later checks."""
         for check in checks:
             check.ask = check.ask and self.engine.available and len(self._pending) < MAX_PENDING
             if self._pending or check.ask or self._is_settling:
@@ -221,7 +227,7 @@ class DriftService:
             self._publish()
 
     def _next_batch(self) -> list[Check]:
-        """Remove and return pending checks, up to the second one of a group for Evidently."""
+        """Remove and return the next pending checks, with at most one check for Evidently per group."""
         seen: set[str] = set()
         batch: list[Check] = []
         for check in self._pending:

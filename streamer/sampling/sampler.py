@@ -1,7 +1,7 @@
-"""The sampler of a stream offers one of its frames per second; the factory creates the samplers.
+"""Chooses about one frame per second of each stream as a candidate for the sampling process.
 
-A sampler runs on the worker's event loop. For each finished detection it compares times and keeps one
-reference: to the last frame of the stream, so at most one encoded image per open stream.
+A sampler runs on the worker's event loop. For each finished detection it only compares times. It keeps
+references to the last frame of the stream and to the frame of a pending candidate, and to no other frames.
 """
 
 from __future__ import annotations
@@ -22,20 +22,21 @@ from inference.models.model import ModelInfo
 from streamer.imaging.frame import DecodedFrame
 from streamer.sampling.candidate import UNNAMED, SampleCandidate, ShadowResult, StreamInfo, slug
 
-#: A stream submits one candidate in this time, with jitter, so that streams do not do so in step. The
-#: sampling process chooses among the candidates; more of them would only show more of the same scene.
+#: Seconds between two candidates of a stream. Jitter keeps streams from submitting at the same moments. The
+#: sampling process chooses among the candidates; more of them would only show the same scene again.
 INTERVAL_S = 1.0
 JITTER = 0.2
 #: Flicker is not computed across frames that are further apart.
 MAX_FRAME_GAP_S = 0.5
-#: Candidates are run with half the threshold, but at least this: boxes with lower scores are noise.
+#: A candidate runs with half the caller's threshold, but at least with this one: boxes with lower scores are
+#: noise.
 MIN_LOW_THRESHOLD = 0.1
 
 
 # Nobody changes an instance, but a frozen class would make each construction three times as slow.
 @dataclass(slots=True)
 class Observation:
-    """One finished detection. Sizes in pixels of the upright image."""
+    """Holds one finished detection. Sizes are in pixels of the upright image."""
 
     data: bytes | memoryview | DecodedFrame
     seq: int
@@ -74,20 +75,20 @@ def low_threshold(threshold: float) -> float:
 def with_low_threshold(params: DetectionParams) -> DetectionParams:
     """Return the parameters with which a candidate runs.
 
-    Boxes with lower scores suppress none with higher scores, so the caller's boxes are a prefix of the
-    result; see :func:`boxes_above`.
+    A box never suppresses a box with a higher score. The caller's boxes are therefore a prefix of the result;
+    see :func:`boxes_above`.
     """
     return dataclasses.replace(params, conf_threshold=low_threshold(params.conf_threshold))
 
 
 def boxes_above(boxes: Boxes, threshold: float) -> Boxes:
-    """Return the boxes that the caller requested, of those that were found with the low threshold."""
-    # float32 on both sides, as in the inference process.
+    """Return those of the boxes found with the low threshold that reach the caller's ``threshold``."""
+    # Compare as float32, as the inference process does.
     return boxes[boxes[:, 4] >= np.float32(threshold)]
 
 
 class Sampler:
-    """Created with the stream and closed with it. All methods run on the event loop."""
+    """Submits candidates of one stream until it ends. All methods run on the event loop."""
 
     def __init__(
         self,
@@ -101,9 +102,10 @@ class Sampler:
     ) -> None:
         self._stream = stream
         self._interval_s = interval_s
-        #: None without shadow runs.
+        #: None if there are no shadow runs.
         self._start_shadow_run = start_shadow_run
-        #: The images of the stream are unrelated: they have no neighbours, and the last one is not kept.
+        #: Whether the images of the stream are unrelated. If so, candidates get no neighbouring frames, and
+        #: the last image is not kept.
         self._unrelated = unrelated
         self._submit = submit
         # The first frame of a stream becomes a candidate at once, because streams may be short.
@@ -114,14 +116,20 @@ class Sampler:
         self._pending: _Pending | None = None
 
     def wants(self, now: float) -> bool:
-        """Whether the frame that starts now becomes a candidate; it must run :func:`with_low_threshold`."""
+        """Return whether the frame that starts now becomes a candidate.
+
+        The caller must run such a frame :func:`with_low_threshold`.
+        """
         if now < self._next_at:
             return False
         self._next_at = now + self._interval_s * random.uniform(1 - JITTER, 1 + JITTER)  # noqa: S311 - no secret
         return True
 
     def add(self, observation: Observation, all_boxes: Boxes | None) -> None:
-        """Add a finished detection, with all boxes over the low threshold if it was wanted."""
+        """Add a finished detection.
+
+        ``all_boxes`` are all boxes over the low threshold if :meth:`wants` chose the frame, otherwise None.
+        """
         self._add_following_frame(observation)
         if all_boxes is not None:
             self._begin(observation, all_boxes)
@@ -129,9 +137,10 @@ class Sampler:
             self._last = observation
 
     def report(self, note: str) -> tuple[int, bool] | None:
-        """Submit the last frame because a person reports it; returns its seq, and whether it was accepted.
+        """Submit the last frame because a person reports it.
 
-        None when no detection of this stream has finished yet.
+        Returns the frame's seq and whether the queue accepted it; None if no detection of this stream has
+        finished yet.
         """
         last = self._last
         if last is None:
@@ -156,7 +165,7 @@ class Sampler:
         candidate = self._candidate(observation, all_boxes, low, before)
         pending = self._pending = _Pending(candidate, observation.at, not self._unrelated, for_shadow=False)
         if self._start_shadow_run is not None:
-            # Set before the call, which may call back at once.
+            # Set this before the call, which may call back at once.
             pending.for_shadow = True
             if not self._start_shadow_run(observation, lambda result: self._add_shadow(pending, result)):
                 pending.for_shadow = False
@@ -222,8 +231,10 @@ class SamplerFactory:
         start_shadow_run: StartShadowRunOf | None = None,
         interval_s: float = INTERVAL_S,
     ) -> None:
-        """``submit`` sends a candidate without waiting, None when sampling is off; ``denied`` are stream
-        names.
+        """Create a factory whose samplers send their candidates with ``submit``.
+
+        ``submit`` must not wait; it is None when sampling is off. ``denied`` are the names of streams that
+        are never sampled.
         """
         self._submit = submit
         self._interval_s = interval_s
