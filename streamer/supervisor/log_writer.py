@@ -1,4 +1,4 @@
-"""Writes log lines to standard error in a separate thread, so that no other thread waits for its reader."""
+"""Writes log lines to standard error in a separate thread, so that a slow reader delays no other thread."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from inference.core.log_format import (
 )
 from inference.core.log_output import dropped, use_handler
 
-#: Most bytes that wait for the reader of the log; further lines are dropped and counted.
+#: Most bytes that may wait to be written; the writer drops and counts lines beyond them.
 MAX_WAITING_BYTES = 1 << 20
-#: How long :meth:`LogWriter.close` waits for the reader before the process ends without the last lines.
+#: How long :meth:`LogWriter.close` waits for the last lines to be written before it gives them up.
 CLOSE_S = 1.0
 
 
 class LogWriter:
-    """A bounded queue of lines for a descriptor; any thread may write, without waiting."""
+    """Keeps a bounded queue of lines for a file descriptor; any thread may add a line without waiting."""
 
     def __init__(self, fd: int, *, json_lines: bool) -> None:
         self._fd = fd
@@ -41,11 +41,11 @@ class LogWriter:
         #: Lines dropped since the last queued line.
         self._missing = 0
         self._changed = threading.Condition()
-        #: None until the first line: a process that logs nothing has no thread for it.
+        #: None until the first line is queued, so that a process that logs nothing has no writer thread.
         self._thread: threading.Thread | None = None
 
     def write(self, line: str) -> None:
-        """Queue one line without its line feed."""
+        """Queue one line, which is given without its line feed."""
         data = line.encode("utf-8", "backslashreplace") + b"\n"
         with self._changed:
             if self._waiting_bytes + len(data) > MAX_WAITING_BYTES:
@@ -75,7 +75,7 @@ class LogWriter:
         return text_line(level, logger, message, time.time())
 
     def close(self, timeout_s: float = CLOSE_S) -> bool:
-        """Wait until everything is written; returns False if the reader did not read it in time."""
+        """Wait until all lines are written; returns False if that takes longer than ``timeout_s``."""
         with self._changed:
             return self._changed.wait_for(lambda: not self._waiting_bytes, timeout_s)
 
@@ -127,7 +127,7 @@ class WriterText(io.TextIOBase):
         self._begun = ""
 
     def write(self, text: str) -> int:
-        """Write each line that is complete."""
+        """Write each complete line to the log, and keep the rest until its line is complete."""
         with self._lock:
             *complete, self._begun = (self._begun + text).split("\n")
             self._begun = self._begun[-MAX_MESSAGE_CHARS:]
@@ -148,7 +148,7 @@ class WriterText(io.TextIOBase):
 
 
 def supervisor_log(level: str, *, json_lines: bool, secrets: Iterable[str]) -> LogWriter:
-    """Send the log of this process, and what it prints, through a writer; returns that."""
+    """Send the log of this process and its ``sys.stderr`` through a new writer; returns the writer."""
     hide(secrets)
     writer = LogWriter(2, json_lines=json_lines)
     use_handler(WriterHandler(writer), level)

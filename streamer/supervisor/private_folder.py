@@ -1,4 +1,4 @@
-"""The replica's private folder for temporary files, and the removal of folders of killed supervisors."""
+"""Creates the replica's private folder for temporary files, and removes those of killed supervisors."""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ class PrivateFolder:
                 f"cannot create a folder for temporary files: {error.strerror or error}; "
                 "set TMPDIR to a folder to which this user can write"
             ) from error
-        #: -1 if the lock cannot be created, for example on a full disk; then leftovers are never removed.
+        #: -1 if the lock cannot be created, for example on a full disk. If this process is then killed, no
+        #: later supervisor removes the folder.
         self._lock_fd = _locked(self.path)
 
     def remove(self) -> None:
@@ -50,7 +51,7 @@ def _locked(folder: Path) -> int:
         return -1
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # Renamed after it is locked, so that no other supervisor takes this folder for a leftover.
+        # Rename the file only after locking it, so that no other supervisor takes this folder for a leftover.
         new.rename(folder / _LOCK)
     except OSError as error:  # the file system has no locks
         log.warning("%s cannot be locked (%s): if this process is killed, it is not removed", folder, error)
@@ -60,7 +61,7 @@ def _locked(folder: Path) -> int:
 
 
 def remove_leftovers() -> None:
-    """Remove the folders of this user's killed supervisors, whose locks are free."""
+    """Remove the folders that killed supervisors of this user left, which are those whose locks are free."""
     with contextlib.suppress(OSError):
         for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
             with contextlib.suppress(OSError):
@@ -68,11 +69,12 @@ def remove_leftovers() -> None:
 
 
 def _remove_if_dead(folder: Path) -> None:
-    """Remove a folder, unless it is in use or belongs to another user. Raises OSError if unreadable."""
+    """Remove a folder unless it is in use or another user's. Raises OSError if its lock cannot be opened."""
     status = folder.lstat()
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
         return
-    # Folders without a lock belong to another program or are just being created.
+    # This fails for a folder without a lock file: it belongs to another program, is just being created, or
+    # could not be locked.
     fd = os.open(folder / _LOCK, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

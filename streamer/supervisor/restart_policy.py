@@ -1,4 +1,4 @@
-"""Decides when a process that has ended starts again, and when the service ends instead; its exit codes."""
+"""Decides when to restart a process that has ended, and when to end the service and with which exit code."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 
 from streamer.core.backoff import Backoff
 
-#: Further codes: 2 for usage or configuration, 4 for a refused model, 5 for an unavailable device.
+#: Exit codes of the service. Further ones are 2 for usage or configuration, 4 for a refused model, and 5 for
+#: an unavailable device.
 EXIT_CANNOT_START = 3
 EXIT_KEEPS_DYING = 6
 
@@ -19,18 +20,20 @@ class CannotStart(Exception):
         self.exit_code = exit_code
 
 
-#: Upper ends of the delays: the second restart in a row, and all later ones.
+#: Longest delay before the second restart in a row, and before any later one. `Backoff` doubles the longest
+#: delay in between and draws each delay at random.
 FIRST_S = 0.1
 MAX_S = 30.0
-#: After a life of this length a process is restarted without delay.
+#: A process that ran for at least this time is restarted without delay, and its earlier deaths are forgotten.
 HEALTHY_AFTER_S = 60.0
-#: Deaths in a row, without a healthy life between them, after which the service gives up.
+#: The service gives up at the next death after this many deaths in a row, none of which followed a run of
+#: `HEALTHY_AFTER_S`.
 MAX_DEATHS = 20
 
 
 @dataclass(slots=True)
 class RestartPolicy:
-    """Delay before the next start of one process."""
+    """Computes the delay before the next start of one process."""
 
     max_deaths: int = MAX_DEATHS
     _deaths: int = 0
@@ -44,11 +47,12 @@ class RestartPolicy:
         self._deaths += 1
         if self._deaths > self.max_deaths:
             raise OverflowError(f"{self._deaths - 1} deaths in a row")
-        # No delay after the first death: a single crash interrupts the streams for the load time alone.
+        # There is no delay after the first death, so that a single crash interrupts the streams only while
+        # the new process loads.
         return 0.0 if self._deaths == 1 else self._backoff.next_s()
 
 
-#: This number of deaths within this time is a crash loop: the replica would be ready for moments only.
+#: `LOOP_DEATHS` deaths within `LOOP_S` are a crash loop, in which the replica is ready only for moments.
 LOOP_DEATHS = 5
 LOOP_S = 60.0
 #: A crash loop is over when no process has died for this time.
@@ -66,7 +70,9 @@ class CrashLoop:
         self._deaths = [*self._deaths[1 - LOOP_DEATHS :], now]
 
     def is_active(self, now: float) -> bool:
-        """Return whether `LOOP_DEATHS` occurred within `LOOP_S`, the last of them less than
+        """Return whether a crash loop is going on at ``now``.
+
+        It is if `LOOP_DEATHS` deaths occurred within `LOOP_S`, and the last one less than
         `RECOVERED_AFTER_S` ago.
         """
         if len(self._deaths) < LOOP_DEATHS:

@@ -1,4 +1,4 @@
-"""Handles the signals of the supervisor: each one that could kill it starts a drain, or is ignored."""
+"""Handles the signals that could kill the supervisor: each one either starts a drain or has no effect."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from inference.ipc.group_signals import WITHOUT_EFFECT
 
 log = logging.getLogger("streamer.supervisor")
 
-#: Values of the shared field ``draining``: after `DRAIN_DELAY_S`, or immediately.
+#: Values of the shared field ``draining``: the workers drain after `DRAIN_DELAY_S`, or immediately.
 AFTER_DELAY = 1
 AT_ONCE = 2
-#: Signals that start a drain. After SIGTERM, and SIGHUP of a terminal that closes, balancers get time to
-#: notice; after a key (SIGINT, SIGQUIT) or a limit (SIGXCPU, SIGPWR) they do not.
+#: Signals that start a drain. SIGTERM and SIGHUP (a terminal closes) leave load balancers time to notice it.
+#: Keys (SIGINT, SIGQUIT), an exceeded CPU limit (SIGXCPU) and a power failure (SIGPWR) do not.
 DRAINS = {
     signal.SIGTERM: AFTER_DELAY,
     signal.SIGHUP: AFTER_DELAY,
@@ -24,15 +24,16 @@ DRAINS = {
     signal.SIGXCPU: AT_ONCE,
     signal.SIGPWR: AT_ONCE,
 }
-#: A second one of these ends the service immediately. Not SIGHUP, which a closing terminal may send twice.
+#: Signals that kill the workers if a drain has begun. SIGHUP is not one of them, because a closing terminal
+#: may send it twice.
 ENDS_AT_ONCE = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGQUIT})
 
 
 def on_signals(drain: Callable[[int], None], kill: Callable[[], None]) -> None:
-    """Call ``drain`` with one of the values above on the first signal, and ``kill`` on a second one.
+    """Call ``drain`` on the first signal with its value in `DRAINS`, and ``kill`` on a later `ENDS_AT_ONCE`.
 
-    Call it in the main thread, in the running loop. A signal that was ignored when the process started
-    stays ignored, as ``nohup`` requires.
+    Call this function in the main thread, in the running loop. If the process started with one of the other
+    signals ignored, such as SIGHUP by ``nohup``, that signal stays ignored.
     """
     loop = asyncio.get_running_loop()
     draining = False

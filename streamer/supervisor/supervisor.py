@@ -1,7 +1,8 @@
-"""The supervisor: starts, watches, restarts and drains inference process, workers and sampling process.
+"""Starts, watches, restarts and drains the inference process, the workers and the sampling process.
 
-It owns what must outlive each of them: the listening sockets, the inference address, the shared status,
-the metrics folder. It loads neither aiohttp nor a model, so that little in it can fail.
+The supervisor owns what must outlive each of them: the listening sockets, the address of the inference
+process, the shared status and the metrics folder. It loads neither aiohttp nor a model, so that little in it
+can fail.
 """
 
 from __future__ import annotations
@@ -41,16 +42,17 @@ from streamer.supervisor.worker_handle import WorkerHandle
 
 log = logging.getLogger("streamer.supervisor")
 
-#: Time after the workers' own drain time until they are killed.
+#: Time that the supervisor gives a process beyond its own time to stop, before it kills the process.
 KILL_AFTER_S = 5.0
 #: Interval at which the supervisor checks whether all processes are ready, until they are.
 READY_CHECK_S = 0.1
-#: Longest wait for the sampling process before the service is reported as ready, which does not need it.
+#: How long the log message that the service is ready waits for the sampling process. Clients are served
+#: without that process.
 SAMPLING_READY_S = 10.0
 
 
 class Supervisor:
-    """Runs the service until a signal, or until it cannot go on. Construct, then ``await run()``."""
+    """Runs the service until a signal ends it or it cannot go on. Construct it, then ``await run()``."""
 
     def __init__(self, settings: Settings, writer: LogWriter) -> None:
         self._settings = settings
@@ -68,7 +70,7 @@ class Supervisor:
             self._metrics_sockets = listen(settings.host, settings.metrics_port, settings.workers)
         remove_leftovers()
         self._folder = PrivateFolder()
-        # The workers, the inference process, the sampling process and the supervisor.
+        # Besides the workers these are the inference process, the sampling process and the supervisor.
         self._store = MetricStore(processes=settings.workers + 3)
         os.environ |= self._relay.environment() | {
             # prometheus_client requires a folder; the values themselves are in the store.
@@ -105,7 +107,7 @@ class Supervisor:
         self._crash_loop = CrashLoop()
         #: Whether the inference process and the sampling process are being stopped.
         self._ending = False
-        #: None until `run`.
+        #: None until `run` creates it.
         self._fallback_acceptor: FallbackAcceptor | None = None
         self._stopping = asyncio.Event()
         self._failure: CannotStart | None = None
@@ -205,8 +207,8 @@ class Supervisor:
             code = await self._inference.wait()
             if self._stopping.is_set():
                 return
-            # A model that was served before is accepted again later: its file is being replaced, without a
-            # copy.
+            # A refused model that was served before may be accepted at the next start: its file is probably
+            # being replaced at the moment, and the service keeps no copy of it.
             if code in FINAL_EXIT_CODES and not (code == EXIT_MODEL_REFUSED and shared_status.read("served")):
                 self._fail(CannotStart("the inference process refused to start (see above)", code))
                 return
@@ -280,9 +282,9 @@ class Supervisor:
     # -- the end -------------------------------------------------------------------------------------
 
     async def _drain(self) -> None:
-        """End the workers first: they need the inference process for the requests that they have accepted."""
-        # The workers hold the sockets, too. As long as the copies of this process were open, the kernel would
-        # accept connections on a port that no worker serves, and reset them at the end.
+        """End the workers, then the inference process, which they need for requests already accepted."""
+        # Close this process's copies of the sockets, which the workers hold, too. While a copy is open, the
+        # kernel accepts connections on a port that no worker serves any more, and resets them at the end.
         if self._fallback_acceptor is not None:
             self._fallback_acceptor.close()
         for listener in self._metrics_sockets:
@@ -298,8 +300,8 @@ class Supervisor:
                 log.error("%d worker(s) did not finish within %.0f s", len(late), patience_s)
                 self._kill_workers()
         self._ending = True
-        # At the same time as the inference process: it stores what the workers sent last, and delivers
-        # samples.
+        # Stop the sampling process at the same time as the inference process. It still stores the frames
+        # that the workers sent last, and delivers samples.
         sampling_ended = asyncio.create_task(
             self._sampling.stop(self._settings.samples_drain_s + KILL_AFTER_S)
         )

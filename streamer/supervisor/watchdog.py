@@ -1,8 +1,8 @@
-"""Kills processes whose heartbeats in the shared status stop; the owner of a process starts the next one.
+"""Kills processes whose heartbeats in the shared status stop; the supervisor then restarts them.
 
-A process may also be silent because the whole machine was: suspended, overloaded, or stopped together with
-the supervisor. Therefore silence counts only while the supervisor's own clock ticks regularly, and a process
-that waits for a processor gets more time.
+A process may also be silent because the whole machine was suspended or overloaded, or because the process was
+stopped together with the supervisor. Therefore silence counts only while the supervisor's own clock ticks
+regularly, and a process that waits for a processor gets more time.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from streamer.sampling.process_handle import SamplingProcessHandle
 
 log = logging.getLogger("streamer.supervisor")
 
-#: Longest time between two checks; each wakes a core (bench/idle.py).
+#: Longest time between two checks. It is not shorter, because each check wakes a core (bench/idle.py).
 TICK_S = 1.0
 _SHORTEST_TICK_S = 0.05
 #: A check that comes this much later than planned shows that the supervisor itself was stopped or starved.
@@ -31,8 +31,8 @@ LATE_S = 0.5
 STARVED_FACTOR = 4.0
 #: A process whose busiest thread waited for a processor for this share of the time is starved, not hung.
 STARVED_SHARE = 0.5
-#: Without a heartbeat of the inference loop for this time, 2.5 times its idle interval, it hangs outside of a
-#: run.
+#: The inference loop counts as hung outside of a model run after this time without a heartbeat, which is 2.5
+#: times its interval while idle.
 INFERENCE_BEAT_LIMIT_S = 2.5
 SAMPLING_BEAT_LIMIT_S = 5.0
 SAMPLING_START_LIMIT_S = 60.0
@@ -49,7 +49,7 @@ class Heartbeat(NamedTuple):
 
 
 class Starvation:
-    """Measures how long the threads of a process wait for a processor, by the counters of the scheduler."""
+    """Measures how long the threads of a process wait for a processor, using counters of the kernel."""
 
     def __init__(self, pid: int) -> None:
         self._pid = pid
@@ -77,12 +77,12 @@ class WatchedProcess:
     #: Returns the process id, None when no process runs.
     pid: Callable[[], int | None]
     kill: Callable[[], None]
-    #: Set while a process is late by half its limit.
+    #: Set while the process has been silent for at least half its limit.
     starvation: Starvation | None = field(default=None)
 
 
 class Watchdog:
-    """Checks every process in time. Only the supervisor's loop uses it."""
+    """Checks each process at the latest when its limit passes. Only the supervisor's event loop uses it."""
 
     def __init__(
         self,
@@ -90,7 +90,7 @@ class Watchdog:
         watched: list[WatchedProcess],
         on_tick: Callable[[float], None] = lambda _: None,
     ) -> None:
-        """``on_tick`` is called with the time at every check."""
+        """Create a watchdog that calls ``on_tick`` with the monotonic time before each round of checks."""
         self._on_tick = on_tick
         self._shared_status = shared_status
         self._watched = watched
@@ -138,7 +138,7 @@ class Watchdog:
 def watch_inference(
     handle: InferenceHandle, start_timeout_s: float, ending: Callable[[], bool]
 ) -> WatchedProcess:
-    """Return the inference process as the watchdog sees it, until ``ending`` returns True."""
+    """Return the inference process for the watchdog, which ignores it once ``ending`` returns True."""
     shared_status = handle.shared_status
     state, since = shared_status.state, time.monotonic()
 
@@ -167,9 +167,9 @@ def watch_inference(
 
 
 def watch_sampling_process(handle: SamplingProcessHandle, ending: Callable[[], bool]) -> WatchedProcess:
-    """Return the sampling process as the watchdog sees it.
+    """Return the sampling process for the watchdog.
 
-    It is not watched once ``ending`` returns True: its last deliveries have a limit of their own.
+    The watchdog ignores it once ``ending`` returns True, because its last deliveries have their own limit.
     """
     shared_status = handle.shared_status
 
@@ -191,7 +191,7 @@ def watch_sampling_process(handle: SamplingProcessHandle, ending: Callable[[], b
 
 
 def _waited_s(pid: int) -> dict[str, float]:
-    """Return, by thread, the time that it has waited on a run queue; empty if the kernel reports none."""
+    """Return by thread how many seconds it has waited on a run queue; empty if the kernel reports nothing."""
     found = {}
     try:
         for thread in Path(f"/proc/{pid}/task").iterdir():
@@ -202,7 +202,7 @@ def _waited_s(pid: int) -> dict[str, float]:
 
 
 def _waits_for_disk(pid: int) -> bool:
-    """Whether the main thread waits for a disk or a file server, where no signal reaches it."""
+    """Return whether the main thread waits for a disk or a file server, a wait that no signal interrupts."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "D"
     except (OSError, IndexError):

@@ -1,4 +1,4 @@
-"""A worker as the supervisor sees it; its port and its channel outlive every process that serves them."""
+"""Keeps one worker for the supervisor: its port and its channel outlive each process that serves them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ START_LIMIT_S = 60.0
 
 
 class WorkerHandle:
-    """One worker process at a time."""
+    """Runs one worker process at a time on the same port and channel."""
 
     def __init__(self, number: int, listener: socket.socket, shared_status: SharedStatus) -> None:
         self.number = number
@@ -63,11 +63,11 @@ class WorkerHandle:
         return self._process.pid
 
     def signal(self, number: signal.Signals) -> None:
-        """Send a signal if the process runs."""
+        """Send a signal to the process if it runs."""
         self._process.send_signal(number)
 
     def watched(self) -> WatchedProcess:
-        """Return this worker as the watchdog sees it."""
+        """Return this worker for the watchdog."""
         return WatchedProcess(f"worker {self.number}", self._heartbeat, lambda: self.pid, self._kill)
 
     def _heartbeat(self) -> Heartbeat:

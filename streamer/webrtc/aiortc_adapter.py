@@ -1,16 +1,17 @@
-"""Our peer connection, made of aiortc and aioice with their internals adapted. No other folder touches these.
+"""Adapts internals of aiortc and aioice to make our peer connection. No other folder uses these internals.
 
-This file, `ice_agent` and `rtp_receiver` change the versions in constraints.txt as follows:
+Each item names a problem of the versions in constraints.txt, and what we do instead:
 
 - Receivers keep frames without bound, decode in as many threads as there are cores and join them on the
-  event loop: `rtp_receiver.Receiver` passes packets on and does nothing else.
-- Any datagram reaches DTLS, whatever its address: `ice_agent` accepts those of authenticated peers.
+  event loop: `rtp_receiver.Receiver` passes packets on and does not decode.
+- Any datagram reaches DTLS, whatever its address: `ice_agent` accepts only those of authenticated peers.
 - Unauthenticated STUN requests are answered with errors: `ice_agent` does not answer them.
-- Sockets take any port and announce private addresses: `ice_agent` binds within a range, announces one.
+- Sockets take any port and announce private addresses: `ice_agent` binds ports of a range and announces one
+  public address if the settings have these.
 - Parts of unfinished messages pile up without bound: `InboundBudget` ends the association.
 - Header extensions that aiortc does not know are lost: `rtp_receiver.OrientedExtensions` reads how the camera
   is held.
-- Waiting for STUN servers delays an answer by 5 s: `ice_agent` waits for `GATHER_S`.
+- Waiting for STUN servers delays an answer by up to 5 s: `ice_agent` waits for at most `GATHER_S`.
 
 tests/unit/test_webrtc_stack.py lists every private name used here, and says what to do when one is gone.
 """
@@ -49,13 +50,14 @@ _RECEIVER = "_RTCRtpTransceiver__receiver"
 #: Profiles of H.264 beside the two that aiortc knows: main, constrained high and high.
 _MORE_PROFILES = ("4d001f", "640c1f", "64001f")
 _ORIENTATION_ID = 13
-#: Bytes of unfinished messages: the largest message that our answer allows, four times a control message.
+#: Most bytes of unfinished messages. This is the size of the largest message that our answer allows, and four
+#: times that of a control message.
 MAX_UNFINISHED_BYTES = 256 << 10
-#: Parts of unfinished messages; 256 KiB are 230 parts of the size that all known senders use.
+#: Most parts of unfinished messages. All known senders use parts of a size of which 256 KiB are 230 parts.
 MAX_UNFINISHED_PARTS = 512
-#: SCTP streams that have carried data; a client needs two.
+#: Most SCTP streams of a client that have carried data; a client needs two.
 MAX_SCTP_STREAMS = 64
-#: Parts received out of order; all of them are sorted whenever another one arrives.
+#: Most parts received out of order. aiortc sorts all of them whenever another one arrives.
 MAX_MISORDERED_PARTS = 1024
 
 
@@ -66,7 +68,7 @@ class Peer(RTCPeerConnection):
         self._plan = plan
         self._sink = sink
         servers = [RTCIceServer(urls=list(plan.stun_servers))] if plan.stun_servers else []
-        # The configuration is always given: the default of aiortc is a public STUN server of somebody else.
+        # Always give a configuration, because by default aiortc uses a public STUN server of a third party.
         super().__init__(RTCConfiguration(iceServers=servers, bundlePolicy=RTCBundlePolicy.MAX_BUNDLE))
 
     def _RTCPeerConnection__createDtlsTransport(self) -> RTCDtlsTransport:  # noqa: N802 - overrides a private name
@@ -105,12 +107,12 @@ class Peer(RTCPeerConnection):
         for transceiver in self.getTransceivers():
             for codec in transceiver._codecs:
                 if codec.name == "H264" and codec.payloadType in offer.formats:
-                    # The parameters go back as they came, because some peers compare them.
+                    # Repeat the parameters exactly as the offer has them, because some peers compare them.
                     codec.parameters = dict(offer.formats[codec.payloadType])
             transport = transceiver.receiver.transport
             if transport._role == "auto" and not offer.peer_is_dtls_server:
-                # As the DTLS server we accept any certificate. As the client we would accept only ECDSA,
-                # which GStreamer lacks.
+                # As the DTLS server we accept any certificate. As the client we would accept only ECDSA
+                # certificates, and GStreamer does not have one.
                 transport._set_role("server")
         await self.setLocalDescription()
         if not any(
@@ -144,7 +146,7 @@ class Peer(RTCPeerConnection):
         return None if pair is None else (pair.local_candidate.type, pair.remote_candidate.type)
 
     async def close_within(self, limit_s: float) -> None:
-        """Close. Whatever is not closed after ``limit_s`` is left to the garbage collector."""
+        """Close the connection. What is not closed after ``limit_s`` is left to the garbage collector."""
         with contextlib.suppress(TimeoutError, ConnectionError, OSError):
             async with asyncio.timeout(limit_s):
                 await self.close()
@@ -157,7 +159,7 @@ def register_profiles() -> None:
     """
     extensions = HEADER_EXTENSIONS["video"]
     if not any(extension.uri == ORIENTATION_URI for extension in extensions):
-        # Answers repeat the number of the offer; this one must only differ from aiortc's own.
+        # Answers repeat the number in the offer. This number only has to differ from those that aiortc uses.
         extensions.append(RTCRtpHeaderExtensionParameters(id=_ORIENTATION_ID, uri=ORIENTATION_URI))
     known = {
         (str(codec.parameters.get("profile-level-id")), str(codec.parameters.get("packetization-mode")))
@@ -172,7 +174,7 @@ def register_profiles() -> None:
                 RTCRtpCodecParameters(
                     mimeType="video/H264",
                     clockRate=90000,
-                    # Only our own offers would use it, and we make none.
+                    # Only offers of our own would use this number, and we make none.
                     payloadType=127,
                     rtcpFeedback=list(feedback),
                     parameters={
@@ -185,7 +187,7 @@ def register_profiles() -> None:
 
 
 class InboundBudget:
-    """Bounds what the data channels of a client keep of unfinished messages.
+    """Limits how much of unfinished messages the data channels of a client keep.
 
     aiortc keeps every part of an unfinished message, walks all of them for each new part, and does not hold
     the sender to the advertised window: endless parts would take all memory and all time of the event loop.
@@ -193,7 +195,7 @@ class InboundBudget:
     """
 
     def __init__(self, association: Any) -> None:
-        """Bound ``association``, an aiortc RTCSctpTransport that has received nothing yet."""
+        """Limit ``association``, an aiortc RTCSctpTransport that has received nothing yet."""
         self._association = association
         self._receive = association._receive_data_chunk
         self._window_bytes: int = association._advertised_rwnd
@@ -208,7 +210,7 @@ class InboundBudget:
             self._ended = True
             log.info("closing the data channels of a client: its unfinished messages exceed the budget")
             await self._association._abort()
-            # The parts that were kept are not needed after the end.
+            # Free the parts that were kept, because nobody needs them after the end.
             self._association._inbound_streams.clear()
             self._association._sack_misordered.clear()
             return

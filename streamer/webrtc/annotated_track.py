@@ -1,4 +1,4 @@
-"""The video that is sent back: each inferred frame with its boxes drawn. The newest frame wins."""
+"""Makes the video that is sent back to the client, of inferred frames with their boxes drawn."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from streamer.imaging.draw import draw_boxes, label_rows
 from streamer.imaging.frame import DecodedFrame
 
 _CLOCK = fractions.Fraction(1, 90_000)
-#: Frames kept while they are inferred: two are started, one waits, one may have its result already.
+#: Most frames kept for their results: two are being inferred, one waits, one may have its result already.
 _MAX_FRAMES = 4
 
 Rows = list[list[float]]
@@ -55,7 +55,7 @@ class AnnotatedTrack(MediaStreamTrack):
             await self._filled.wait()
         (decoded, pts, rows), self._next = self._next, None
         frame = await asyncio.get_running_loop().run_in_executor(None, self._draw, decoded, rows)
-        # The encoder requires rising times.
+        # The encoder requires that the time of each frame is later than that of the one before.
         self._last_pts = frame.pts = max(pts, self._last_pts + 1)
         frame.time_base = _CLOCK
         return frame

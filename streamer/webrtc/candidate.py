@@ -1,7 +1,8 @@
-"""ICE candidates of clients: which of them may be sent to, and how they are read after the offer. Pure.
+"""Decides which ICE candidates of clients we may send to, and reads those that follow the offer. Pure.
 
 A client that offers an address makes us send STUN requests to it; without limits it could use us as a port
-scanner. Leaving a candidate out costs little: a client that reaches us reveals its address by its own check.
+scanner. Leaving a candidate out costs little: a client that reaches us reveals its address by the STUN
+requests that it sends.
 """
 
 from __future__ import annotations
@@ -15,11 +16,11 @@ from typing_extensions import TypedDict
 
 from streamer.core.public_address import is_public
 
-#: Candidates of one session that are used; browsers have three to eight.
+#: Most candidates of one session that are used; browsers have three to eight.
 MAX_CANDIDATES = 16
 #: Lower ports are used by services, not by media.
 _LEAST_PORT = 1024
-#: foundation, component, transport, priority, address, port, type, then pairs (RFC 8839 section 5.1).
+#: Fields: foundation, component, transport, priority, address, port, type, then pairs (RFC 8839, 5.1).
 _CANDIDATE = re.compile(
     r"[A-Za-z0-9+/]{1,32} (\d{1,5}) (\S{1,8}) \d{1,10} (\S{1,255}) (\d{1,5})"
     r" typ (host|srflx|prflx|relay)(?: raddr \S{1,255})?(?: rport \d{1,5})?"
@@ -30,14 +31,15 @@ MAX_FRAGMENT_BYTES = 16 << 10
 
 
 class BadCandidate(ValueError):
-    """The text is no ICE candidate."""
+    """The text is not an ICE candidate."""
 
 
 def usable(candidate: str, *, allow_private: bool) -> bool:
-    """Whether to send to this candidate, written as in SDP after `candidate:`.
+    """Return whether we may send to this candidate, written as in SDP after `candidate:`.
 
-    Only UDP, the first component, and addresses as numbers: names as `….local` would make us ask the
-    network for them. Raises BadCandidate when it is malformed.
+    It must be for UDP and the first component, and have a numeric address that `is_public` accepts: to
+    resolve names such as `….local` we would have to query the network. Raises BadCandidate when it is
+    malformed.
     """
     match = _CANDIDATE.fullmatch(candidate)
     if match is None:
@@ -55,7 +57,7 @@ def usable(candidate: str, *, allow_private: bool) -> bool:
 
 
 def without_related(candidate: str) -> str:
-    """Return a checked candidate without its related address, which is not checked and not sent to."""
+    """Return a checked candidate without its related address, which we neither check nor send to."""
     return _RELATED.sub("", candidate)
 
 
@@ -87,7 +89,7 @@ class IceRestartRequested(ValueError):
 
 
 def read_fragment(text: str, ufrag: str) -> list[str]:
-    """Return the candidates of an `application/trickle-ice-sdpfrag` body (RFC 8840), as after `candidate:`.
+    """Return the candidates of an `application/trickle-ice-sdpfrag` body (RFC 8840), without `a=candidate:`.
 
     ``ufrag`` is the ICE user name fragment of the client's offer. Raises BadFragment or IceRestartRequested.
     """
@@ -103,7 +105,7 @@ def read_fragment(text: str, ufrag: str) -> list[str]:
 
 
 def read_candidates(body: object) -> list[str]:
-    """Return the candidates of ``{"candidate": …}`` or ``{"candidates": […]}``; each as browsers write it.
+    """Return the candidates of ``{"candidate": …}`` or ``{"candidates": […]}``, without `candidate:`.
 
     An empty candidate, which ends the list, is skipped. Raises BadFragment naming the field.
     """

@@ -1,7 +1,7 @@
 """Extracts encoded video from RTP payloads (VP8 by RFC 7741, H.264 by RFC 6184) and reads its headers.
 
-Decoders allocate memory by the size in the header, so it is read before they get the frame: a VP8 packet of
-38 bytes that claims 16383x16383 costs 882 MB.
+Decoders allocate memory for the size that a header claims, so the size is checked before they get the frame:
+a VP8 packet of 38 bytes that claims 16383x16383 pixels costs 882 MB.
 """
 
 from __future__ import annotations
@@ -19,19 +19,22 @@ MAX_PIXELS = 4096 * 2304
 _NAL_IDR, _NAL_SPS = 5, 7
 _VP8_START_CODE = b"\x9d\x01\x2a"
 _NAL_BORDER = re.compile(rb"\x00\x00\x01")
-#: Bytes of a sequence parameter set that are read. Real encoders write some 30.
+#: How many bytes of a sequence parameter set are read. Real encoders write some 30.
 _SPS_BYTES = 256
-#: Profiles whose parameter sets state chroma format and bit depth (7.3.2.1.1).
+#: Profiles whose parameter sets state chroma format and bit depth (H.264 section 7.3.2.1.1).
 _HIGH_PROFILES = {100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 135}
 
 
 class BadVideo(ValueError):
-    """The frame cannot be what it claims, or is larger than allowed."""
+    """The header of a frame is malformed, or the frame is larger than allowed."""
 
 
 @dataclass(frozen=True, slots=True)
 class VideoHeader:
-    """``width`` and ``height`` are in pixels; 0 unless the frame is a VP8 key frame or has an H.264 SPS."""
+    """Holds what a frame's header says.
+
+    ``width`` and ``height`` are in pixels; both are 0 unless it is a VP8 key frame or has an H.264 SPS.
+    """
 
     key: bool
     width: int = 0
@@ -51,7 +54,7 @@ def read_video_header(codec: Codec, data: bytes) -> VideoHeader:
 
 
 def _vp8_header(data: bytes) -> VideoHeader:
-    """Read RFC 6386 section 9.1: a frame tag of three bytes, then start code and size in key frames."""
+    """Read the header (RFC 6386, 9.1): a frame tag of three bytes, then start code and size in key frames."""
     if not data or data[0] & 1:
         return VideoHeader(key=False)
     if len(data) < 10 or data[3:6] != _VP8_START_CODE:
@@ -70,7 +73,7 @@ def _h264_header(data: bytes) -> VideoHeader:
         key = key or kind == _NAL_IDR
         if kind == _NAL_SPS:
             size = _sps_size(unit[:_SPS_BYTES])
-            # The maximum, so that a second set with a larger size is not missed.
+            # Take the maximum, so that a second set with a larger size is not missed.
             width, height = max(width, size[0]), max(height, size[1])
     return VideoHeader(key, width, height)
 
@@ -101,7 +104,7 @@ class _Bits:
         return value
 
     def unsigned(self) -> int:
-        """Return an unsigned Exp-Golomb code (9.1)."""
+        """Return an unsigned Exp-Golomb code (H.264 section 9.1)."""
         zeros = 0
         while not self.take(1):
             zeros += 1
@@ -115,7 +118,7 @@ class _Bits:
 
 
 def _sps_size(unit: bytes) -> tuple[int, int]:
-    """Return width and height, before cropping, of a sequence parameter set (7.3.2.1.1)."""
+    """Return width and height, before cropping, of a sequence parameter set (H.264 section 7.3.2.1.1)."""
     bits = _Bits(unit[1:])
     profile = bits.take(8)
     bits.take(16)  # constraints and level
@@ -230,7 +233,7 @@ def _h264(payload: bytes) -> Payload:
 
 
 def _aggregated(payload: bytes) -> list[bytes]:
-    """Return the NAL units of a STAP-A, each of which follows its length in 16 bits."""
+    """Return the NAL units of a STAP-A, in which a length of 16 bits precedes each unit."""
     units = []
     at = 1
     while at < len(payload):

@@ -1,4 +1,4 @@
-"""Why a WebRTC session has ended: a code for metrics and programs, and a sentence for people."""
+"""Defines why a WebRTC session may end: codes for metrics and programs, and sentences for people."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class EndReason(StrEnum):
-    """All reasons; `accounting.metrics.WEBRTC_END_REASONS` lists the same."""
+    """Lists all reasons; `accounting.metrics.WEBRTC_END_REASONS` has the same ones."""
 
     CLOSED = "closed"
     PEER_GONE = "peer_gone"
@@ -35,5 +35,5 @@ _SENTENCES = {
 
 
 def explain(end_reason: EndReason, limit: str = "the time allowed") -> str:
-    """Return the sentence; ``limit`` is the time that it names, such as `10 s`."""
+    """Return the sentence for a reason; ``limit`` is the time that it names, such as `10 s`."""
     return _SENTENCES[end_reason].format(limit=limit)

@@ -1,4 +1,4 @@
-"""Our ICE agent and its sockets: ports of a range, one announced address, only authenticated peers.
+"""Adapts aioice: our ICE agent uses ports of a range, one announced address, and only authenticated peers.
 
 `aiortc_adapter` lists what is changed in aioice, and why.
 """
@@ -15,20 +15,20 @@ from typing import Any
 from aioice import ice, stun, turn
 from aioice.candidate import Candidate, candidate_foundation, candidate_priority
 
-#: Time for answers of STUN servers; an answer to the client must not take longer than 2 s.
+#: How long we wait for STUN servers; an answer to the client must not take longer than 2 s.
 GATHER_S = 1.0
-#: Addresses of one client that are remembered. A client has some eight pairs, and a new one after each change
-#: of its network.
+#: Most addresses of one client that are remembered. A client has some eight candidate pairs, and gets a new
+#: one after each change of its network.
 _MAX_AUTHENTICATED = 64
 
 
 @dataclass(frozen=True, slots=True)
 class UdpSettings:
-    """Where media sockets are opened and how they are announced."""
+    """Holds where media sockets are opened and how they are announced."""
 
-    #: First and last UDP port; None: any free port.
+    #: First and last UDP port; None for any free port.
     ports: tuple[int, int] | None = None
-    #: Address that is announced in place of our own ones; empty: ours are announced.
+    #: Address that is announced in place of the local addresses; empty to announce these.
     public_ip: str = ""
     #: `stun:` addresses of servers that tell us our own public address.
     stun_servers: tuple[str, ...] = ()
@@ -51,7 +51,7 @@ class _MediaSocket(ice.StunProtocol):
 
 
 class IceAgent(ice.Connection):
-    """An ICE agent that sends only to addresses that proved knowledge of the session's password."""
+    """Accepts data only from addresses that proved in a STUN check that they know the session's password."""
 
     plan: UdpSettings
     #: Our socket and the remote address of every authenticated STUN request.
@@ -66,10 +66,10 @@ class IceAgent(ice.Connection):
         super().check_incoming(message, addr, protocol)
 
     def accepts(self, protocol: ice.StunProtocol, address: tuple[str, int]) -> bool:
-        """Whether ``address`` sent an authenticated request, or belongs to a pair that passed its check.
+        """Return whether ``address`` sent an authenticated request or belongs to a pair that passed a check.
 
         Both count: once a pair is nominated, aioice forgets the pairs that it has not checked itself yet, and
-        one of them may be the pair that the client chose.
+        the client may have chosen one of these.
         """
         if (protocol, address) in self.authenticated:
             return True
@@ -88,7 +88,7 @@ class IceAgent(ice.Connection):
         protocol: ice.StunProtocol,
         error_code: tuple[int, str],
     ) -> None:
-        """Answer only authenticated requests (487); others may have a forged sender address."""
+        """Send an error only for an authenticated request (487); others may have a forged sender address."""
         if error_code[0] not in (400, 401):
             super().respond_error(request, addr, protocol, error_code)
 
@@ -104,7 +104,7 @@ class IceAgent(ice.Connection):
             if protocol is None:
                 continue
             hosts.append(protocol)
-            # It is registered at once, so that closing the agent closes it whatever happens next.
+            # Register the socket at once, so that closing the agent closes it whatever happens next.
             self._protocols.append(protocol)
             _, port = protocol.transport.get_extra_info("sockname")[:2]
             host = plan.public_ip or address
