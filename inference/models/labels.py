@@ -16,7 +16,7 @@ UNKNOWN_COUNT = 400
 
 
 def given_names(manifest: Manifest, metadata: Mapping[str, str]) -> tuple[str, ...]:
-    """Return the names in the manifest, else those in the metadata as they are written; empty without any."""
+    """Return the names in the manifest, or else those in the metadata, unchanged; empty if there are none."""
     return manifest.labels or parse_names(metadata.get("names", ""))
 
 

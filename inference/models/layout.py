@@ -1,6 +1,6 @@
-"""What is known about a recognised model: the convention of its input, and how its outputs are laid out.
+"""Describes a recognised model: the convention of its input, and the layout of its outputs.
 
-`family` recognises models; `Probe` is the evidence.
+`family` recognises the model by a `Probe`, the outputs of a first run.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ STRIDE_SETS = ((8, 16, 32), (8, 16, 32, 64), (4, 8, 16, 32))
 
 @dataclass(frozen=True, slots=True)
 class Convention:
-    """How pixels enter the model: ``(pixel * scale - mean) / std`` per plane, in ``colour`` order."""
+    """Says how pixels become input: ``(pixel * scale - mean) / std`` per plane, in ``colour`` order."""
 
     placement: Placement
     pad_value: int
@@ -79,18 +79,19 @@ class OutputForm(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """A recognised model: which outputs to read, in the order of `Postprocessor`, and how."""
+    """Says which outputs of a recognised model `Postprocessor` reads, in which order, and how."""
 
     family: Family
     outputs: tuple[str, ...]
-    #: None: the outputs do not show it. Columns of logits beyond it are no classes.
+    #: Number of classes; None if the outputs do not show it. Columns of logits beyond it are not classes.
     class_count: int | None
     convention: Convention
     #: Grid strides of a yolox head; empty for other families, whose boxes are in pixels.
     strides: tuple[int, ...] = ()
     form: OutputForm = OutputForm.TABLE
     activation: Activation = Activation.SIGMOID
-    #: Whether boxes are in 0..1 instead of input pixels. Logits and joined boxes always are.
+    #: Whether boxes are in 0..1 instead of input pixels. Boxes of the forms LOGITS and JOINED always are,
+    #: whatever is set here.
     normalised: bool = False
     #: Whether the classes are the category ids of COCO, so that the names are known.
     coco_ids: bool = False
@@ -120,7 +121,7 @@ class Layout:
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """The outputs of a model for one probe frame, and everything else that shows its family."""
+    """Holds the outputs of a model for one probe frame, and everything else that indicates its family."""
 
     path: str
     #: Output name to array, batch first, in the graph's order.
@@ -132,9 +133,9 @@ class Probe:
     has_sizes_input: bool = False
     #: Colour planes of the input: 3, or 1 for grey.
     planes: int = 3
-    #: Whether the input takes pixels as they are, so that the graph converts them.
+    #: Whether the input takes pixels as uint8, so that the graph itself converts them.
     takes_bytes: bool = False
-    #: Number of class names in the manifest or the metadata; 0 without any.
+    #: Number of class names in the manifest or the metadata; 0 if there are none.
     name_count: int = 0
 
     @property
@@ -149,7 +150,8 @@ class Probe:
     def table(self) -> tuple[str, tuple[int, ...]] | None:
         """Return the output that holds one row per candidate, and its shape; None if there is no such output.
 
-        Besides it there may be copies (the auxiliary head of yolov9) and raw heads of rank 4 or 5 (yolov5).
+        The model may also output copies of it (the auxiliary head of yolov9) and raw heads of rank 4 or 5
+        (yolov5).
         """
         rank3 = [(name, array.shape) for name, array in self.outputs.items() if array.ndim == 3]
         if not rank3 or any(shape != rank3[0][1] for _, shape in rank3[1:]):
@@ -159,7 +161,7 @@ class Probe:
         return rank3[0]
 
     def cell_counts(self, per_cell: int = 1) -> set[int]:
-        """Return the number of rows of dense heads with ``per_cell`` anchors, one for each set of strides."""
+        """Return the number of rows of a dense head with ``per_cell`` anchors, for each of `STRIDE_SETS`."""
         return {per_cell * anchor_count(self.width, self.height, strides) for strides in STRIDE_SETS}
 
 
@@ -186,7 +188,7 @@ def input_convention(layout: Layout, probe: Probe) -> Convention:
                 )
         convention = replace(convention, scale=1.0, mean=_ZERO, std=_ONE)
     if probe.planes == 1:
-        # Planes are equal for grey, so numbers that differ between planes belong to another model.
+        # The colour order of the family does not apply to a single plane.
         convention = replace(convention, colour=Colour.GREY)
     convention = convention.overridden(manifest)
     if (convention.colour is Colour.GREY) != (probe.planes == 1):
@@ -196,6 +198,7 @@ def input_convention(layout: Layout, probe: Probe) -> Convention:
             found=f'"{convention.colour}" for an input of {probe.planes}',
             fix="Correct or remove `colour`.",
         )
+    # A single plane has one mean and one deviation; values that differ between planes are for colour models.
     if probe.planes == 1 and (len(set(convention.mean)) > 1 or len(set(convention.std)) > 1):
         raise ModelRefused(
             probe.path,

@@ -1,4 +1,4 @@
-"""The manifest NAME.json beside NAME.onnx, in which users describe a model; `family` fills the gaps."""
+"""Reads the manifest NAME.json beside NAME.onnx, in which users describe a model; `family` fills the gaps."""
 
 from __future__ import annotations
 
@@ -36,7 +36,9 @@ class Activation(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
-    """The fields of a manifest. A field that the user does not set is None and is probed.
+    """Holds the fields of a manifest. A field that the user does not set is None.
+
+    For such a field the service finds the value in the model, or uses a default.
 
     The input of the model is ``(pixel * scale - mean) / std`` per plane, the planes in ``colour`` order.
     """

@@ -11,7 +11,7 @@ from inference.core.detection_params import DetectionParams
 
 
 class Family(StrEnum):
-    """Output layout and input convention of a detector; docs/models.md has a table."""
+    """Names the output layout and input convention of a detector; docs/models.md has a table."""
 
     YOLO = "yolo"
     YOLO_END2END = "yolo-end2end"
@@ -47,9 +47,9 @@ class ModelInfo:
     provider: str = "cpu"
     #: Batch sizes that were warmed up.
     buckets: tuple[int, ...] = (1,)
-    #: Threshold that the manifest sets; None: the default of the service.
+    #: Threshold that the manifest sets; None stands for the default of the service.
     conf_threshold: float | None = None
-    #: Whether suppression is across classes for requests that do not say.
+    #: Whether boxes of different classes suppress each other, for requests that do not choose.
     agnostic_nms: bool = False
 
     @property

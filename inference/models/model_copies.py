@@ -1,4 +1,4 @@
-"""Copies of the served models for the next inference process, in case the files change or disappear.
+"""Keeps copies of the served models for later inference processes, in case the files change or disappear.
 
 The first process that has loaded its models copies them into the private folder of the replica. Every later
 process loads the copies, so that a replica serves the same models from its start to its end.
@@ -24,21 +24,21 @@ FREE_SHARE = 0.5
 
 
 class ModelCopies:
-    """Copies below ``folder``, of at most ``max_bytes`` in total; none with an empty folder name."""
+    """Keeps copies below ``folder``, of at most ``max_bytes`` in total; none if ``folder`` is empty."""
 
     def __init__(self, folder: str, max_bytes: int) -> None:
         self._folder = Path(folder) / "models" if folder else None
         self._max_bytes = max_bytes
 
     def of(self, version: str, path: Path) -> Path | None:
-        """Return the copy of the model that this version loaded from ``path``; None without one."""
+        """Return the copy of the model that this version loaded from ``path``, or None."""
         if self._folder is None:
             return None
         copy = self._folder / version / path.name
         return copy if copy.is_file() else None
 
     def start_copying(self, models: Mapping[str, Path], digests: Mapping[str, str]) -> None:
-        """Copy the models in a thread. ``digests`` are the sha256 of the loaded files."""
+        """Start a thread that copies the models. ``digests`` are the sha256 of the loaded files."""
         if self._folder is not None and self._max_bytes > 0:
             threading.Thread(
                 target=self._keep, args=(dict(models), dict(digests)), name="keep-models", daemon=True

@@ -1,5 +1,6 @@
-"""Checks a model file before onnxruntime reads it: it exists, is not some other kind of file, and has the
-expected digest.
+"""Checks that a model file exists, is not another kind of file, and has the expected digest.
+
+The service does this before onnxruntime reads the file.
 """
 
 from __future__ import annotations

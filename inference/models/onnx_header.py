@@ -13,9 +13,9 @@ from pathlib import Path, PurePosixPath
 from inference.graph import protobuf
 from inference.graph.onnx_graph import Shape, shape_of
 
-#: Longer strings of metadata and names are skipped.
+#: Longest name or text of the metadata in bytes; longer ones are read as empty texts.
 _MAX_TEXT_BYTES = 1 << 20
-#: A message with more fields belongs to no model; the largest graphs have some 10,000 nodes.
+#: Most fields of one message. The largest graphs have about 10,000 nodes, so a file with more is not a model.
 _MAX_FIELDS = 1_000_000
 
 # Field numbers of onnx.proto3.
@@ -29,7 +29,7 @@ _NODE_ATTRIBUTE = 5
 _ATTRIBUTE_TENSORS = (5, 10)
 _ATTRIBUTE_GRAPHS = (6, 11)
 _TENSOR_EXTERNAL_DATA = 13
-#: Depth of nested graphs that are searched; exporters do not nest deeper.
+#: Greatest depth at which nested graphs are searched; exporters do not nest deeper.
 _MAX_DEPTH = 8
 
 
@@ -126,12 +126,12 @@ def _fields(message: memoryview) -> Iterator[protobuf.Field]:
 
 
 def external_files(model: Path) -> set[str]:
-    """Return the files in which a model keeps tensors, as paths relative to its folder; none outside of it.
+    """Return the files in which a model keeps tensors, as paths relative to its folder.
 
-    Raises OSError or ValueError where the model cannot be read.
+    Leaves out paths that lead out of the folder. Raises OSError or ValueError when the model cannot be read.
     """
     with model.open("rb") as stream:
-        # The mapping is closed with its last view, which an exception may keep alive for a while.
+        # The mapping is closed when its last view is deleted; an exception may keep a view alive for a while.
         view = memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ))
     return _inside(set(_locations(view)))
 

@@ -1,7 +1,7 @@
-"""Readings of outputs with a row for each object or query: detr in all forms, and boxes after suppression.
+"""Recognises outputs with one row per object or query: all forms of detr, and boxes after suppression.
 
-A recogniser yields every reading that the shapes allow; `value_ranges` excludes those whose values do not
-fit, and `family` decides.
+Each public function here yields every reading that the shapes allow, as a `Layout`. Then `value_ranges`
+excludes the readings that the values contradict, and `family` decides between the others.
 """
 
 from __future__ import annotations
@@ -23,20 +23,23 @@ from inference.models.model import Family
 _MAX_QUERIES = 2000
 _IMAGENET_MEAN: Triple = (0.485, 0.456, 0.406)
 _IMAGENET_STD: Triple = (0.229, 0.224, 0.225)
-#: No detr has so few queries.
+#: Most rows of a table that may be a transposed dense head; every detr has more queries than this.
 _FEW_ROWS = 10
-#: A table with more columns than that, and few rows, has a column for each grid cell, not for each class.
+#: A table with more columns than both limits allow has a column for each grid cell, not for each class.
 _MOST_COLUMNS, _MOST_COLUMNS_PER_ROW = 1000, 5
-#: Columns of rows of all frames: number of the frame, four sides, and class and score in either order.
+#: Number of columns in the form FLAT: number of the frame, four sides, and class and score in either order.
 FLAT_COLUMNS = 7
-#: Share of the queries whose best class must be the last one, so that it means "no object".
+#: If the last class is the best one of more than this share of the queries, it means "no object".
 _NO_OBJECT_SHARE = 0.5
-#: A class that no training image had never scores as much as this.
+#: A class that occurred in no training image scores less than this.
 _FOUND_SCORE = 0.25
 
 
 def end2end(probe: Probe) -> Iterator[Layout]:
-    """Yield the reading [batch, boxes, 6] as x1 y1 x2 y2 score class. More columns belong to other tasks."""
+    """Yield the reading [batch, boxes, 6] as x1 y1 x2 y2 score class.
+
+    It is also yielded for more columns, which belong to other tasks: `value_ranges` then names them.
+    """
     found = probe.table()
     if found is None or found[1][2] < 6 or _is_dense(probe, found[1]):
         return
@@ -71,7 +74,10 @@ def joined(probe: Probe) -> Iterator[Layout]:
 
 
 def _is_dense(probe: Probe, shape: tuple[int, ...]) -> bool:
-    """Return whether rows or columns are the cells of a dense head, and nothing says otherwise."""
+    """Return whether rows or columns are the cells of a dense head.
+
+    Return False if the manifest names the family, or if the metadata say that suppression is built in.
+    """
     _, rows, columns = shape
     declared = probe.forced or probe.metadata.get("end2end") == "True"
     counts = probe.cell_counts() | probe.cell_counts(ANCHORS_PER_CELL)
@@ -117,7 +123,7 @@ def _flat(probe: Probe) -> str | None:
 def ready(probe: Probe) -> Iterator[Layout]:
     """Yield the reading of class ids [batch, N], boxes [batch, N, 4] as x1 y1 x2 y2, and scores [batch, N].
 
-    With a number of boxes beside them they come from the export of a YOLO-NAS, else from that of a detr.
+    If there is also an output with the number of boxes, the model is a YOLO-NAS, or else a detr.
     """
     shapes = {name: array.shape for name, array in probe.outputs.items()}
     boxes = next((name for name, shape in shapes.items() if len(shape) == 3 and shape[2] == 4), None)
@@ -171,8 +177,8 @@ def _logit_readings(probe: Probe, name: str, boxes: str) -> Iterator[Layout]:
         reading=f"logits of {count} classes in `{name}`, boxes in `{boxes}`",
         hinted="box" in boxes or "det" in boxes,
     )
-    # RF-DETR has one logit more than classes: its exporter reads the last one as the background. Those that
-    # were trained on COCO have a logit for each category id, and none for the background.
+    # RF-DETR has one logit more than it has classes, and its exporter treats the last one as the background.
+    # Models that were trained on COCO have a logit for each category id, and none for the background.
     if is_rfdetr and activation is not Activation.SOFTMAX and count > 1 and probe.name_count != count:
         layout = replace(
             layout,
@@ -205,10 +211,11 @@ def _logit_readings(probe: Probe, name: str, boxes: str) -> Iterator[Layout]:
 
 
 def _activation(table: npt.NDArray[np.float32]) -> Activation:
-    """Return what turns logits (queries, classes) into scores, by their values.
+    """Return the activation that turns logits (queries, classes) into scores, by their values.
 
-    With softmax nearly every query means "no object". As a sigmoid score, that logit would be a sure find.
-    Logits of a detr are negative for nearly all classes, so numbers of 0 to 1 are scores already.
+    With softmax, nearly every query has its highest logit in the last class, "no object". With sigmoid, such
+    a positive logit would mean that nearly every query has found an object of that class. Logits of a detr
+    are negative for nearly all classes, so a table with only numbers of 0 to 1 holds scores already.
     """
     if not table.size or not table.any():
         return Activation.SIGMOID
@@ -223,8 +230,8 @@ def _is_coco(table: npt.NDArray[np.float32]) -> bool | None:
     """Return whether logits of 91 classes are those of a model trained on COCO; None if they do not show it.
 
     Eleven of COCO's ids have no category. A model trained on COCO never saw a positive example of them, so
-    their logits are lower than most. That the eleven are below the median by chance has a probability of one
-    in two thousand.
+    their logits are lower than most. The probability that all eleven are below the median by chance is about
+    one in two thousand.
     """
     best = table.max(axis=0)
     unused = best[list(COCO_UNUSED_IDS)]

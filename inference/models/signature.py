@@ -1,4 +1,4 @@
-"""The declared inputs, outputs and metadata of a graph; `family` judges its actual outputs."""
+"""Checks the declared inputs and metadata of a graph; `family` judges its actual outputs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SIZES_INPUT = "orig_target_sizes"
 FLOAT = "tensor(float)"
 HALF = "tensor(float16)"
 BYTES = "tensor(uint8)"
-#: Colour or grey.
+#: Allowed numbers of colour planes: 3 for colour, 1 for grey.
 _PLANES = (3, 1)
 _SHAPES = (
     "the image input to be [batch, planes, height, width] or [batch, height, width, planes], 3 planes or 1"
@@ -49,16 +49,17 @@ class Graph:
 
 @dataclass(frozen=True, slots=True)
 class ImageInput:
-    """The input that takes frames."""
+    """Describes the input that takes frames."""
 
-    #: Name in the file. As with `half`, the input of the session may differ.
+    #: Name in the file. The session may have another input instead, with another type (`raw_name`).
     name: str
+    #: Whether the input in the file is float16.
     half: bool
-    #: None: dynamic, so that a run takes any number of frames.
+    #: Size of the batch in the file; None if it is dynamic, so that a run takes any number of frames.
     batch: int | None
     width: int
     height: int
-    #: Name of the second input, which takes ``[width, height]`` of each frame as int64; None without one.
+    #: Name of the second input, which takes ``[width, height]`` of each frame as int64, or None.
     sizes_name: str | None
     #: Colour planes: 3, or 1 for grey.
     planes: int = 3
@@ -68,7 +69,7 @@ class ImageInput:
     takes_bytes: bool = False
     #: The patches in which the session takes images, as in `Stem`; empty where it takes whole images.
     patches: tuple[tuple[int, int], ...] = ()
-    #: Name of the input that takes frames unconverted, see `gpu_model`; None where the session has none.
+    #: Name of the input that takes frames as uint8, see `gpu_model`; None if the session has none.
     raw_name: str | None = None
 
     @property

@@ -1,8 +1,8 @@
-"""Says why the values of a probe run do not fit a reading: scores outside 0..1, boxes that are no boxes.
+"""Explains why the values of a probe run do not fit a reading: scores outside 0..1, or impossible boxes.
 
 A shape alone cannot tell a box from a keypoint. Models for keypoints, masks and oriented boxes have the
-shapes of detectors with more classes; their values are not scores. Rows of zeros are padding and fit every
-reading.
+shapes of detectors with more classes, but their values are not scores. Rows of zeros are padding and fit
+every reading.
 """
 
 from __future__ import annotations
@@ -20,15 +20,16 @@ from inference.models.model import Family
 
 _Floats = npt.NDArray[np.float32]
 
-#: Rounding in half precision.
+#: Allowed deviation of values, because of rounding in half precision.
 _TOLERANCE = 0.01
-#: Fractions of the input; boxes at its edges reach beyond it.
+#: Range of numbers in boxes given as fractions of the input; boxes at its edges reach beyond it.
 _LOWEST_FRACTION, _HIGHEST_FRACTION = -0.5, 1.5
-#: Heads that predict distances without a distribution give some of their low-scored boxes a negative side.
+#: Allowed share of boxes with a negative side. Heads that predict distances without a distribution have some
+#: such boxes, with low scores.
 _INVERTED_SHARE = 0.2
-#: Angles of oriented boxes, in radians: a quarter turn around 45 degrees.
+#: Range of the angles of oriented boxes, in radians: 45 degrees plus or minus a quarter turn.
 _LEAST_ANGLE, _MOST_ANGLE = -math.pi / 4, math.pi * 3 / 4
-#: Numbers beyond it are coordinates; logits and mask coefficients are smaller.
+#: Numbers of larger magnitude are coordinates; logits and mask coefficients are smaller.
 _COORDINATE = 30.0
 
 
@@ -36,7 +37,7 @@ def fault_of(probe: Probe, layout: Layout) -> str:
     """Return what in the values of ``probe`` contradicts ``layout``; empty if nothing does."""
     tables = [probe.values(name) for name in layout.outputs if layout.form is not OutputForm.FLAT]
     if any(not np.isfinite(table).all() for table in tables):
-        return ""  # a run with wild values shows nothing; rows that are not finite are left out of results
+        return ""  # such a run proves nothing; the postprocessor leaves out rows that are not finite
     return _masks(probe) or _values_fault(probe, layout, tables)
 
 
@@ -112,7 +113,7 @@ def _rows_fault(boxes: _Floats, scores: _Floats, ids: _Floats) -> str:
 
 
 def _corners_fault(boxes: _Floats) -> str:
-    """Return what is wrong with boxes given by their corners x1 y1 x2 y2, in whatever unit."""
+    """Return what is wrong with boxes given by their corners x1 y1 x2 y2, in any unit."""
     slack = _TOLERANCE * max(1.0, float(np.abs(boxes).max(initial=0)))
     wrong = (boxes[:, 2:] < boxes[:, :2] - slack).any(axis=1)
     if wrong.sum() <= _INVERTED_SHARE * boxes.any(axis=1).sum():
@@ -162,7 +163,7 @@ def _flat_fault(rows: _Floats, layout: Layout) -> str:
 
 
 def _masks(probe: Probe) -> str:
-    """Return which output holds masks; empty without one.
+    """Return which output holds masks; empty if none does.
 
     Segmentation models have one map of prototypes at a quarter of the input's size, or a mask for each query.
     Raw heads, which some detectors output too, come in several sizes.

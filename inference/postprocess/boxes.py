@@ -1,7 +1,7 @@
 """Turns the raw outputs of one frame into candidate boxes, for each family; `nms` suppresses duplicates.
 
-Scores are compared first, and boxes are computed only for the few of thousands of rows that remain, because
-this runs under the lock of `batch_executor` (bench/model_side.py).
+It compares the scores with the threshold first, and computes boxes only for the rows that remain, a few of
+thousands, because this runs under the lock of `batch_executor` (bench/model_side.py).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from inference.models.layout import Layout, OutputForm
 from inference.models.manifest import Activation
 from inference.models.model import Family
 
-#: One output of one frame; float32 or float16, ids also int64.
+#: One output of one frame, as float32 or float16; class ids may be int64.
 Array = npt.NDArray[Any]
 #: Indices or class ids, one per candidate.
 Index = npt.NDArray[np.intp]
@@ -28,8 +28,8 @@ Scores = npt.NDArray[np.float32]
 #: Row numbers, scores and class ids of candidates, equally long.
 _Kept = tuple[Index, Scores, Index]
 
-#: The best candidates that are kept. Suppression takes quadratic time, so this bounds the time under the lock
-#: at low thresholds (bench/model_side.py).
+#: Most candidates that are kept, the best ones. Suppression takes quadratic time, so this bounds the time
+#: under the lock at low thresholds (bench/model_side.py).
 MAX_CANDIDATES = 1000
 
 _TINY = 1e-6
@@ -40,7 +40,7 @@ _Decoder = Callable[[Sequence[Array], DetectionParams], Boxes]
 class Postprocessor:
     """Turns the outputs of one model into candidate boxes. Stateless, so any thread may use it.
 
-    With an opened ``head`` the outputs are its branches instead of the outputs in ``layout``.
+    With a ``head``, the model outputs the branches of that head instead of the outputs in ``layout``.
     """
 
     def __init__(
@@ -80,11 +80,11 @@ class Postprocessor:
         return [array[index] for array in arrays]
 
     def candidates(self, outputs: Sequence[Array], params: DetectionParams) -> Boxes:
-        """Return at most MAX_CANDIDATES boxes in model-input pixels, in no order.
+        """Return at most MAX_CANDIDATES boxes in model-input pixels, in no particular order.
 
-        ``outputs`` are the arrays of one frame, without the batch dimension, in the order of the layout. Rows
-        below the threshold, of classes that are not requested, with values that are not finite or without an
-        area are left out.
+        ``outputs`` are the arrays of one frame, without the batch dimension, in the order of the layout.
+        Leaves out rows below the threshold, rows of classes that are not requested, and boxes that have no
+        area or values that are not finite.
         """
         # Extreme values may overflow exp(). Such rows become infinite and are removed below.
         with np.errstate(over="ignore", invalid="ignore"):
@@ -178,7 +178,7 @@ class Postprocessor:
         return self._from_grid(table[:4, picks].T, rows[picks], scores, classes)
 
     def _from_grid(self, raw: npt.NDArray[np.float32], rows: Index, scores: Scores, classes: Index) -> Boxes:
-        """Return boxes from offsets to cells and logarithms of sides."""
+        """Return boxes from offsets to the cell and logarithms of the sides, both in units of the stride."""
         stride = self._stride[rows]
         centres = (raw[:, :2] + self._grid[rows]) * stride
         half = np.exp(raw[:, 2:]) * stride * np.float32(0.5)
@@ -229,7 +229,7 @@ class Postprocessor:
             return self._queries(logits[:, : self._class_count], boxes, params)
         if self._layout.activation is Activation.SOFTMAX:
             return self._queries(_softmax(logits.astype(np.float32))[:, : self._class_count], boxes, params)
-        # Columns beyond the classes are no classes, such as the background of RF-DETR.
+        # Columns beyond the class count are not classes: RF-DETR, for example, has one for the background.
         logits = logits[:, : self._class_count]
         queries, classes = np.nonzero(logits >= _logit(params.conf_threshold))
         scores = sigmoid(logits[queries, classes].astype(np.float32))

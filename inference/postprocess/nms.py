@@ -20,8 +20,8 @@ _ANY_SCORE = -1.0
 def suppress(candidates: Boxes, params: DetectionParams) -> Boxes:
     """Return the boxes that overlap no better box of their class by more than the IoU threshold.
 
-    With ``params.agnostic_nms`` they overlap no better box of any class. ``candidates`` are finite and have
-    areas. The result is sorted by score and has at most ``params.max_detections`` boxes.
+    With ``params.agnostic_nms`` they overlap no better box of any class. ``candidates`` must be finite and
+    have an area. The result is sorted by score and has at most ``params.max_detections`` boxes.
     """
     if len(candidates) < 2:
         return best(candidates, params)
@@ -30,7 +30,7 @@ def suppress(candidates: Boxes, params: DetectionParams) -> Boxes:
     # coordinates would overlap those of the neighbouring class, so all boxes are moved to the origin first.
     corners[:, 2:] -= corners[:, :2]
     corners[:, :2] -= corners[:, :2].min(axis=0)
-    # The stubs of OpenCV only allow sequences, but it takes arrays without copying them to lists.
+    # The type stubs of OpenCV only allow sequences, but OpenCV takes arrays, too, without copying.
     scores: Any = candidates[:, 4]
     classes: Any = np.zeros(len(candidates), np.int32)
     if not params.agnostic_nms:

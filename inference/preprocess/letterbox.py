@@ -18,11 +18,11 @@ class ModelInput(Protocol):
 
     @property
     def input_width(self) -> int:
-        """Pixels."""
+        """Width of the input in pixels."""
 
     @property
     def input_height(self) -> int:
-        """Pixels."""
+        """Height of the input in pixels."""
 
     @property
     def placement(self) -> Placement:
@@ -35,7 +35,7 @@ class ModelInput(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Letterbox:
-    """The place of one upright image in the model input. All sizes are in pixels."""
+    """Holds the place of one upright image in the model input. All sizes are in pixels."""
 
     source_width: int
     source_height: int
@@ -47,7 +47,7 @@ class Letterbox:
     left: int
     top: int
     pad_value: int
-    #: For a box of four sides: what is subtracted from it, by what it is multiplied, and its largest values.
+    #: Three rows for the four sides of a box: offsets to subtract, then factors, then the largest values.
     _to_source: npt.NDArray[np.float32] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -80,7 +80,7 @@ class Letterbox:
             input_height=model.input_height,
             resized_width=width,
             resized_height=height,
-            # The smaller half is on the left and top, as in the training frameworks.
+            # If the padding is odd, the left or top border is the smaller one, as in the training frameworks.
             left=(model.input_width - width) // 2 if centred else 0,
             top=(model.input_height - height) // 2 if centred else 0,
             pad_value=model.pad_value,

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from inference.models.layout import Convention
 from inference.models.manifest import Colour
 
-#: Of AVX-512, the largest vector registers.
+#: Size of the largest vector registers, those of AVX-512.
 _VECTOR_BYTES = 64
 
 Plane: TypeAlias = npt.NDArray[np.uint8]
@@ -20,8 +20,8 @@ Plane: TypeAlias = npt.NDArray[np.uint8]
 class Preprocessor:
     """Writes ``(pixel * scale - mean) / std``, plane by plane, into a model's input buffer.
 
-    Each inference thread needs its own, because of the scratch planes. Splitting the frame first and then
-    converting whole planes takes six tenths of the time of a strided conversion (bench/model_side.py).
+    Each inference thread needs its own instance, because of the scratch planes. Splitting the frame first and
+    then converting whole planes takes 60 % of the time of a strided conversion (bench/model_side.py).
     ``patches``: the model takes images in patches, as `Stem` describes; height and width must be even then.
     ``channels_last``: the model takes (height, width, planes) instead of (planes, height, width).
     """
@@ -40,8 +40,8 @@ class Preprocessor:
         order = {Colour.RGB: (2, 1, 0), Colour.BGR: (0, 1, 2), Colour.GREY: (0,)}[convention.colour]
         #: B, G and R, or one plane of grey.
         self._colours = _scratch(len(order), height, width)
-        #: With patches: for each colour its even and its odd columns. One row here holds two lines of the
-        #: frame, the upper one in the left half.
+        #: Only with patches: for each colour, a plane of its even and a plane of its odd columns. A row of
+        #: such a plane holds two lines of the frame, the upper one in its left half.
         self._columns = [_scratch(2, height // 2, width) for _ in self._colours] if patches else []
         sources = [self._colours[colour] for colour in order]
         if patches:
@@ -64,10 +64,10 @@ class Preprocessor:
         )
 
     def fill(self, frame: Plane, planes: npt.NDArray[np.number]) -> None:
-        """Write one frame (height, width, 3), BGR, into ``planes`` (3, height, width), or its patches.
+        """Write one frame (height, width, 3), BGR, into ``planes`` (3, height, width).
 
-        For grey there is one plane, with the luma of the frame. With ``channels_last`` the planes are the
-        last dimension.
+        A model that takes patches has one plane for each colour of each patch. For grey there is one plane,
+        with the luma of the frame. With ``channels_last`` the planes are the last dimension.
         """
         if self._grey:
             cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY, dst=self._colours[0])

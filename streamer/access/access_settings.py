@@ -90,7 +90,7 @@ JWT_ALGORITHMS = (
 )
 
 
-#: For shorter keys, which people have chosen, the service logs a warning.
+#: The service logs a warning about shorter keys, because people have probably chosen them.
 LEAST_KEY_CHARS = 16
 
 
@@ -202,7 +202,7 @@ class AccessSettings(BaseSettings):
     @field_validator("host")
     @classmethod
     def _without_brackets(cls, text: str) -> str:
-        # In URLs IPv6 addresses are in brackets, and so some people write them here.
+        # In URLs, IPv6 addresses are in brackets, so some people write the brackets here, too.
         return text[1:-1] if text.startswith("[") and text.endswith("]") and ":" in text else text
 
     @field_validator("metrics_port")

@@ -28,7 +28,7 @@ def _nothing(_reason: str) -> None:
 
 
 class FailedKeys:
-    """Call `begin` before a key is checked, and `end` with the result.
+    """Limits wrong attempts: call `begin` before a key is checked, and `end` with the result.
 
     Many clients may share an address, for example behind a proxy that is not in TRUSTED_PROXIES. Therefore a
     key that was valid before is always checked; other keys, valid or not, are refused while their address has
@@ -46,7 +46,7 @@ class FailedKeys:
         self._good: OrderedDict[bytes, None] = OrderedDict()
 
     def begin(self, address: str, token: str) -> None:
-        """Use up one attempt before ``token`` is checked. Raises TooManyWrongKeys."""
+        """Use up one attempt, unless ``token`` was valid before. Raises TooManyWrongKeys if none is left."""
         if _digest(token) in self._good:
             return
         now = self._clock()

@@ -1,6 +1,7 @@
-"""The identity of a client: its name, scopes and quotas, and the audit line of each administrative action.
+"""Defines the identity of a client (name, scopes, quotas), and writes the audit log.
 
-Lines contain the name of the key, never the key. They are written regardless of `LOG_LEVEL`.
+Each administrative action gets an audit line with the name of the key, never the key. These lines are written
+regardless of `LOG_LEVEL`.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from enum import StrEnum
 class Scope(StrEnum):
     """A right that a key can have."""
 
-    #: Images by POST.
+    #: Sending images by POST.
     PREDICT = "predict"
     #: Live frames and video: WebSocket, WebRTC, WHIP, and the tickets that open them.
     STREAM = "stream"
@@ -86,7 +87,7 @@ def audit(action: str, **details: str | int) -> None:
 
 def audit_refusal(action: str, key: str, status: int, request_id: str) -> None:
     """Record that a client was refused an action; ``key`` is the name of its key, or its address."""
-    # The limit applies to equal texts. The client is part of the text, so one client cannot hide others.
+    # The limit applies to equal texts. The text names the client, so clients cannot hide lines of others.
     text = f"audit: {key} was refused {action}".replace("%", "%%")
     details = {"action": action, "key": key, "status": status, "request_id": request_id}
     refusals.info(text, extra=details)

@@ -1,7 +1,7 @@
 """Verifies JSON Web Tokens of one issuer with the keys that it publishes.
 
 The settings determine the source of the keys, the issuer, the audience, and the algorithms, all of which use
-public keys. A token only names the published key that signed it; nothing else in it is trusted before.
+public keys. Before the signature of a token is verified, only its header is used, to find the key.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from streamer.access.identity import TOKEN_NAME_PREFIX, Identity, Scope
 
 log = logging.getLogger("streamer.http.jwt_keys")
 
-#: Longer tokens are refused unread.
+#: Longer tokens are refused without being parsed.
 MAX_TOKEN_CHARS = 4096
 MAX_SUBJECT_CHARS = 128
 #: Allowed difference between clocks.
 LEEWAY_S = 60.0
-#: Key sets are fetched again after the first time, and for an unknown key at most once in the second.
+#: Seconds after which the key set is fetched again, and shortest time between two attempts to fetch it.
 FRESH_S = 300.0
 ASK_EVERY_S = 30.0
 #: How long keys stay valid while their issuer cannot be reached.
@@ -72,7 +72,7 @@ def parse_key_set(content: bytes, algorithms: tuple[str, ...]) -> dict[str, jwt.
 
 
 def _algorithm_of(entry: Mapping[str, Any]) -> str:
-    """Return the algorithm of a key: the one that it names, else the usual one of its type."""
+    """Return the algorithm of a key: the one that it names, or else the usual one of its type."""
     named = entry.get("alg")
     if isinstance(named, str):
         return named
@@ -82,7 +82,7 @@ def _algorithm_of(entry: Mapping[str, Any]) -> str:
 
 
 class KeySet:
-    """The issuer's keys, fetched when needed, with a limit on how often."""
+    """Fetches the issuer's keys when they are needed, at most once in `ASK_EVERY_S`."""
 
     def __init__(
         self, fetch: Fetch, algorithms: tuple[str, ...], clock: Callable[[], float] = time.monotonic
@@ -96,7 +96,7 @@ class KeySet:
         self._lock = asyncio.Lock()
 
     async def find(self, kid: str) -> jwt.PyJWK | None:
-        """Return the key with that id; None if there is none, or only an outdated one."""
+        """Return the key with that id; None if it is unknown or the keys are older than `STALE_S`."""
         if kid not in self._keys or self._clock() - self._fetched_at >= FRESH_S:
             async with self._lock:
                 now = self._clock()

@@ -1,4 +1,4 @@
-"""The API keys that are valid now: those of the settings, and those of a file that may change at any time.
+"""Holds the API keys that are valid now: those in the settings, and those in a file that may change.
 
 Keys are long and random, so they cannot be recovered from a plain SHA-256.
 """
@@ -33,7 +33,7 @@ MAX_KEYS = 10_000
 KEY_BYTES = 32
 #: Prefix by which scanners recognise a leaked key in a repository or a log.
 KEY_PREFIX = "rtv_"
-#: Number of digits of a digest by which an identity names its key.
+#: Number of digits of the digest that `Identity` keeps, to tell keys apart.
 _KEY_DIGITS = 16
 
 #: Fields whose values may be logged.
@@ -103,7 +103,7 @@ def read_key_file(path: Path) -> bytes:
 
 
 def parse_keys(content: bytes) -> dict[str, Identity]:
-    """Return digest to identity of a JSON or TOML file. Raises BadKeyFile."""
+    """Return the identities in a JSON or TOML file, by the digest of their key. Raises BadKeyFile."""
     try:
         text = content.decode()
     except UnicodeDecodeError as error:
@@ -125,7 +125,7 @@ def parse_keys(content: bytes) -> dict[str, Identity]:
 
 
 def _as_json(text: str) -> str:
-    """Return TOML as JSON; what begins as JSON is returned as it is. Raises BadKeyFile."""
+    """Convert TOML to JSON; return text that begins as JSON unchanged. Raises BadKeyFile."""
     if text.lstrip().startswith("{"):
         return text
     try:
@@ -141,7 +141,7 @@ def _written(value: object) -> str:
 
 
 def _explain(error: ValidationError) -> str:
-    """Name the first invalid field; its value is shown only if it cannot be a key entered by mistake."""
+    """Describe the first invalid field, with its value only if that cannot be a key entered by mistake."""
     first = error.errors(include_url=False)[0]
     path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in first["loc"]).lstrip(".")
     message = str(first["msg"])
@@ -200,10 +200,10 @@ Stamp = tuple[int, int, int, int]
 
 
 class KeyRing:
-    """Stores only digests of keys. ``file`` is None without a key file.
+    """Finds the client that a key belongs to. It stores only digests. ``file`` is None without a key file.
 
-    An invalid file leaves the keys as they were. ``folder`` is the replica's private folder; it contains a
-    copy of the last valid file, so that a worker that restarts meanwhile has the same keys.
+    While the file is invalid, the earlier keys stay valid. ``folder`` is the replica's private folder; it
+    contains a copy of the last valid file, so that a worker that restarts meanwhile has the same keys.
     """
 
     def __init__(self, keys: Iterable[str], file: Path | None, folder: Path) -> None:
@@ -216,7 +216,7 @@ class KeyRing:
         self._by_name: Mapping[str, Identity] = {}
         self._seen: Stamp | None = None
         self._content: bytes | None = None
-        #: Why the present file is invalid; empty if it is in use.
+        #: Why the present file is invalid; empty if it is valid, or if no file is configured.
         self.fault = ""
         self._poller: asyncio.Task[None] | None = None
         self._load(first=True)
@@ -269,7 +269,7 @@ class KeyRing:
     async def _poll(self) -> None:
         while True:
             await asyncio.sleep(POLL_S)
-            # In a thread, because the folder may be a mount that hangs.
+            # Read the file in a thread, because its folder may be a mount that hangs.
             await asyncio.to_thread(self._load)
 
     def _load(self, *, first: bool = False) -> None:
@@ -318,7 +318,7 @@ class KeyRing:
 
     def _fall_back(self) -> None:
         try:
-            # If a cleaner of temporary files has removed the folder, another user may have created it again.
+            # Check the owner: if a cleaner has removed the folder, another user may have created it again.
             content = read_key_file(self._copy) if self._copy.lstat().st_uid == os.geteuid() else b""
             self._take(parse_keys(content))
         except (BadKeyFile, OSError):

@@ -1,4 +1,4 @@
-"""The ledger of a stream, and the counters that add ledgers and finished requests to the metrics."""
+"""Defines the ledger of a stream, and adds ledgers and finished requests to the metrics."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from streamer.protocol.wire import DropReason
 
 @dataclass(slots=True)
 class Ledger:
-    """Outcomes of the frames of one stream: received = inferred + dropped + failed + in flight."""
+    """Counts the outcomes of the frames of one stream: received = inferred + dropped + failed + in flight."""
 
     received: int = 0
     inferred: int = 0
@@ -25,18 +25,18 @@ class Ledger:
         return self.received - self.inferred - self.failed - self.dropped.total()
 
 
-#: Label values; all other versions are counted as `unknown`.
+#: Model versions with a label value of their own; all others are counted as `unknown`.
 VERSIONS = ("v1", "v2")
 
 
 @dataclass(slots=True)
 class _Reported:
-    """What has been added to the metrics of one ledger."""
+    """Holds the counts of one ledger that the metrics already contain."""
 
     received: int = 0
     inferred: int = 0
     failed: int = 0
-    #: All drops, and those of each reason.
+    #: Number of drops for all reasons, then for each reason.
     drops: int = 0
     dropped: dict[DropReason, int] = field(default_factory=dict)
     in_flight: int = 0
@@ -53,7 +53,7 @@ class FrameCounters:
         self._dropped = {
             reason: metrics.dropped.labels(transport, version, reason.value) for reason in DropReason
         }
-        #: What has been added so far, by the identity of the ledger: ledgers change.
+        #: What has been added so far, by the ``id`` of the ledger, because ledgers are mutable.
         self._seen: dict[int, _Reported] = {}
         #: The ledger of the last call; None before the first.
         self._last: Ledger | None = None
@@ -66,7 +66,7 @@ class FrameCounters:
 
     def account(self, ledger: Ledger) -> None:
         """Bring the metrics up to date with one ledger, which the caller keeps alive."""
-        # Most connections have one stream.
+        # Most connections have one stream, so the ledger is usually the one of the last call.
         seen = self._last_seen if ledger is self._last else self._look_up(ledger)
         drops = sum(ledger.dropped.values()) if ledger.dropped else 0
         in_flight = ledger.received - ledger.inferred - ledger.failed - drops

@@ -1,4 +1,4 @@
-"""The metrics of workers and supervisor, and the merged metrics of all processes for ``GET /metrics``.
+"""Defines the metrics of workers and supervisor, and merges those of all processes for ``GET /metrics``.
 
 Label values come from closed sets: version, status code, transport, reason, stage.
 """
@@ -20,7 +20,7 @@ from inference.core.metric_setup import count_log_lines
 from inference.core.metric_value import Counter, Gauge, Histogram
 from streamer.protocol.wire import DropReason
 
-if TYPE_CHECKING:  # the supervisor has metrics, too, and loads no HTTP
+if TYPE_CHECKING:  # the supervisor imports this module and must not load HTTP
     from streamer.accounting.tracing import Traces
 
 _REQUEST_BUCKETS_S = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -28,8 +28,8 @@ _STAGE_BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 
 _CONNECT_BUCKETS_S = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _LAG_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
 
-#: Stages a frame passes; ``mailbox`` and ``post_queue`` are the age of a live frame and of a posted image
-#: when it is taken for decoding.
+#: Stages of a frame. ``mailbox`` is the age of a live frame, and ``post_queue`` the age of a posted image,
+#: at the start of decoding.
 STAGES = ("mailbox", "post_queue", "decode", "queue", "inference", "postprocess")
 TRANSPORTS = ("http", "websocket", "webrtc", "whip")
 #: Kinds of bytes in the byte budget.
@@ -231,7 +231,7 @@ class WorkerMetrics:
         self.buffer_refusals.labels(kind).inc()
 
     def key_refused(self, reason: str) -> None:
-        """Count a key that was `wrong`, or `limited`: not checked, after too many wrong ones."""
+        """Count a refused key: `wrong`, or `limited` if it was not checked after too many wrong ones."""
         self.keys_refused.labels(reason).inc()
 
     def request_forwarded(self, to: str) -> None:
@@ -303,7 +303,7 @@ class WorkerMetrics:
             self.stage_s.labels(stage, version)
 
     def _without_outcome(self) -> dict[tuple[str, str], float]:
-        """Return the frames without an outcome by transport and version, where there are any."""
+        """Return the number of frames without an outcome by transport and version, unless it is 0."""
         left: Counts[tuple[str, str]] = Counts()
         for metric, sign in ((self.received, 1), (self.inferred, -1), (self.dropped, -1), (self.failed, -1)):
             for family in metric.collect():
@@ -341,7 +341,7 @@ class _Stored(Collector):
 
 
 def render_metrics(directory: Path) -> bytes:
-    """Return the exposition text of all processes of the replica; without a store, of ``directory``."""
+    """Return the exposition text of all processes of the replica, from the store or else ``directory``."""
     registry = CollectorRegistry()
     if metric_store.current() is None:
         MultiProcessCollector(registry, str(directory))  # type: ignore[no-untyped-call]

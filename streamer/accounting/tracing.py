@@ -1,8 +1,8 @@
-"""Spans of requests and frames for an OpenTelemetry collector; off unless the settings name one.
+"""Sends spans of requests and frames to an OpenTelemetry collector, if the settings name one.
 
-The event loop only appends a finished trace to a bounded queue. A thread makes spans of it, and the SDK sends
-these from a thread of its own, so a collector that is slow or away delays nothing. What finds no room is
-dropped and counted in the log. The package is the extra `otel`.
+The event loop only appends a finished trace to a bounded queue. A thread turns traces into spans, and the SDK
+sends these from a thread of its own, so a collector that is slow or unreachable delays nothing. A trace for
+which the queue has no room is dropped, and the log says how many were. The SDK comes with the extra `otel`.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from streamer.http.trace_context import TraceContext
 
 log = logging.getLogger("streamer.tracing")
 
-#: Traces that may wait to become spans; a frame's is some 1 kB.
+#: Traces that may wait to become spans; the trace of a frame takes about 1 kB.
 MAX_WAITING = 1024
-#: Longest time at the end for the spans that are not sent yet.
+#: Longest time that `Traces` waits at the end for spans that are not sent yet.
 FLUSH_S = 3.0
 #: Shortest time between two log lines about dropped traces.
 DROPS_LOGGED_S = 60.0
-#: Longer texts in spans are cut off; the longest that a client sends on purpose is its request id.
+#: Longer texts in spans are cut off; the longest legitimate text of a client is its request id.
 _MAX_TEXT_CHARS = 256
 SERVICE_NAME = "real-time-vision-api"
 Value = str | int | float | bool
 
 
 class StageTimes(Protocol):
-    """What a prediction says about its stages; `streamer.scheduling.job.Prediction` is one."""
+    """Holds the times of the stages of a prediction; `streamer.scheduling.job.Prediction` has them."""
 
     decode_ms: float
     queue_ms: float
@@ -46,20 +46,20 @@ class StageTimes(Protocol):
 
 @dataclass(slots=True)
 class Trace:
-    """One request or frame that is under way or finished. Times are monotonic seconds."""
+    """Records one request or frame that is under way or finished. Times are monotonic seconds."""
 
-    #: Name of its own span, such as `POST /v1/predict`.
+    #: Name of the span of the whole request or frame, such as `POST /v1/predict`.
     name: str
     begun: float
-    #: The trace of the client that it belongs to; None: a trace of its own.
+    #: The trace of the client to which this one belongs; None if it is a trace of its own.
     parent: TraceContext | None = None
     attributes: dict[str, Value] = field(default_factory=dict)
     #: Name, begin, end and attributes of each stage.
     stages: list[tuple[str, float, float, dict[str, Value]]] = field(default_factory=list)
-    #: When the whole body of a request was there.
+    #: When the whole body of a request had arrived.
     received: float = 0.0
     ended: float = 0.0
-    #: Why it has failed; empty if it has not.
+    #: Why the request or frame has failed; empty if it has not.
     error: str = ""
 
     def add(self, name: str, begun: float, ended: float, **attributes: Value) -> None:
@@ -70,7 +70,7 @@ class Trace:
         """Add the stages of one image between its arrival and its boxes.
 
         The times are measured in three processes, so the stages are laid out back to back before ``ended``.
-        What no stage accounts for is waiting in the worker: the first `queue`.
+        The time that no stage accounts for was spent waiting in the worker: it becomes the first `queue`.
         """
         spent = (
             ("decode", stages_ms.decode_ms),
@@ -93,7 +93,7 @@ class Traces:
     """Takes finished traces and exports them. Any thread may call `put`; it never waits."""
 
     def __init__(self, write: Callable[[Trace], None], close: Callable[[], None]) -> None:
-        """``write`` makes spans of a trace, ``close`` sends what has not been sent."""
+        """``write`` turns a trace into spans; ``close`` sends the spans that have not been sent."""
         self._write = write
         self._close = close
         self._waiting: deque[Trace] = deque()
@@ -113,7 +113,7 @@ class Traces:
         self._filled.set()
 
     def close(self) -> None:
-        """Send what waits, for at most `FLUSH_S`."""
+        """Send the waiting traces, for at most `FLUSH_S`."""
         self._ending = True
         self._filled.set()
         self._thread.join(FLUSH_S)
@@ -122,7 +122,7 @@ class Traces:
         logged_at = 0.0
         while not (self._ending and not self._waiting):
             self._filled.wait()
-            # Cleared before the queue is read: what is added from here on sets it again.
+            # Clear the event before reading the queue: a trace that is added from here on sets it again.
             self._filled.clear()
             while self._waiting:
                 try:
@@ -136,9 +136,9 @@ class Traces:
 
 
 def open_traces(settings: Settings, environment: Mapping[str, str] = os.environ) -> Traces | None:
-    """Return the exporter that the settings and the standard variables ask for; None for none.
+    """Return the exporter that the settings and the standard variables ask for; None if they ask for none.
 
-    A variable that asks for what this service cannot do is logged, and nothing is exported then.
+    If a variable asks for something that this service cannot do, log that and return None.
     """
     endpoint = settings.otel_exporter_otlp_traces_endpoint
     if not endpoint and settings.otel_exporter_otlp_endpoint:
@@ -184,7 +184,7 @@ def _open(endpoint: str, headers: str) -> Traces:
     tracer = provider.get_tracer("streamer")
 
     def write(trace: Trace) -> None:
-        # Monotonic times become times since 1970 here, by the clock of this moment.
+        # Convert monotonic times to Unix times, by the present difference between the two clocks.
         offset_ns = time.time_ns() - time.monotonic_ns()
 
         def at(monotonic_s: float) -> int:
@@ -214,15 +214,15 @@ def _open(endpoint: str, headers: str) -> Traces:
 
 
 def _text(sent: str) -> str:
-    """Return a text for a span, of which a client may have sent any part.
+    """Return a text, which a client may have sent, in a form that a span can contain.
 
-    Bytes of a header that are no UTF-8 would make the exporter drop all spans of its batch.
+    Header bytes that are not UTF-8 would make the exporter drop all spans of a batch.
     """
     return sent[:_MAX_TEXT_CHARS].encode(errors="replace").decode()
 
 
 def _context_of(parent: TraceContext) -> Any:
-    """Return the client's trace context as the SDK takes it."""
+    """Return the client's trace context as an object of the SDK."""
     from opentelemetry import trace as api  # noqa: PLC0415 - see above
 
     state = api.TraceState.from_header([parent.state]) if parent.state else None

@@ -1,4 +1,4 @@
-"""What the commands share: options, parsing of words, and one exit code for each kind of error."""
+"""Provides what the commands share: options, parsing of words, and one exit code for each kind of error."""
 
 from __future__ import annotations
 
@@ -173,19 +173,19 @@ def terminal_of(ctx: typer.Context) -> Terminal:
 
 
 def read_token(token: str | None) -> str | None:
-    """Return the API key of ``--token``, or else of the environment variable."""
+    """Return the API key in ``--token``, or else in the environment variable."""
     return token or os.environ.get(TOKEN_VARIABLE) or None
 
 
 def _write_help(command: Any, ctx: Any, formatter: Any) -> None:
     from streamer.core.help_page import help_page  # noqa: PLC0415 - loads rich
 
-    ctx.color = True  # typer must not remove the colour: the page has it only where it belongs
+    ctx.color = True  # typer must not remove colours: the page has them only if stdout is a terminal
     formatter.write(help_page(command, ctx, sys.stdout))
 
 
 def _quick(params: list[Any]) -> list[Any]:
-    """Return the parameters, with flags off instead of None, which typer would load pydantic to read."""
+    """Return the parameters, with False for flags that are None: typer would load pydantic to read None."""
     for param in params:
         if getattr(param, "is_flag", False) and param.default is None:
             param.default = False
@@ -226,7 +226,7 @@ def _spelled_out(words: list[str], options: Mapping[str, TyperOption]) -> list[s
 def _parser(
     read: Callable[[str], Number], expected: str, is_allowed: Callable[[Number], bool] = lambda _: True
 ) -> Callable[[str], Number]:
-    """Return a parser that raises BadParameter, with what was expected and found, for any other text."""
+    """Return a parser that raises BadParameter, with what was expected and found, for text not allowed."""
 
     def parse(text: str) -> Number:
         with contextlib.suppress(ValueError):
@@ -263,7 +263,7 @@ def option(
     group: str | None = None,
     parser: Callable[[str], Any] | None = None,
 ) -> Any:
-    """Return an option with its help. ``value`` stands for its value there, ``group`` is the heading."""
+    """Return an option. In the help, ``value`` stands for its value, and ``group`` is its heading."""
     return typer.Option(name, help=text, metavar=value, rich_help_panel=group, parser=parser)
 
 

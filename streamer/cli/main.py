@@ -1,4 +1,4 @@
-"""The command line: dispatches ``streamer COMMAND``, and has the command ``keys``.
+"""Dispatches ``streamer COMMAND``, and implements the command ``keys``.
 
 Loads only the modules of the command that runs.
 """
@@ -43,17 +43,17 @@ class _Streamer(Group):
 
     def list_commands(self, ctx: Any) -> list[str]:
         """Return the names of all commands."""
-        # Of the own commands, `keys` comes before the samples, as in the documentation.
+        # The commands of other files come first, then those of this file: `keys`.
         return [*_COMMANDS, *super().list_commands(ctx)]
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """Return a command, perhaps without its options: the list of commands needs only its description."""
+        """Return a command. Those of other files lack options, because a list needs only descriptions."""
         if cmd_name in _COMMANDS:
             return Command(cmd_name, short_help=_COMMANDS[cmd_name][1])
         return super().get_command(ctx, cmd_name)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
-        """Return the command that ``args`` begin with, loaded."""
+        """Load and return the command with which ``args`` begin."""
         name, command, rest = super().resolve_command(ctx, args)
         if name in _COMMANDS:
             command = get_command(importlib.import_module(_COMMANDS[name][0]).app)

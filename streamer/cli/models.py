@@ -1,4 +1,4 @@
-"""``streamer models``: its group, and the commands ``list`` and ``check``, which change no file."""
+"""Implements the group ``streamer models``, and its commands ``list`` and ``check``, which change no file."""
 
 from __future__ import annotations
 

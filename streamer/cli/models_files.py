@@ -1,4 +1,4 @@
-"""``streamer models pull`` and ``optimize``, which write model files."""
+"""Implements ``streamer models pull`` and ``optimize``, which write model files."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from streamer.model_zoo.pull import PullOptions
     from streamer.model_zoo.registry import RegistryEntry
 
-#: Seconds for each time measurement of both models.
+#: Seconds for each measurement of the original and of the optimised model.
 TIMING_S = 2.0
 _NEEDS_ONNX = f"this command needs the package onnx: {install_command('optimize')}"
 

@@ -1,4 +1,4 @@
-"""``streamer predict``: sends images over HTTP and prints a table or JSON lines."""
+"""Implements ``streamer predict``: sends images over HTTP and prints a table or JSON lines."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ DEFAULT_URL = "http://127.0.0.1:8000/v1/predict"
 #: Smallest number of images for which a progress bar is shown.
 _BAR_FROM = 5
 _NUMBERS = ("SCORE", "X1", "Y1", "X2", "Y2")
-#: HTTP statuses that do not depend on the image.
+#: HTTP statuses with which the service refuses every image alike.
 _REFUSED = frozenset({401, 403, 404})
 
 app = typer.Typer(add_completion=False)

@@ -105,7 +105,7 @@ class Preview:
         self._notifier.notify()
 
     async def close(self) -> None:
-        """End all viewers and stop listening."""
+        """End the responses to all viewers, and stop listening."""
         self._closing = True
         self._notifier.notify()
         if self._runner is not None:

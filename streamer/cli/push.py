@@ -1,4 +1,4 @@
-"""``streamer push``: its options, and the outputs around a `Pusher`."""
+"""Implements ``streamer push``: reads the options, opens source and stream, and starts a `PushRun`."""
 
 from __future__ import annotations
 
@@ -284,7 +284,7 @@ def _same_file(one: Path, other: Path) -> bool:
 
 
 async def _open_source(plan: Plan, stop: threading.Event) -> Source:
-    """Open the source in a thread of its own, which may be left behind: FFmpeg waits up to 10 s."""
+    """Open the source in a thread of its own, which a signal abandons, because FFmpeg waits up to 10 s."""
     from streamer.client.sources import open_when_available  # noqa: PLC0415 - see push
 
     opened: concurrent.futures.Future[Source] = concurrent.futures.Future()

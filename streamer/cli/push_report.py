@@ -1,4 +1,4 @@
-"""What `push` reports: its progress, its summary, and the JSON lines with the outcome of every sent frame."""
+"""Writes what `push` reports: its progress, its summary, and a JSON line for each sent frame."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from streamer.client.errors import SaveFailed
 from streamer.client.frame_stream import Phase, State
 from streamer.client.results import Detections, Drop, FrameError, Ledger, Outcome, Result
 
-#: Rates are averages over the last seconds, as many as this.
+#: Seconds over which rates are averaged.
 SPAN_S = 3.0
 _ROUND_TRIPS = 4096
 _RECENT = 100
@@ -49,7 +49,7 @@ class Rate:
 
 @dataclass(slots=True)
 class Tally:
-    """Counts and times of one push."""
+    """Holds the counts and times of one push."""
 
     captured: int = 0
     total: int | None = None
@@ -67,7 +67,7 @@ class Tally:
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """Return the value below which the share ``share`` (0..1) of all values is; 0 when there are none."""
+    """Return the value below which ``share`` (0..1) of all values lie; 0 if there are no values."""
     if not values:
         return 0.0
     ordered = sorted(values)
@@ -75,7 +75,7 @@ def percentile(values: Sequence[float], share: float) -> float:
 
 
 def progress_line(tally: Tally, ledger: Ledger, state: State, now: float) -> str:
-    """Return the status in one line, with the most important part first because terminals cut it off."""
+    """Return the status in one line, with the most important part first, because terminals cut its end."""
     parts = [_connection(state)]
     share = f" {min(100, 100 * tally.captured // tally.total)}%" if tally.total else ""
     parts.append(f"{clock(tally.time_s)}{share}")
@@ -187,7 +187,7 @@ def describe_outcome(frame: Captured, outcome: Outcome) -> dict[str, Any]:
 
 
 class Journal:
-    """A file of JSON lines; ``-`` is standard output. Raises SaveFailed when it cannot be written."""
+    """Writes a file of JSON lines; ``-`` is standard output. Raises SaveFailed when that fails."""
 
     def __init__(self, path: str) -> None:
         self._shown = path
@@ -199,7 +199,7 @@ class Journal:
                 raise SaveFailed(f"--json {path}: {error.strerror or error}") from error
 
     def outcome(self, frame: Captured, outcome: Outcome) -> None:
-        """Write the line of an outcome, unless the frame was never sent."""
+        """Write the line of an outcome, unless it is the drop of a frame that was never sent."""
         if outcome.seq or isinstance(outcome, FrameError):
             self._write(describe_outcome(frame, outcome))
 

@@ -56,7 +56,7 @@ class FrameViewer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Sinks:
-    """Receivers of frames and outcomes; None when not wanted."""
+    """Holds the receivers of frames and outcomes; those that the user does not want are None."""
 
     recorder: FrameRecorder | None = None
     journal: OutcomeWriter | None = None
@@ -65,7 +65,7 @@ class Sinks:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Largest frame rate, and when to stop before the source ends."""
+    """Limits the frame rate, and says when to stop before the source ends."""
 
     fps: float | None = None
     #: Seconds of source time.
@@ -75,13 +75,13 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What the options of `streamer push` ask for."""
+    """Holds what the user asks for with the options of `streamer push`."""
 
     source: str
     source_options: SourceOptions
     url: str
     transport: str
-    #: None chooses by the source.
+    #: None: "all" for a source of images, else "live".
     mode: Literal["live", "all"] | None
     params: Params
     token: str | None
@@ -95,7 +95,7 @@ class Plan:
 
 @dataclass(slots=True)
 class Pusher:
-    """One run. ``stop`` may be called from a signal handler or another thread."""
+    """Sends one source through one stream. Signal handlers and other threads may call ``stop``."""
 
     source: Source
     stream: FrameStream
@@ -158,8 +158,8 @@ class Pusher:
                 if self.stopped.is_set():
                     break
                 if self.sinks.recorder is not None:
-                    # Reading a file may wait for the recorder; a live source must not, or it would lose
-                    # frames.
+                    # A file can wait until the recorder has room. A live source cannot, because it would lose
+                    # frames meanwhile.
                     self.sinks.recorder.add(frame, wait_stop=None if self.source.live else self.stopped)
                 asyncio.run_coroutine_threadsafe(self._push_frame(frame), loop).result()
         except StreamClosed:
@@ -231,7 +231,7 @@ class Pusher:
 
 
 class PushRun:
-    """One push with its outputs, which are opened before it and closed after it."""
+    """Runs one push: opens its outputs, sends the frames, and closes the outputs."""
 
     def __init__(
         self,
@@ -301,7 +301,7 @@ class PushRun:
         await self._stream.close()
         self._terminal.line(f"the page stays at {url} until Ctrl-C", always=True)
         await self._signals.wait()
-        # The push itself was complete, so this signal does not make it an interrupted one.
+        # The push itself was complete, so the signal that closes the page must not set the exit code.
         self._signals.exit_code = 0
 
     def _status(self) -> str:

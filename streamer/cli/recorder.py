@@ -25,7 +25,7 @@ from streamer.imaging.draw import draw_on_copy
 
 SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv")
 _TICKS = 90_000
-#: Frames in memory: more than can be without outcome at once, so that only a slow disk or encoder fills it.
+#: Most queued frames: more than wait for an outcome at once, so only a slow disk or encoder fills the queue.
 QUEUE_MAX = 32
 #: Frames without a result show the newest boxes unless these are older than this.
 MAX_BOX_AGE_S = 1.0
@@ -47,7 +47,7 @@ def check_path(path: Path) -> None:
 
 @dataclass(slots=True)
 class _Entry:
-    """A queued frame. It is written once this frame and all before it are settled."""
+    """Holds a queued frame, which is written once it and all frames before it are settled."""
 
     frame: Captured
     settled: bool = False
@@ -55,7 +55,7 @@ class _Entry:
 
 
 class Recorder:
-    """One recording. ``add`` each frame in order; ``settle`` it when its boxes are known or will never be.
+    """Writes one recording. ``add`` each frame in order; ``settle`` it once its boxes are known or ruled out.
 
     The frame rate is variable, because frames keep their capture times. Thread-safe.
     """
@@ -155,7 +155,7 @@ def _readable(frame: Captured) -> Pixels | None:
 
 
 class _Writer:
-    """The video file. The first frame determines its size; all others are fitted to it."""
+    """Writes the video file. The first frame determines its size, to which all others are fitted."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -225,7 +225,7 @@ class _Writer:
 
 
 def _fit(image: Pixels, width: int, height: int) -> Pixels:
-    """Return the frame at the size of the recording: padded if one pixel is missing, or else letterboxed."""
+    """Fit a frame to the size of the recording: pad it by up to one pixel, or else letterbox it."""
     have_height, have_width = image.shape[:2]
     if (have_width, have_height) == (width, height):
         return np.ascontiguousarray(image)

@@ -1,4 +1,4 @@
-"""``streamer samples``: the commands ``stats``, ``verify`` and ``export``."""
+"""Implements ``streamer samples``: the commands ``stats``, ``verify`` and ``export``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``streamer serve``: reads the settings, downloads models that they name, and runs the supervisor."""
+"""Implements ``streamer serve``: reads the settings, downloads named models, and runs the supervisor."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from streamer.cli.command import EXIT_USAGE, Command, epilog, option
 
 _EXIT_CANNOT_START = 3
 _MODELS, _ACCESS, _LOG = "Models", "Access", "Log"
-#: Options whose names are not those of their settings.
+#: Options whose names differ from those of their settings.
 _OPTIONS = {"model_v1_path": "--model", "model_v2_path": "--model-v2", "sampling": "--no-sampling"}
 
 app = typer.Typer(add_completion=False)
@@ -129,7 +129,7 @@ def serve(
 
 
 def _run(options: Mapping[str, Any]) -> int:
-    """Run the service with the settings in ``options``; returns the exit code."""
+    """Run the service with the settings in ``options``, and return the exit code."""
     # Loaded here, because help pages do not need the modules of the server.
     from streamer.access.access_settings import AccessNotConfigured, check_access  # noqa: PLC0415 - see above
     from streamer.config.child_environment import forbid_core_dumps, wipe_own_secrets  # noqa: PLC0415 - see above
@@ -145,8 +145,8 @@ def _run(options: Mapping[str, Any]) -> int:
 
     try:
         names = _known_models(options)
-        # A file that exists stands for models that are not downloaded yet: a wrong setting must be reported
-        # before the download and not after it.
+        # Check the settings before the download, with an existing file in place of each model that is not
+        # downloaded yet: otherwise a wrong setting would be reported only after the download.
         settings = load_settings(**{**options, **dict.fromkeys(names, __file__)})
         check_access(settings)
     except (SettingsError, AccessNotConfigured, BadRequest) as error:
@@ -184,16 +184,16 @@ def _run(options: Mapping[str, Any]) -> int:
 
 
 def _option_of(error: Exception, options: Mapping[str, Any]) -> str:
-    """Return the option that caused an error, as the beginning of a sentence; empty for a variable."""
+    """Return the option that caused an error, as the beginning of a message; empty if a variable did."""
     setting = getattr(error, "setting", "")
     return f"{_OPTIONS.get(setting, '--' + setting.replace('_', '-'))}: " if setting in options else ""
 
 
 def _known_models(options: Mapping[str, Any]) -> dict[str, str]:
-    """Return the known models that the options name, by the setting of their path.
+    """Return the names of known models in the options, by the setting of their path.
 
-    Anything that exists, and anything that looks like a path, is a path. Raises BadRequest for a name that is
-    not known.
+    A value that exists as a file, or that looks like a path, is a path and not a name. Raises BadRequest for
+    a name that is not known.
     """
     from streamer.model_zoo.download_url import BadRequest  # noqa: PLC0415 - the extra `server`
     from streamer.model_zoo.registry import read_registry  # noqa: PLC0415 - see above
@@ -212,13 +212,13 @@ def _known_models(options: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _pull(name: str) -> tuple[int, Path | None]:
-    """Download a known model; returns the exit code of `models pull` and the path.
+    """Download a known model, and return the exit code of `models pull` and the path.
 
-    A child process does it, because the supervisor should not keep the modules of an HTTP client. After
-    Ctrl-C or SIGTERM the code is 0 and the path None.
+    A child process downloads it, because the supervisor should not keep the modules of an HTTP client. After
+    Ctrl-C or SIGTERM the code is 0 and the path is None.
     """
     command = [sys.executable, "-m", "streamer", "models", "pull", name]
-    # In a group of its own, so that Ctrl-C reaches the child once: through this process.
+    # The child has a process group of its own, so that Ctrl-C reaches it only once, from this process.
     child = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, process_group=0)  # noqa: S603 - ourselves
     signalled = False
 

@@ -1,7 +1,4 @@
-"""Turns the address of the service as a person types it into a URL and the header with its credentials.
-
-Pure.
-"""
+"""Turns the address of the service, as a user types it, into a URL and a header with the credentials."""
 
 from __future__ import annotations
 
@@ -20,7 +17,7 @@ _SECURE = {"ws": False, "http": False, "wss": True, "https": True}
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where to connect: a URL without credentials, and the header that carries the credentials."""
+    """Holds where to connect: a URL without credentials, and the header that carries the credentials."""
 
     url: str
     headers: dict[str, str] = field(default_factory=dict, repr=False)

@@ -17,7 +17,7 @@ from streamer.client.errors import BadInput, SourceFailed
 from streamer.core.backoff import Backoff
 
 _DEFAULT_FPS = 30.0
-#: Raw video of more bytes per second does not fit through USB 2, whose cameras then slow down to a few frames
+#: Most bytes per second of raw video that fit through USB 2. With more, a camera slows down to a few frames
 #: per second: an isochronous endpoint carries at most 24.6 MB/s (USB 2.0 specification, 5.6.4).
 USB_BYTES_PER_S = 24_000_000
 #: Raw pixels of USB cameras (YUYV) take two bytes.
@@ -28,7 +28,7 @@ _RAW = {"YUYV", "YUY2", "UYVY", "RGB3", "BGR3", "NV12", "NV21", "YU12", "GREY"}
 
 @dataclass(frozen=True, slots=True)
 class CameraMode:
-    """What a camera is asked for. A camera may choose something else; `Camera` then says so."""
+    """Holds the mode to request from a camera. The camera may choose another; `Camera` then reports that."""
 
     #: Width and height in pixels; None leaves them as they are.
     size: tuple[int, int] | None = None
@@ -66,7 +66,7 @@ class Camera:
         self._reconnect = reconnect
         self._on_trouble = on_trouble or (lambda _: None)
         self._opener = opener
-        #: What was last said about the mode; said once.
+        #: The last report about the mode, kept so that it is not repeated each time the camera is opened.
         self._said = ""
         self._device: Any = self._open()
         if self._device is None:
@@ -76,7 +76,7 @@ class Camera:
         # OpenCV writes warnings to the terminal otherwise.
         cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
         # A path is resolved again each time: its camera may have another number when it comes back. Only the
-        # backend of Linux takes paths; the others have numbers.
+        # backend of Linux takes paths; the others take numbers.
         backend = cv2.CAP_V4L2 if isinstance(self._device_name, str) else cv2.CAP_ANY
         device = self._opener(self._device_name, backend)
         if not device.isOpened():
@@ -118,7 +118,7 @@ class Camera:
 
 
 def _choose(device: Any, mode: CameraMode) -> str:
-    """Ask an open camera for its mode; return what it does otherwise, or an empty text.
+    """Request a mode from an open camera; return how it deviates from that, or an empty text.
 
     The pixel format comes first, because it decides which sizes there are; then size, then rate.
     """
@@ -140,7 +140,7 @@ def _choose(device: Any, mode: CameraMode) -> str:
 
 
 def _overloads_usb(device: Any, mode: CameraMode) -> bool:
-    """Whether the wanted mode as raw video would need more than USB 2 carries."""
+    """Return whether raw video in the wanted mode would need more bytes per second than USB 2 carries."""
     found = _fourcc(device)
     if found and found not in _RAW:
         return False  # it is compressed already
