@@ -48,7 +48,7 @@ class Split:
         return "val" if position < train + val else "test"
 
 
-#: Rows of each table that are shown.
+#: At most this many rows of each table are shown.
 _SHOWN = 15
 
 

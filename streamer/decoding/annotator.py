@@ -14,7 +14,7 @@ from streamer.decoding.decoder_pool import DecoderPool
 from streamer.decoding.messages import Answer, Task
 from streamer.imaging.image_header import PixelLimits
 
-#: Upper bound of the bytes of a JPEG per pixel; noise at quality 90 takes 1.1.
+#: Upper bound of the bytes per pixel of a JPEG; an image of noise at quality 90 takes 1.1.
 _BYTES_PER_PX = 1.5
 _LEAST_BYTES = 1 << 16
 

@@ -1,4 +1,4 @@
-"""One image that the pool processes, and its possible outcomes."""
+"""Defines one image that the pool processes, and its possible outcomes."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from streamer.imaging.image_header import ImageError, ImageErrorCode, PixelLimit
 
 log = logging.getLogger("streamer.decoding")
 
-#: Bytes whose decode took longer are not remembered as harmless: on a busy machine they may exceed the time
-#: limit.
+#: An image is remembered as harmless only if it was decoded in fewer milliseconds than this. A slower one
+#: could exceed the time limit on a busy machine.
 HARMLESS_MS = DECODE_LIMIT_S * 1e3 / 10
 MAX_HARMLESS = 256
 _STEP_BYTES = 64 << 10
@@ -51,19 +51,18 @@ class Work:
     offset: int | None = None
     #: When it was sent to the decoders, in monotonic seconds; 0 while it waits for room.
     sent_at: float = 0.0
-    #: Whether the decoders were already replaced once while it waited for one.
+    #: Whether it was already sent to fresh decoders once, because the first ones were stuck.
     sent_again: bool = False
     #: Work with the same bytes that waits for the outcome of this one, each with its ring.
     followers: list[tuple[FrameRing | None, Work]] = field(default_factory=list)
 
 
 class DuplicateFinder:
-    """Finds work with the same bytes among the images that decoders hold. Compares only images of equal
-    length.
+    """Finds work with the same bytes among the images that decoders hold.
 
-    Many clients may send the same bytes, such as the test image of a load generator. They wait for each other
-    only once, because the last `MAX_HARMLESS` images that had duplicates and were decoded quickly are
-    remembered.
+    Only images of equal length are compared. Many clients may send the same bytes, such as the test image of
+    a load generator. They wait for each other only once, because this class remembers the last `MAX_HARMLESS`
+    images that had duplicates and were decoded quickly.
     """
 
     def __init__(self) -> None:
@@ -86,7 +85,7 @@ class DuplicateFinder:
         self._by_length.setdefault(len(work.data), []).append(work)
 
     def remove(self, work: Work, outcome: Outcome) -> None:
-        """Remove work that was answered."""
+        """Remove work that a decoder has answered."""
         if work.followers and isinstance(outcome, Answer) and outcome.decode_ms < HARMLESS_MS:
             self._harmless[hashlib.sha256(work.data).digest()] = None
             if len(self._harmless) > MAX_HARMLESS:
@@ -98,9 +97,10 @@ class DuplicateFinder:
 
 
 def _equal(one: bytes | memoryview, other: bytes | memoryview) -> bool:
-    """Compare bytes of equal length in steps.
+    """Return whether two byte sequences of equal length are equal.
 
-    Memory views compare element by element, bytes in one operation, and a copy of the whole could be large.
+    Each step copies a piece to `bytes`, because memory views are compared element by element, which is slow,
+    and a copy of the whole image could be large.
     """
     steps = range(0, len(one), _STEP_BYTES)
     return all(bytes(one[at : at + _STEP_BYTES]) == bytes(other[at : at + _STEP_BYTES]) for at in steps)

@@ -92,8 +92,10 @@ class Decoder:
         self._large = False
 
     def run(self) -> None:
-        """Enter the sandbox, report it, and serve jobs. Returns when the worker has gone or the decoder is to
-        be replaced.
+        """Enter the sandbox, report it to the worker, and serve jobs.
+
+        Returns when the worker has gone, or when the decoder has used so much processor time that a fresh one
+        should replace it.
         """
         resources = self._resources
         sandbox = enter_sandbox(resources.memory_bytes)
@@ -110,8 +112,8 @@ class Decoder:
             descriptor = -1
             for _, _, payload in ancillary:
                 descriptor = int.from_bytes(payload[:4], "little")
-            # The clock of the thread is used: with a limit on processor time, the clock of the process stands
-            # still between two ticks of the kernel, and most jobs would seem to cost nothing.
+            # Use the clock of the thread: with a limit on processor time, the clock of the process advances
+            # only with the ticks of the kernel, so most jobs would seem to cost nothing.
             cpu_s = time.thread_time()
             try:
                 answer = self._serve(unpack_job(data), descriptor, cpu_s)
@@ -183,7 +185,8 @@ class Decoder:
             if job.task is Task.PIXELS:
                 if image.nbytes > len(memory):
                     raise MemoryError(f"{image.nbytes} bytes do not fit")
-                # Copied once: the bytes of the array would be a second copy of a large image.
+                # Copy the array into the memory directly: converting it to bytes first would make a second
+                # copy of a large image.
                 np.frombuffer(memory, np.uint8, image.nbytes).reshape(image.shape)[...] = image
                 return str(image.nbytes)
             request = json.loads(bytes(memory[4 : 4 + int.from_bytes(memory[:4], "little")]))
@@ -210,7 +213,7 @@ class Decoder:
         return found
 
     def _limits_of(self, job: Job) -> _Limits:
-        """Return the same object for equal limits, because known headers are cached by it."""
+        """Return the same object for equal limits, because a cache of JPEG headers compares its identity."""
         key = (job.image_px, job.image_side_px, job.reducible_px, job.decode_bytes)
         found = self._limits.get(key)
         if found is None:
@@ -219,7 +222,7 @@ class Decoder:
 
 
 def _size_of(job: Job, header: ImageHeader) -> tuple[int, int]:
-    """Return width and height of the upright image in pixels of its own."""
+    """Return width and height of the image at full size, after EXIF orientation and the job's rotation."""
     width, height = header.upright_size
     return (height, width) if job.rotation % 2 else (width, height)
 
@@ -231,10 +234,10 @@ def ready_answer(key: int, sandbox: Sandbox) -> Answer:
 
 
 def _warm_up() -> None:
-    """Use each image format once: what libraries read or start on first use must happen before the sandbox.
+    """Use each image format once, so that libraries read files and start threads before the sandbox.
 
-    The fork server calls this, so the decoders share what the libraries keep, such as 6 MB for the glyphs of
-    labels.
+    The fork server calls this, so the decoders share the memory that the libraries fill, such as 6 MB for the
+    glyphs of labels.
     """
     canvas = np.zeros((16, 16, 3), np.uint8)
     limits = _Limits(1 << 20, 1 << 10, 1 << 20, 1 << 30)

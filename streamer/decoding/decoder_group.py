@@ -1,4 +1,4 @@
-"""A group of decoder processes that share the memory into which they decode.
+"""Manages a group of decoder processes that share the memory for encoded images, a socket and a status page.
 
 The image decoders of one frame ring form a group; each video decoder forms a group of its own.
 """
@@ -27,11 +27,11 @@ _FALLOC_KEEP_SIZE, _FALLOC_PUNCH_HOLE = 1, 2
 
 
 class ArenaFull(Exception):
-    """There is no room now; there will be when a decoder has answered."""
+    """The memory has no room now; it will have room when a decoder has answered."""
 
 
 class PageAllocator:
-    """Allocates runs of whole pages, first fit. Pure; used by one thread."""
+    """Allocates runs of whole pages; the first run that fits is used. Pure; only one thread uses it."""
 
     def __init__(self, size_bytes: int) -> None:
         #: Start and end of each free run, in order; adjacent runs are merged.
@@ -66,7 +66,7 @@ class PageAllocator:
 
 
 class Arena:
-    """A sealed `memfd` for encoded images. One thread uses it.
+    """Holds encoded images in a sealed `memfd`. Only one thread of the worker uses it.
 
     Decoders map all of it for reading. Only the worker writes, and decides where each image is placed.
     """
@@ -136,7 +136,8 @@ class DecoderProcess:
     requested_at: float = field(default_factory=time.monotonic)
     #: Number of the job for which it was killed; 0 if it was not.
     killed_for: int = 0
-    #: Whether that job used the processor for most of its time, rather than waiting for it.
+    #: Whether that job used enough processor time for its image to be blamed; otherwise the decoder mostly
+    #: waited for the processor or was stopped.
     was_computing: bool = False
     #: Whether it appeared idle at the last check.
     idle: bool = False
@@ -144,8 +145,9 @@ class DecoderProcess:
     killed_because: str = ""
 
     def kill(self, because: str) -> None:
-        """Kill the process for a reason; the first reason counts. Does nothing if the process has ended
-        already.
+        """Kill the process for a reason; the first reason is kept.
+
+        Does nothing if the process has ended already.
         """
         self.killed_because = self.killed_because or because
         if self.watch >= 0:
@@ -168,10 +170,11 @@ class DecoderProcess:
 
 
 class DecoderGroup:
-    """The resources that the decoders of one group share.
+    """Holds the resources that the decoders of one group share.
 
-    ``shared`` are further descriptors for the decoders, of which the group keeps copies. ``layout`` describes
-    them to the decoders. For image decoders they are those of the frame ring.
+    ``shared`` are further descriptors for the decoders; the group keeps copies of them. ``layout`` is added
+    to the request for each decoder and describes ``shared``. For image decoders both are those of the frame
+    ring.
     """
 
     def __init__(
@@ -188,8 +191,8 @@ class DecoderGroup:
         self._shared = [os.dup(descriptor) for descriptor in shared]
         self.processes: dict[int, DecoderProcess] = {}
         self.closed = False
-        #: Set when its decoders were killed because a job was not taken; the group is replaced when they have
-        #: ended.
+        #: Set when the watchdog has killed the decoders because none of them took a job. The pool replaces
+        #: the group when they have ended.
         self.stuck = False
 
     @classmethod
@@ -225,7 +228,7 @@ class DecoderGroup:
             process.kill(because)
 
     def line(self, process: DecoderProcess) -> DecoderEntry:
-        """Return the entry in which a decoder says what it is doing."""
+        """Return the entry of the status page in which a decoder reports its job."""
         return self.page.read(process.index)
 
     def close(self) -> None:

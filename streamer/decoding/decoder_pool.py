@@ -1,7 +1,8 @@
-"""A worker's pool of decoder processes: gives them jobs, watches them, and replaces those that die or hang.
+"""Runs a worker's decoder processes: gives them jobs, watches them, and replaces those that die or hang.
 
-Everything here runs on the worker's event loop. Each job is answered exactly once, whatever happens to a
-decoder: with pixels in place, with an ImageError, or with DecoderLost if the image is not the cause.
+Everything here runs on the worker's event loop. The pool answers each job exactly once, whatever happens to a
+decoder: with an Answer when the result is in its memory, with an ImageError if the image cannot be decoded,
+or with DecoderLost if the decoder failed for another reason.
 """
 
 from __future__ import annotations
@@ -51,18 +52,19 @@ MEMORY_BYTES = 512 << 20
 
 
 def decoder_count(workers: int) -> int:
-    """Return the number of decoders for each of ``workers``: one per core over all workers, and at least two
-    each.
+    """Return the number of decoders of each worker, for this number of ``workers``.
 
-    With two, an image that takes long does not delay the other images of its worker.
+    All workers together have at least one decoder per core, and each worker has at least two, so that an
+    image that takes long does not delay the other images of its worker.
     """
     cores = len(os.sched_getaffinity(0))
     return max(2, -(-cores // workers))
 
 
 class DecoderPool:
-    """A pool of ``size`` decoders. Call ``start()``, ``attach`` a ring, ``submit`` work, and finally
-    ``close()``.
+    """Keeps ``size`` decoders and gives them work.
+
+    Call ``start()``, ``attach`` a ring, ``submit`` work, and finally ``close()``.
 
     ``count_end`` is called for each decoder that ends, with the reason: ``crash``, ``timeout``, ``stuck``,
     ``killed`` or ``retired``.
@@ -100,8 +102,9 @@ class DecoderPool:
         self._supervisor.start()
 
     def attach(self, ring: FrameRing | None) -> None:
-        """Fork decoders for a ring. Decoders of an earlier ring end when they have answered the work that
-        they hold.
+        """Fork decoders for a ring.
+
+        The decoders of an earlier ring end when they have answered the work that they hold.
         """
         if self._loop is None:
             raise RuntimeError("the pool was not started")
@@ -126,7 +129,7 @@ class DecoderPool:
             return
         duplicate = self._duplicates.find(work.data)
         if duplicate is not None:
-            # The work waits until these bytes are known to be harmless; otherwise they would crash a second
+            # The work waits until these bytes are known to be harmless; otherwise they could crash a second
             # decoder.
             duplicate.followers.append((ring, work))
             return
@@ -138,7 +141,7 @@ class DecoderPool:
             self._watching = self._loop.call_later(WATCH_S, self._watch)
 
     def close(self) -> None:
-        """End all decoders; the work that they held is answered with DecoderLost."""
+        """End all decoders, and answer all unfinished work with DecoderLost."""
         self._closed = True
         if self._watching is not None:
             self._watching.cancel()
@@ -207,8 +210,8 @@ class DecoderPool:
     def _read(self, group: DecoderGroup) -> bool:
         """Receive one answer; return whether there was one.
 
-        The event loop calls this again if there are more. Finding the socket empty would cost as much as an
-        answer: most come alone.
+        The event loop calls this again if there are more. A loop here would try once more after each answer,
+        usually in vain because most answers come alone, and a failed attempt costs as much as an answer.
         """
         data = b""
         try:
@@ -238,7 +241,7 @@ class DecoderPool:
             return
         found = self._pending.get(answer.number)
         if found is None or found[0] is not group:
-            return  # the job was given up in the meantime
+            return  # the pool has answered the job in the meantime
         self._finish(answer.number, outcome_of(answer))
 
     def _finish(self, number: int, outcome: Outcome) -> None:
@@ -258,8 +261,9 @@ class DecoderPool:
     # -- decoders ------------------------------------------------------------------------------------
 
     def _ended(self, group: DecoderGroup, process: DecoderProcess, code: int | None) -> None:
-        """Deliver the outcome of the image that an ended decoder held. Answers that it sent before its end
-        count.
+        """Deliver the outcome of the image that an ended decoder held.
+
+        Answers that it sent before its end are received first, and they count.
         """
         while self._read(group):
             pass
@@ -271,8 +275,9 @@ class DecoderPool:
             self._replace(group)
 
     def _attribute_death(self, number: int, process: DecoderProcess, code: int | None) -> None:
-        """Deliver the outcome of the image that a dead decoder held, and remember the image if it is the
-        cause.
+        """Deliver the outcome of the image that a dead decoder held.
+
+        If the image is the cause, remember it, so that it is refused from now on.
         """
         killed = process.killed_for == number
         if (killed and not process.was_computing) or (not killed and code in (None, 0, -signal.SIGKILL)):
@@ -283,8 +288,10 @@ class DecoderPool:
         self._finish(number, decode_timeout_error() if killed else decoder_crash_error())
 
     def _replace(self, group: DecoderGroup) -> None:
-        """Send the work of a stuck group to fresh decoders, once. All of the old decoders are dead, so none
-        can still write.
+        """Send the work of a stuck group to fresh decoders.
+
+        All of the old decoders are dead, so none can still write to shared memory. Work that was sent to
+        fresh decoders before is answered with DecoderLost.
         """
         works = [work for owner, work in self._pending.values() if owner is group]
         works += [work for owner, work in self._waiting if owner is group]
@@ -320,7 +327,7 @@ class DecoderPool:
     # -- watch ---------------------------------------------------------------------------------------
 
     def _watch(self) -> None:
-        """Check for decoders that hang or are stuck; called every `WATCH_S` while there is work."""
+        """Find decoders that hang or are stuck; called every `WATCH_S` while there is work."""
         self._watching = None
         if self._closed or self._loop is None:
             return

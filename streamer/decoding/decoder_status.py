@@ -1,4 +1,4 @@
-"""A shared page on which each decoder process writes its current job and when that job began.
+"""Shares a page of memory on which each decoder process writes its current job and when that job began.
 
 The worker reads the page without a request, because a decoder that hangs or has died cannot answer. Each
 entry has one writer, and aligned 8-byte fields are written atomically.
@@ -32,7 +32,7 @@ class DecoderEntry:
 
 
 class DecoderStatus:
-    """The entries of all decoders by index, in a sealed `memfd` that decoders inherit."""
+    """Holds the entries of all decoders by index, in a sealed `memfd` that decoders inherit."""
 
     def __init__(self, fd: int | None = None) -> None:
         if fd is None:
@@ -43,8 +43,9 @@ class DecoderStatus:
         self._memory = mmap.mmap(fd, _BYTES)
 
     def write(self, index: int, job: int, since: float, cpu_s: float) -> None:
-        """Write a decoder's entry. The time is written first, so that no reader sees a job with the time of
-        an older one.
+        """Write a decoder's entry.
+
+        The times are written before the job, so that no reader sees a job with the times of an older one.
         """
         struct.pack_into("<dd", self._memory, index * _ENTRY_BYTES + 8, since, cpu_s)
         struct.pack_into("<Q", self._memory, index * _ENTRY_BYTES, job)

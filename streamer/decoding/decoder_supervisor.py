@@ -1,4 +1,4 @@
-"""Keeps a group at its number of decoder processes; the pool decides what the end of a decoder means."""
+"""Keeps each group at its number of decoder processes; the pool decides what the end of a decoder means."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ from streamer.decoding.messages import Answer
 
 log = logging.getLogger("streamer.decoding")
 
-#: Seconds in which the fork server must report how a decoder ended, after its end was seen.
+#: Seconds within which the fork server must report how a decoder ended, after its pidfd has shown the end.
 _END_REPORT_S = 0.2
-#: Seconds in which the fork server must answer, and in which it must start.
+#: Seconds within which the fork server must answer a request. A server younger than the second value may take
+#: that long, because it is still loading its libraries.
 FORK_LIMIT_S = 2.0
 SERVER_START_S = 20.0
 #: Decoders that die before they are ready are restarted after pauses that grow from the first to the second
@@ -139,9 +140,7 @@ class DecoderSupervisor:
         self._loop.call_later(self._backoff.next_s(), self._request, group)
 
     def server_lost(self) -> None:
-        """Report every decoder as ended with an unknown code, so that the images that they held are not
-        blamed.
-        """
+        """Report every decoder as ended with an unknown code, so that no image is blamed."""
         for key in list(self._processes):
             self.ended(key, None)
 
@@ -155,7 +154,7 @@ class DecoderSupervisor:
             self._request(group)
 
     def _request(self, group: DecoderGroup) -> None:
-        """Request one more decoder. If no fork server runs, the request follows when one has started."""
+        """Request one more decoder; without a fork server, ``server_started`` will request it later."""
         if group not in self._groups or len(group.processes) >= self._size or not self._client.running:
             return
         process = group.add(next(self._keys))
@@ -167,9 +166,9 @@ class DecoderSupervisor:
             self._loop.call_later(limit_s, self._expect_fork, process, 1)
 
     def _expect_fork(self, process: DecoderProcess, more_looks: int) -> None:
-        """Replace a fork server that has not answered because it hangs or was stopped.
+        """Kill a fork server that has not answered because it hangs or was stopped; a new one is started.
 
-        It is checked twice, because this process may have been suspended together with it.
+        The answer is checked twice, because this process may have been suspended together with the server.
         """
         if (
             self._processes.get(process.key, (None, None))[1] is not process

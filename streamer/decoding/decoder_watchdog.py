@@ -1,4 +1,4 @@
-"""Finds decoders that hang, and decoders that let work wait, by their entries in the status page."""
+"""Finds decoders that hang or leave jobs waiting, by their entries in the status page."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from streamer.decoding.decoder_group import DecoderGroup
 #: Longest time in seconds that a decoder may take for one image. It is checked every quarter of a second, so
 #: no decode takes two seconds. The largest image that passes the check of its header takes well under one.
 DECODE_LIMIT_S = 1.7
-#: If an image reached the time limit, it is blamed from this processor time on; below, the machine was busy.
+#: An image that reached the time limit is blamed only if its decoder used more than this processor time, in
+#: seconds. With less, the machine was busy.
 COMPUTING_CPU_S = 0.4
 #: If a job waits this many seconds although a decoder seems free, that decoder is stuck.
 PICKUP_LIMIT_S = 1.0
@@ -48,8 +49,8 @@ def find_faults(
         if process.killed_because:
             continue
         if line.job in held and now - line.since > DECODE_LIMIT_S:
-            # With less processor time it waited for the processor or was stopped, which is not the image's
-            # fault.
+            # A decoder that used less processor time has waited for the processor or was stopped, which is
+            # not the fault of the image.
             process.was_computing = process.cpu_s() - line.cpu_s > computing_cpu_s
             process.killed_for = line.job
             process.kill("timeout")

@@ -1,4 +1,4 @@
-"""The worker's side of its fork server: starts it, requests decoder processes, receives how they ended."""
+"""Starts the worker's fork server, requests decoder processes from it, and receives how they ended."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ class Events(Protocol):
     """Callbacks for events of the fork server; all are called on the event loop."""
 
     def forked(self, key: int, pid: int, watch: int) -> None:
-        """The decoder with this key runs; ``watch`` is its pidfd, which the callee owns."""
+        """Handle the start of the decoder with this key; ``watch`` is its pidfd, which the callee owns."""
 
     def ended(self, key: int, code: int | None) -> None:
-        """A decoder has ended with this exit code, negative for a signal, None if unknown."""
+        """Handle the end of a decoder with this exit code: negative for a signal, None if unknown."""
 
     def server_lost(self) -> None:
-        """The fork server has died, and all its decoders with it; another will be started."""
+        """Handle the death of the fork server and all its decoders; another server will be started."""
 
     def server_started(self) -> None:
-        """A new fork server takes requests."""
+        """Handle the start of a new fork server, which takes requests now."""
 
 
 def decoder_environment(environment: Mapping[str, str]) -> dict[str, str]:
@@ -54,7 +54,7 @@ def decoder_environment(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def start_fork_server(module: str) -> tuple[subprocess.Popen[bytes], socket.socket]:
-    """Start ``module`` as a fork server; returns the process and the socket for requests to it.
+    """Start ``module`` as a fork server; return the process and the socket for requests to it.
 
     Raises OSError when no process can be started.
     """
@@ -75,8 +75,9 @@ def start_fork_server(module: str) -> tuple[subprocess.Popen[bytes], socket.sock
 
 
 class ForkClient:
-    """Runs one fork server at a time. Call ``start()``, then ``fork()`` any number of times, finally
-    ``close()``.
+    """Runs one fork server at a time.
+
+    Call ``start()``, then ``fork()`` any number of times, finally ``close()``.
     """
 
     def __init__(self, events: Events, module: str = FORK_SERVER) -> None:
@@ -104,7 +105,7 @@ class ForkClient:
         return time.monotonic() - self._started_at
 
     def start(self) -> None:
-        """Start a server. It accepts requests at once and serves them when its libraries are loaded.
+        """Start a server, which accepts requests at once and serves them when its libraries are loaded.
 
         Raises OSError if no process can be started.
         """

@@ -1,5 +1,4 @@
-"""The fork server: loads the libraries of a decoder once, then forks decoder processes on request of its
-worker.
+"""Runs as the fork server: loads the libraries of a decoder once, then forks decoders for its worker.
 
 A fork takes milliseconds and shares the libraries' memory; a fresh start takes a third of a second. The fork
 server itself never reads untrusted bytes.
@@ -24,18 +23,19 @@ from streamer.decoding.sandbox import close_descriptors
 
 log = logging.getLogger("streamer.decoding")
 
-#: The worker ends this process by closing the socket.
+#: Signals that this process ignores: the worker ends it by closing the socket.
 _IGNORED = LEFT_TO_SUPERVISOR | {signal.SIGTERM}
 _MAX_MESSAGE_BYTES = 4096
-#: Descriptors per request: channel, input memory, status page, and one more.
+#: Descriptors per request: channel, input memory, status page, and the memory for decoded frames.
 _MAX_DESCRIPTORS = 4
 #: The function that a fork runs. It gets the request and its descriptors, and returns when its work is done.
 Run = Callable[[Mapping[str, Any], list[int]], None]
 
 
 class ForkServer:
-    """Serves one worker over ``control`` until it is closed. Each fork calls ``run`` and exits when that
-    returns.
+    """Serves one worker over ``control`` until the worker closes it.
+
+    Each fork calls ``run`` and exits when that returns.
     """
 
     def __init__(self, control: socket.socket, run: Run) -> None:
@@ -72,7 +72,7 @@ class ForkServer:
             os.close(descriptor)
 
     def _reap(self, _number: int, _frame: object) -> None:
-        """Report how decoders ended; that they ended, the worker sees by their pidfd."""
+        """Report to the worker how decoders ended; their pidfds show it only that they ended."""
         with contextlib.suppress(ChildProcessError):
             while True:
                 pid, status = os.waitpid(-1, os.WNOHANG)
@@ -94,7 +94,7 @@ def _blocked(number: signal.Signals) -> Iterator[None]:
 
 
 def _become_decoder(run: Run, request: dict[str, Any], descriptors: list[int], parent: int) -> None:
-    """Run a decoder in this new process and exit with it; never returns."""
+    """Run a decoder in this new process, and exit when it ends; never return."""
     code = 70
     try:
         die_with_parent(parent)

@@ -1,4 +1,4 @@
-"""Messages between a worker and its decoder processes: fixed binary structures over one socket. Pure.
+"""Packs the messages between a worker and its decoders: fixed binary structures over one socket. Pure.
 
 The worker validates every field of an answer, because a decoder may have been taken over by the bytes that it
 decodes.
@@ -13,24 +13,24 @@ from enum import IntEnum
 from inference.models.model import Placement
 from streamer.imaging.pixel_limits import SCALES
 
-#: Size of the longest message; both sides read with this size.
+#: Size of the longest message; both sides read up to this many bytes at once.
 MAX_MESSAGE_BYTES = 2048
 _MAX_TEXT_BYTES = 600
 #: Largest side of an image, whatever the settings allow.
 _MAX_SIDE_PX = 65_535
 
-#: Task, rotation, placement, pad value, job, offset, length, slot, input width and height, limits of pixels,
-#: side, pixels before a reduction, and memory.
+#: Task, rotation, placement, pad value, number of the job, offset, length, slot, width and height of the
+#: model's input, and the limits: pixels, longer side, pixels of images that are reduced, bytes of memory.
 _JOB = struct.Struct("<BBBBQQIIHHQIQQ")
-#: Verdict, damaged, code, reduction, job, width, height, milliseconds of decoding, milliseconds of processor
-#: time.
+#: Verdict, damaged, code, reduction, number of the job, width, height, milliseconds of decoding, milliseconds
+#: of processor time.
 _ANSWER = struct.Struct("<BBBBQIIff")
 
 _PLACEMENTS = tuple(Placement)
 
 
 class MalformedMessage(Exception):
-    """A message that the other side cannot have sent; the text says what is wrong with it."""
+    """A message that our own code cannot have sent; the text says what is wrong with it."""
 
 
 class Task(IntEnum):
@@ -48,25 +48,25 @@ class Verdict(IntEnum):
     """How a job ended."""
 
     DONE = 1
-    #: The bytes are no image that may be decoded; `code` and the text say why.
+    #: The bytes are not an image that may be decoded; `code` and the text say why.
     REFUSED = 2
     #: Decoding needed more memory than a decoder may use.
     NO_MEMORY = 3
-    #: A fault of this project, described by the text.
+    #: The code of the decoder failed; the text names the exception.
     FAULT = 4
-    #: Not an answer to a job: the decoder with that key has entered its sandbox and takes jobs; the text is
-    #: JSON.
+    #: Not an answer to a job: the decoder whose key is in `number` has entered its sandbox and takes jobs.
+    #: The text names its protections as JSON.
     READY = 5
 
 
-#: Dictionaries by number, because looking up an enumeration takes three calls.
+#: The members by number, because calling an enumeration to look up a member takes three calls.
 _TASKS, _VERDICTS = {each.value: each for each in Task}, {each.value: each for each in Verdict}
 
 
 # Nobody changes a job, but a frozen class would make each construction three times as slow.
 @dataclass(slots=True)
 class Job:
-    """One image to decode. Sizes are in pixels and bytes; the limits are those of `image_header`."""
+    """Describes one image to decode. The limits, in pixels and bytes, are those of `image_header`."""
 
     task: Task
     number: int
@@ -89,7 +89,11 @@ class Job:
 
 @dataclass(slots=True)
 class Answer:
-    """The outcome of a job. Sizes are those of the upright image; of what was decoded in task PIXELS."""
+    """Holds the outcome of a job.
+
+    ``width`` and ``height`` are those of the upright image at full size; for task PIXELS, those of the pixels
+    that were written.
+    """
 
     verdict: Verdict
     number: int
@@ -100,8 +104,8 @@ class Answer:
     #: Index of the error code in `image_header.ImageErrorCode`.
     code: int = 0
     text: str = ""
-    #: Processor time of the decoder in milliseconds. The job is charged this, independent of how busy the
-    #: machine was.
+    #: Processor time of the decoder in milliseconds. The client is charged for it, and not for the elapsed
+    #: time, which depends on how busy the machine was.
     cpu_ms: float = 0.0
     #: The image was decoded at 1/``reduced`` of its size.
     reduced: int = 1
@@ -139,7 +143,7 @@ def unpack_job(data: bytes) -> Job:
 
 
 def pack_answer(answer: Answer) -> bytes:
-    """Return the message of an answer; its text is truncated."""
+    """Return the message of an answer, with its text truncated to `_MAX_TEXT_BYTES`."""
     head = _ANSWER.pack(
         answer.verdict,
         answer.damaged,

@@ -1,4 +1,4 @@
-"""Remembers which bytes have crashed a decoder, for all workers of a replica, so that they crash only one."""
+"""Remembers which bytes have crashed a decoder or taken it too long, for all workers of a replica."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from pathlib import Path
 
 log = logging.getLogger("streamer.decoding")
 
-#: Seconds for which bytes are remembered that crashed a decoder, and bytes that took it too long.
+#: Seconds for which bytes that crashed a decoder are remembered, and bytes that took it too long.
 REMEMBER_CRASH_S = 3600.0
 REMEMBER_SLOW_S = 600.0
 _ENTRIES = 1000
 _HEADER = struct.Struct("<Q")
-#: SHA-256, length in bytes, and expiry in monotonic seconds, which are the same for all processes of a
-#: machine.
+#: SHA-256, length in bytes, and expiry in seconds of the monotonic clock, which all processes of a machine
+#: share.
 _ENTRY = struct.Struct("<32sQd")
 _BYTES = _HEADER.size + _ENTRIES * _ENTRY.size
 
 
 class RefusedDigests:
-    """The last thousand digests, in a file that the workers of a replica map.
+    """Keeps the last thousand digests in a file that the workers of a replica map.
 
-    A lookup computes no hash unless some bytes of the same length have done harm.
+    A lookup computes a hash only if bytes of the same length are remembered.
     """
 
     def __init__(self, path: Path | None) -> None:
-        """Map ``path``, which is created if it does not exist.
+        """Map the file ``path``, and create it if it does not exist.
 
         If ``path`` is None or the disk is full, only this process remembers.
         """
@@ -48,7 +48,7 @@ class RefusedDigests:
         self._known: dict[int, dict[bytes, float]] = {}
 
     def contains(self, data: bytes | memoryview) -> bool:
-        """Whether these bytes have recently crashed a decoder or taken it too long."""
+        """Return whether these bytes have recently crashed a decoder or taken it too long."""
         count = self._count[0]
         if count != self._seen:
             self._load(count)
@@ -60,7 +60,7 @@ class RefusedDigests:
         return same_length.get(hashlib.sha256(data).digest(), 0.0) > time.monotonic()
 
     def add(self, data: bytes | memoryview, seconds: float = REMEMBER_CRASH_S) -> None:
-        """Remember bytes for a time; the oldest entry is overwritten."""
+        """Remember bytes for this many seconds; the new entry overwrites the oldest one."""
         digest = hashlib.sha256(data).digest()
         if self._fd >= 0:
             fcntl.flock(self._fd, fcntl.LOCK_EX)
@@ -74,7 +74,7 @@ class RefusedDigests:
                 fcntl.flock(self._fd, fcntl.LOCK_UN)
 
     def close(self) -> None:
-        """Unmap the file, which is removed with its folder."""
+        """Unmap and close the file, which stays until its folder is removed."""
         self._count.release()
         self._memory.close()
         if self._fd >= 0:

@@ -1,4 +1,4 @@
-"""The sandbox of a decoder process: no files, no network, no further programs.
+"""Locks a decoder process into a sandbox, where it can open no files, use no network and start no programs.
 
 Landlock is a second barrier besides the system call filter, and the only one if the kernel has no seccomp.
 The kernel's `Documentation/userspace-api/landlock.rst` and `Documentation/userspace-api/seccomp_filter.rst`
@@ -20,11 +20,11 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-#: The system calls have the same numbers on every architecture.
+#: Numbers of the system calls of Landlock, which are the same on every architecture.
 _CREATE_RULESET, _RESTRICT_SELF = 444, 446
 _GET_VERSION = 1
 _PR_SET_NO_NEW_PRIVS = 38
-#: Number of file access rights, the lowest bits of the mask, in each version of the interface.
+#: Number of file access rights in each version of Landlock's interface; they are the lowest bits of the mask.
 _FILE_ACCESSES = {1: 13, 2: 14, 3: 15, 4: 15, 5: 16}
 #: Access rights to bind and connect TCP sockets, available from version 4 on.
 _NET_ACCESSES = 0b11
@@ -134,7 +134,7 @@ def _low_word(argument: int) -> int:
 
 
 def _when_zero_bits(number: int, argument: int, mask: int) -> list[_Step]:
-    """Allow a call unless its argument has one of the bits of ``mask``."""
+    """Return the steps that allow a call unless its argument has one of the bits of ``mask``."""
     return [
         _Step(_JEQ, 0, 4, number),
         _Step(_LD_WORD, 0, 0, _low_word(argument)),
@@ -145,7 +145,7 @@ def _when_zero_bits(number: int, argument: int, mask: int) -> list[_Step]:
 
 
 def _when_equal(number: int, argument: int, value: int) -> list[_Step]:
-    """Allow a call only when its argument has this value."""
+    """Return the steps that allow a call only when its argument has this value."""
     return [
         _Step(_JEQ, 0, 4, number),
         _Step(_LD_WORD, 0, 0, _low_word(argument)),
@@ -180,8 +180,8 @@ def build_filter(machine: str) -> bytes:
     steps += _when_zero_bits(_MPROTECT[column], 2, mmap.PROT_EXEC)
     steps += _when_equal(_WRITE[column], 0, _STDERR)
     steps += _when_equal(_WRITEV[column], 0, _STDERR)
-    # The process may change its own limits (the soft limit of processor time moves with each image), no
-    # others.
+    # The process may change its own limits, because the soft limit of processor time moves with each image,
+    # but not the limits of other processes.
     steps += _when_equal(_PRLIMIT[column], 0, 0)
     steps.append(_Step(_RETURN, 0, 0, _ERRNO | errno.EPERM))
     return b"".join(step.pack() for step in steps)
@@ -208,7 +208,8 @@ def install_filter() -> None:
 _PR_SET_DUMPABLE = 4
 #: The kernel kills a decoder that exceeds this; a decoder asks to be replaced long before (`RETIRE_CPU_S`).
 CPU_HARD_LIMIT_S = 7200
-#: Seconds of processor time, from the second in which a job starts; a backup for the pool's wall-clock limit.
+#: Seconds of processor time that one job may use, counted from the full second in which it starts. This is a
+#: second barrier behind the time limit of the pool.
 JOB_CPU_LIMIT_S = 3
 _MAX_DESCRIPTORS = 32
 #: If the machine runs out of memory, the kernel kills decoders before the other processes of the service.
@@ -217,7 +218,7 @@ _OOM_SCORE = "700"
 
 @dataclass(frozen=True, slots=True)
 class Sandbox:
-    """The protections of a decoder process, by their names in `/health`."""
+    """Lists the protections of a decoder process, by their names in `/health`."""
 
     protections: tuple[str, ...]
     #: Reason for each missing protection; empty if all are active.
@@ -225,10 +226,10 @@ class Sandbox:
 
 
 def enter_sandbox(memory_bytes: int) -> Sandbox:
-    """Permanently drop all rights that decoding does not need. Call it with one thread, after the last
-    import.
+    """Permanently drop all rights that decoding does not need.
 
-    ``memory_bytes`` is the address space that may be used beyond what is mapped now.
+    Call this after the last import, while the process has only one thread. ``memory_bytes`` is the address
+    space that the process may use beyond what is mapped now.
     """
     protections, missing = ["rlimits", "no_new_privs"], []
     try:
@@ -258,8 +259,9 @@ class CpuLimit:
         self._second = -1
 
     def renew(self, cpu_s: float) -> None:
-        """Start a job at ``cpu_s`` of processor time. The limit has a resolution of one second and moves
-        accordingly.
+        """Start a job at ``cpu_s`` seconds of processor time.
+
+        The limit is moved at most once a second, because the kernel takes it in whole seconds.
         """
         second = int(cpu_s)
         if second != self._second:

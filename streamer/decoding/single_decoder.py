@@ -1,6 +1,4 @@
-"""One sandboxed decoder for a process that decodes occasionally and waits for the result: the sampling
-process.
-"""
+"""Runs one sandboxed decoder for the sampling process, which decodes seldom and waits for each result."""
 
 from __future__ import annotations
 
@@ -40,9 +38,10 @@ log = logging.getLogger("streamer.decoding")
 
 _INPUT_BYTES = 64 << 20
 _MEMORY_BYTES = 512 << 20
-#: Seconds in which the libraries must load; at low priority on a busy machine that takes long.
+#: Seconds within which the libraries must load; at low priority on a busy machine that takes long.
 _START_LIMIT_S = 120.0
-#: Processor time for one image in seconds. The elapsed time would depend on how busy the machine is.
+#: Longest processor time for one image in seconds. A limit of the elapsed time would depend on how busy the
+#: machine is.
 _DECODE_CPU_S = 2.0
 #: A decoder that uses no processor time for this many seconds was stopped or waits for something.
 _STOPPED_S = 5.0
@@ -72,10 +71,10 @@ class _Decoder:
 
 
 class SingleDecoder:
-    """Call ``prepare`` before each image, then ``decode``; call ``close`` at the end.
+    """Decodes one image at a time in one sandboxed decoder, and starts another one after a fault.
 
-    ``waiting`` is called several times a second while `decode` waits, so that the caller can show that it
-    does not hang.
+    Call ``prepare`` before each image, then ``decode``; call ``close`` at the end. `decode` calls ``waiting``
+    several times a second while it waits, so that the caller can show that it does not hang.
     """
 
     def __init__(
@@ -140,7 +139,7 @@ class SingleDecoder:
             try:
                 answer = self._wait(decoder, job.number)
             finally:
-                if self._decoder is decoder:  # otherwise the decoder was replaced, and its memory is freed
+                if self._decoder is decoder:  # otherwise the decoder was closed, and its memory is freed
                     decoder.group.arena.free(offset, len(data))
             return _pixels(memory_fd, answer, room)
         finally:
@@ -153,7 +152,11 @@ class SingleDecoder:
             decoder.close()
 
     def _wait(self, decoder: _Decoder, number: int) -> Answer:
-        """Return the answer. If none comes, replace the decoder and raise ImageError."""
+        """Return the answer to a job.
+
+        Raises ImageError if the image is refused. If no valid answer comes in time, closes the decoder and
+        raises ImageError. Raises DecoderUnavailable if the decoder reports a fault of its own.
+        """
         channel = decoder.group.channel.fileno()
         ready = self._await_answer(decoder, channel)
         try:
@@ -167,9 +170,7 @@ class SingleDecoder:
         raise decoder_crash_error() if ready else decode_timeout_error()
 
     def _await_answer(self, decoder: _Decoder, channel: int) -> list[int]:
-        """Return the readable descriptors: the channel or the decoder's pidfd, or none if the time limit is
-        reached.
-        """
+        """Return which of the channel and the decoder's pidfd are readable, none at the time limit."""
         process = decoder.process
         begun_s = last_s = process.cpu_s()
         moved_at = time.monotonic()
@@ -196,7 +197,7 @@ def _pixels(memory_fd: int, answer: Answer, room: int) -> Image:
     size = answer.width * answer.height * 3
     if size > room:
         raise decoder_crash_error()
-    # The array keeps the mapping; a copy would take as much memory again.
+    # The array keeps the mapping alive; a copy would take as much memory again.
     memory = mmap.mmap(memory_fd, room, prot=mmap.PROT_READ)
     return np.frombuffer(memory, np.uint8, size).reshape(answer.height, answer.width, 3)
 

@@ -1,8 +1,8 @@
-"""Distances between columns, and the thresholds that a reference derives from its own windows. Pure.
+"""Computes distances between columns, and thresholds for them from blocks of the reference itself. Pure.
 
-The distances are the metrics of Evidently, in numpy. Thresholds cannot come from a table of p-values: rows of
-a video are not independent, and a busy quarter of an hour differs from the rest of the day. How much such a
-period differs is measured on contiguous blocks of the reference.
+The distances are the metrics of Evidently, implemented in numpy. Thresholds cannot come from a table of
+p-values: rows of a video are not independent, and a busy quarter of an hour differs from the rest of the day.
+This module therefore measures on contiguous blocks of the reference how much such a period differs.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from streamer.drift.rows import CATEGORY_COLUMNS, NUMERIC, Categories, Table
 Floats = npt.NDArray[np.float32] | npt.NDArray[np.float64]
 
 WASSERSTEIN, JENSEN_SHANNON = "wasserstein", "jensenshannon"
-#: Smallest standard deviation to divide by: a constant column has none of its own.
+#: Smallest standard deviation to divide by; the one of a constant column is 0.
 MIN_DEVIATION = 1e-3
-#: Share of a window's rows that may be outliers. A single frame with a lamp in the lens is part of three
-#: windows; in a column that hardly varies, its distance is many thresholds, which is enough for a false
-#: episode.
+#: Share of a window's rows that the distance without outliers leaves out. Otherwise a single frame with a
+#: lamp in the lens could begin a false episode: it is part of three windows, and in a column that hardly
+#: varies it alone can push their distance over the threshold.
 OUTLIER_SHARE = 0.025
 
 #: A column needs this many finite values to be scored.
@@ -34,15 +34,15 @@ MIN_ROWS = 100
 MAX_BLOCKS = 150
 #: A calibration needs this many blocks, which overlap by two thirds, and this many windows without overlap.
 MIN_BLOCKS, MIN_WINDOWS = 20, 20
-#: Rows that represent the reference.
+#: Most rows that represent the reference.
 MAX_ROWS = 5000
 #: Smallest thresholds, in standard deviations and in Jensen-Shannon distance: a smaller shift is not worth a
 #: report, however certain it is.
 THRESHOLD_FLOOR, CATEGORY_THRESHOLD_FLOOR = 0.2, 0.1
 #: Thresholds of a reference that cannot be calibrated.
 DEFAULT_THRESHOLD, DEFAULT_CATEGORY_THRESHOLD = 0.5, 0.2
-#: Smallest typical distances. Without them, a column that hardly varies between blocks would set the factor
-#: that is common to all columns by its one unusual block.
+#: Lower bounds of the typical distances. Without them, one unusual block of a column that hardly varies would
+#: determine the factor that all columns share.
 MIN_TYPICAL, MIN_CATEGORY_TYPICAL = 0.05, 0.025
 #: A reference that spans three days is also calibrated by the time of day, in buckets of four hours of local
 #: time.
@@ -56,8 +56,8 @@ SEASON_S = 72 * 3600.0
 def wasserstein(reference: Floats, deviation: float, values: Floats) -> float:
     """Return the first Wasserstein distance in standard deviations of the reference.
 
-    Evidently's `wasserstein`, W1 / max(std, 0.001). ``reference`` is sorted; both arrays hold finite numbers
-    only. W1 is the mean distance of equal quantiles, taken at the middle of each step of the values.
+    This is Evidently's `wasserstein`, W1 / max(std, 0.001). ``reference`` is sorted; both arrays hold finite
+    numbers only. W1 is the mean distance of equal quantiles, taken at the middle of each step of the values.
     """
     return float(_quantile_gaps(reference, values).mean() / max(deviation, MIN_DEVIATION))
 
@@ -83,7 +83,7 @@ def jensen_shannon(first: Floats, second: Floats) -> float:
     """Return the Jensen-Shannon distance of two counts of the same categories, in [0, 0.833].
 
     It is the root of the divergence in nats, as in scipy and Evidently. Both are 1-D arrays of the same
-    length; NaN when one of them counts nothing.
+    length. Returns NaN when all counts of one of them are 0.
     """
     if not first.sum() or not second.sum():
         return float("nan")
@@ -103,9 +103,10 @@ def _divergence(p: npt.NDArray[np.float64], q: npt.NDArray[np.float64]) -> float
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """The threshold of each column, and the number of reference blocks behind them; 0: default thresholds."""
+    """Holds the threshold of each column."""
 
     thresholds: dict[str, float]
+    #: Number of blocks of the reference that the thresholds were computed from; 0 for default thresholds.
     blocks: int = 0
 
     @property
@@ -126,14 +127,16 @@ def day_bucket(unix_s: float) -> int:
 
 
 def calibrate(table: Table, window_s: float, alpha: float, bucket: int | None = None) -> Calibration | None:
-    """Return thresholds that a window without drift exceeds with probability ``alpha``, in any of its
-    columns.
+    """Return thresholds; a window without drift exceeds any of them with probability ``alpha``.
 
-    T_jb is the distance of block b of the reference from the reference without b and its neighbours, in
-    column j. With q_j its mean over the blocks and M_b the greatest T_jb / q_j of a block, thr_j = max(q_j c,
-    floor), where c is the 1 - alpha quantile of M, assumed to be log-normal. ``bucket`` restricts blocks and
-    reference to one part of the day. Returns None when there are too few blocks or they cover too little
-    time.
+    T_jb is the distance in column j between block b of the reference and the reference without b and its
+    neighbours; q_j is the mean of T_jb over the blocks. M_b is the greatest T_jb / q_j of block b over the
+    columns, with q_j raised to ``MIN_TYPICAL`` or ``MIN_CATEGORY_TYPICAL`` where it is smaller. The threshold
+    of column j is max(q_j c, floor), where c is the 1 - alpha quantile of M, which is assumed to be
+    log-normal; c is at least 1.
+
+    ``bucket`` restricts blocks and reference to one part of the day. Returns None when there are too few
+    blocks or they cover too little time.
     """
     if bucket is not None:
         table = table.take(np.array([day_bucket(at) == bucket for at in table.at], np.bool_))
@@ -172,7 +175,7 @@ def _block_starts(table: Table, window_s: float) -> list[float]:
     first, last = float(table.at[0]), float(table.at[-1])
     starts = np.arange(first, last - window_s + 1e-6, window_s / 3)
     held = np.searchsorted(table.at, starts + window_s) - np.searchsorted(table.at, starts)
-    # A block across a gap has fewer rows than a window will have, so blocks need half the usual number.
+    # A block across a gap has fewer rows than a window will have, so a block needs half the median number.
     enough = starts[held >= max(MIN_ROWS, np.median(held[held > 0]) / 2 if (held > 0).any() else 0)]
     if len(enough) > MAX_BLOCKS:
         enough = enough[np.linspace(0, len(enough) - 1, MAX_BLOCKS).round().astype(np.intp)]
@@ -180,9 +183,9 @@ def _block_starts(table: Table, window_s: float) -> list[float]:
 
 
 def _count_windows(table: Table, window_s: float) -> int:
-    """Return the number of windows without overlap that hold enough rows."""
+    """Return the number of windows that hold enough rows, when the windows do not overlap."""
     _, held = np.unique(np.floor((table.at - table.at[0]) / window_s), return_counts=True)
-    # Half the rows suffice, because a bucket of the day begins and ends within a window.
+    # Half the rows suffice, because a bucket of the day may begin or end in the middle of a window.
     return int((held >= MIN_ROWS / 2).sum())
 
 
@@ -193,7 +196,7 @@ class _BlockDistances:
         self._table = table
         self._window_s = window_s
         self._thin = table.thinned(MAX_ROWS)
-        # Sorted once: applying a mask in this order keeps the rest sorted.
+        # Sort once: the values that a mask selects in this order are sorted, too.
         self._order = np.argsort(self._thin.numbers, axis=0)
         columns = [table.categories[name] for name in CATEGORY_COLUMNS]
         known = [Categories.of(column) for column in columns]
