@@ -1,4 +1,4 @@
-"""Runs a batch that the loop has chosen: reads the frames, calls the model and answers each item."""
+"""Runs a batch that the planner has formed: reads the frames, calls the model and answers each item."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class SupportsInference(Protocol):
     cost_s: dict[int, float]
 
     def infer(self, frames: Sequence[npt.NDArray[np.uint8]], *, thread: int, single: bool = False) -> Any:
-        """Run 1 to max-bucket frames."""
+        """Run at least one frame, and at most as many as the largest batch size."""
 
     def postprocess(self, raw: Any, index: int, params: DetectionParams) -> Boxes:
         """Return the boxes of one item of a run."""
@@ -48,8 +48,8 @@ class SupportsInference(Protocol):
 class BatchExecutor:
     """Executes batches on several inference threads at once.
 
-    The loop changes ``connections``, which are only read here. ``answer`` sends a result to the worker of an
-    item.
+    The loop adds and removes ``connections``; this class only reads them. ``answer`` sends a result to the
+    worker of an item.
     """
 
     def __init__(

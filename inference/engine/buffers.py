@@ -1,4 +1,4 @@
-"""Input and output arrays of one inference thread, bound to the onnxruntime session of a model."""
+"""Makes the input and output arrays of an inference thread and binds them to an onnxruntime session."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import numpy.typing as npt
 
 from inference.models.signature import ImageInput
 
-#: Output name to shape (without the batch) and type, for outputs whose size never varies.
+#: Maps each output whose size never varies to its shape, without the batch, and its type.
 Shapes = Mapping[str, tuple[tuple[int, ...], np.dtype[Any]]]
 
 
 class Buffers:
-    """Input and output arrays of one inference thread for one batch size, bound to a session.
+    """Holds the arrays of one inference thread for one batch size, bound to a session.
 
-    ``copies``: the session runs on a device with its own memory. Binding an input copies it there, so it is
-    bound again for each run. On a CPU the session reads the array directly.
+    ``copies`` says that the session runs on a device with its own memory. Binding an input copies it there,
+    so :meth:`run` binds it again each time. On a CPU the session reads the array directly.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""One model on one device: recognises it, warms it up, runs batches and returns boxes."""
+"""Runs one model on one device: recognises its family, warms it up, runs batches and returns boxes."""
 
 from __future__ import annotations
 
@@ -48,13 +48,13 @@ log = logging.getLogger("inference.detector")
 #: The session over all cores is dropped when a single frame takes this many times as long with it: such a
 #: model is too small to ever gain from it. With YOLOX-nano the session takes some 20 MB.
 _MUCH_SLOWER = 1.5
-#: Each batch size is timed this often, or for this long, whichever ends first.
+#: Each batch size is timed for this number of runs or these seconds, whichever ends first.
 _TIMED_RUNS = 7
 _TIMED_S = 0.3
 
 
 class Detector:
-    """One model on one device. Threads may call `infer` at the same time, each with its own thread number.
+    """Runs one model on one device. Several threads may call `infer` at once, each with its own number.
 
     ``device`` is one of ``auto``, ``cuda``, ``tensorrt``, ``openvino``, ``cpu``; only ``auto`` may end up
     on the CPU. ``threads`` is the number of cores that share one run on a CPU. The service leaves it at 1,
@@ -78,7 +78,7 @@ class Detector:
         self.version = version
         self._path = path
         self._threads = threads
-        #: Loaded on CUDA instead of the file; None for the file itself, and after the warm-up.
+        #: Edited model to load on CUDA instead of the file; None to load the file, and after the warm-up.
         self._gpu_model: bytes | None = None
         manifest = read_manifest(path)
         sha256 = check_file(path, manifest)
@@ -99,7 +99,7 @@ class Detector:
         self.buckets = batch_sizes(self.image.batch, batch_max)
         given = try_batch(session, str(path), self.image, self.buckets[0], head)
         outputs = declared(given, head)
-        #: How to read the outputs that the file declares. With an opened head the session has others.
+        #: How to read the outputs that the file declares. With an opened head, the session has other outputs.
         self.layout = recognise(probe_of(str(path), outputs, self.image, graph.metadata, manifest))
         classes, by_id = self.layout.class_count, self.layout.coco_ids
         labels = choose_labels(str(path), manifest, graph.metadata, classes, coco_ids=by_id)
@@ -133,7 +133,7 @@ class Detector:
                 if not self._drop_batches(self.buckets[1], error):
                     raise
         convention, width, height = self.layout.convention, self.image.width, self.image.height
-        #: `warm_up` fills in the ``buckets``.
+        #: Facts about the model that workers receive. `warm_up` fills in the ``buckets``.
         self.model = ModelInfo(
             name=manifest.name or path.stem,
             sha256=sha256,
@@ -232,7 +232,7 @@ class Detector:
         return run_s
 
     def _drop_batches(self, bucket: int, error: Exception) -> bool:
-        """Drop this batch size and larger ones if memory is all they lack; return whether that is so."""
+        """Drop this batch size and larger ones if they only lack memory; return whether they were dropped."""
         if bucket == self.buckets[0] or not is_out_of_memory(error):
             return False
         log.warning(
@@ -269,7 +269,7 @@ class Detector:
 
     @staticmethod
     def _times_s(run: Callable[[], None]) -> list[float]:
-        """Return the durations of several runs. The first is only included when it takes very long."""
+        """Return the durations of several runs, without the first unless that takes all of the time."""
         times: list[float] = []
         while len(times) <= _TIMED_RUNS and sum(times) < _TIMED_S:
             begun = time.perf_counter()
@@ -302,8 +302,9 @@ class Detector:
     def infer(self, frames: Frames, *, thread: int, single: bool = False) -> RawOutputs:
         """Run 1 to max-bucket frames: uint8 (input height, input width, 3), BGR.
 
-        The result is valid until the next call with the same ``thread``. ``single``: nothing else waits or
-        runs, so one frame may use all cores. Raises ValueError for too many frames, and errors of the model.
+        The result is valid until the next call with the same ``thread``. ``single`` says that nothing else
+        waits or runs, so that one frame may use all cores. Raises ValueError for no or too many frames, and
+        errors of the model.
         """
         count = len(frames)
         bucket = next((size for size in self.buckets if size >= count), 0)
@@ -333,7 +334,7 @@ class Detector:
         self._runner.release_above(size)
 
     def rehearse(self, thread: int) -> None:
-        """Run every batch size once as ``thread``, which nobody else uses. Raises what the model raises."""
+        """Run every batch size once as ``thread``, which no other caller uses. Raises the model's errors."""
         try:
             for bucket in self.buckets:
                 self._warm(thread, bucket)

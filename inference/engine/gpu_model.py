@@ -1,9 +1,9 @@
 """Edits a model for a GPU: the edited model takes frames as they are in the ring and converts them itself.
 
-With a GPU, converting pixels to floats on the CPU takes longer than anything else: of 40 ms for 16 frames of
-640 px through YOLOv9-t on an H200, the conversion took 19 on one core, copying the floats 10, and the model 9
-(docs/decisions/0039). As the first nodes of the graph, the conversion runs on the GPU, and a quarter of the
-bytes is copied.
+With a GPU, converting pixels to floats on the CPU takes longer than anything else. For 16 frames of 640 px
+through YOLOv9-t on an H200, the conversion took 19 of 40 ms on one core, copying the floats 10 ms, and the
+model 9 ms (docs/decisions/0039). In the edited model, the first nodes of the graph convert the pixels. They
+run on the GPU, and only a quarter of the bytes must be copied to it.
 """
 
 from __future__ import annotations

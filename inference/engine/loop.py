@@ -1,4 +1,4 @@
-"""The inference loop: reads the workers' messages, and has inference threads execute what the planner picks.
+"""Reads the messages of all workers, and has inference threads execute the batches that the planner forms.
 
 One thread reads all messages. Each inference thread takes a batch from the planner, has `batch_executor` run
 it, and sends the results itself.
@@ -31,7 +31,7 @@ log = logging.getLogger("inference.loop")
 #: Longest time between heartbeats while there is work. It is also the longest time until an expired item is
 #: noticed while all inference threads are busy.
 BEAT_S = 0.25
-#: Longest time between heartbeats while there is none: each beat wakes a core (bench/idle.py).
+#: Longest time between heartbeats while there is no work, because each one wakes a core (bench/idle.py).
 IDLE_BEAT_S = 1.0
 #: Shortest time between heartbeats, because one for each frame would cost as much as reading the frame.
 LEAST_BEAT_S = 0.1
@@ -55,7 +55,7 @@ class Loop:
         self._detectors = tuple(detectors.values())
         self._listener = listener
         self._status = shared_status
-        #: Guards the planner. It is entered directly, because entering the condition takes four calls more.
+        #: Guards the planner. Threads enter it directly, because entering the condition takes four more calls.
         self._lock = threading.RLock()
         self._turn = threading.Condition(self._lock)
         self._planner = Planner(
@@ -114,7 +114,7 @@ class Loop:
                     self._serve(handler, events)
                 else:
                     handler()
-            # What has just arrived may wait or run.
+            # Without a beat, assume that the loop is busy: work that has just arrived may be waiting.
             due = not ready or time.monotonic() - self._beat_at >= LEAST_BEAT_S
             busy = self._beat() if due else True
         with self._lock:
@@ -255,9 +255,9 @@ class Loop:
                     self._busy_since[number] = 0.0
                     self._planner.done(batch, time.monotonic() - started)
                     # The end of this batch may have made streams eligible. This thread takes the first
-                    # waiting item itself, so another thread is only woken for a second one: waking a thread
-                    # in vain costs a quarter of the time of a null model. After an item that executed alone,
-                    # all threads may continue.
+                    # waiting item itself, so it only wakes another thread for a second one: waking a thread
+                    # in vain costs a quarter of the time of a model that computes nothing. After an item that
+                    # executed alone, all threads may continue.
                     waiting = self._planner.waiting
                     if waiting > 1:
                         self._turn.notify(waiting if batch.items[0].submit.alone else 1)

@@ -1,4 +1,4 @@
-"""Reacts when a device has no memory for a batch, or is lost: with smaller batches, or a new process.
+"""Limits the batch size when a device has no memory for a batch, and ends the process when it is lost.
 
 `batch_executor` runs the frames of the failed batch once more, one by one.
 """
@@ -20,7 +20,7 @@ log = logging.getLogger("inference.memory_relief")
 RESTORE_AFTER_S = 60.0
 #: When this many frames in a row fail for lack of memory even alone, the sessions are considered broken.
 MAX_FAILED_ALONE = 3
-#: Exit code after such an error: the state of the process is undefined, so only a new process helps.
+#: Exit code when the device is lost or the sessions are broken, so that only a new process helps.
 EXIT_DEVICE_LOST = 70
 _STICKY = ("CUDA failure", "CUDA error", "CUDNN failure", "device lost", "uncorrectable ECC")
 #: Parts of the messages of onnxruntime for failed allocations on the CPU, on CUDA, and in the CUDA arena.
@@ -55,7 +55,7 @@ def exit_if_device_lost(error: Exception) -> None:
 class MemoryRelief:
     """Halves the largest batch of a version that ran out of memory, and restores it later.
 
-    ``lock`` guards the planner; ``spare_thread`` is a thread number that nobody else uses.
+    ``lock`` guards the planner; ``spare_thread`` is a thread number that no inference thread uses.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class MemoryRelief:
         self._failed_alone[version] = 0
 
     def failed_alone(self, version: int, error: Exception) -> None:
-        """Record that a frame failed alone, too. Ends the process after several for lack of memory."""
+        """Record that a frame failed alone, too. Ends the process if several in a row lacked memory."""
         if not is_out_of_memory(error):
             return
         self._failed_alone[version] += 1

@@ -1,4 +1,4 @@
-"""Metrics of the inference process. Every label comes from a closed set."""
+"""Defines the metrics of the inference process. Every label comes from a closed set."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from inference.core.metric_setup import count_log_lines
 from inference.core.metric_value import Counter, Gauge, Histogram
 from inference.models.model import ModelInfo
 
-#: Seconds, from an empty model to a large model on a slow CPU.
+#: Histogram buckets in seconds, from an empty model to a large model on a slow CPU.
 _RUN_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.035, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5)
 
 
 class InferenceMetrics:
-    """Counters and histograms of one inference process."""
+    """Holds the counters, gauges and histograms of one inference process."""
 
     def __init__(self) -> None:
         registry = CollectorRegistry()

@@ -23,14 +23,14 @@ Frames = Sequence[npt.NDArray[np.uint8]]
 
 @dataclass(slots=True)
 class RawOutputs:
-    """Outputs of one run, batch first. The next run of the same inference thread overwrites them."""
+    """Holds the outputs of one run, batch first. The next run of the same thread overwrites them."""
 
     arrays: tuple[npt.NDArray[np.generic], ...]
 
 
 @dataclass(frozen=True, slots=True)
 class RunnerInput:
-    """What every session of a model takes and gives."""
+    """Describes the inputs and outputs that all sessions of a model share."""
 
     image: ImageInput
     convention: Convention
@@ -41,7 +41,7 @@ class RunnerInput:
 
 
 class ModelRunner:
-    """The sessions of one model on one device, and the input and output arrays of each inference thread.
+    """Holds the sessions of one model on one device, and the arrays of each inference thread.
 
     ``provider`` is the device in use. ``edited`` is the model that was loaded instead of the file on a CPU.
     ``gpu_model`` makes the model to load instead of the file on CUDA; it returns None for the file itself.
@@ -85,7 +85,7 @@ class ModelRunner:
         self._edited = None
 
     def run(self, frames: Frames, thread: int, batch: int, *, all_cores: bool) -> RawOutputs:
-        """Run frames in the session for ``batch`` frames, or in the one over all cores."""
+        """Run frames in the session for ``batch`` frames, or in the session that uses all cores."""
         buffers = self.buffers.get((thread, batch, all_cores))
         if buffers is None:
             session = self.all_cores_session if all_cores else self.session_for(batch)
@@ -125,9 +125,9 @@ class ModelRunner:
         """Return the session that runs one batch size; load it if there is none yet.
 
         On CUDA each batch size has a session of its own, because onnxruntime keeps the plans of its
-        convolutions for one shape only: in a shared session every change of the batch size computes all plans
-        again. YOLOv9-t on an H200, single frames alternating with pairs: 457 ms per run in one session, 10 ms
-        in two (docs/decisions/0039).
+        convolutions for one shape only: in a shared session, it would compute all plans again whenever the
+        batch size changes. When YOLOv9-t on an H200 runs single frames and pairs in turn, a run takes 457 ms
+        in one session and 10 ms in two (docs/decisions/0039).
         """
         if self._provider != "cuda" or batch == self._smallest:
             return self.session

@@ -1,4 +1,4 @@
-"""Loads a model into an onnxruntime session on the chosen device. The only file that imports onnxruntime."""
+"""Loads a model into an onnxruntime session on the chosen device. Only this file imports onnxruntime."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from inference.graph.cpu_model import CpuModel, read_cpu_model
 
 log = logging.getLogger("inference.detector")
 
-#: onnxruntime raises every error that it would log, and users cannot act on its warnings.
+#: Log only fatal errors: onnxruntime raises all others, too, and users cannot act on its warnings.
 _LOG_FATAL = 4
 #: Run option that releases the memory which larger warm-up batches left in the arena.
 _SHRINK = ("memory.enable_memory_arena_shrinkage", "cpu:0")
@@ -53,7 +53,7 @@ def open_session(
 
 
 def loading_fault(device: str) -> str:
-    """Return why this onnxruntime cannot have the device's provider; an empty text when it may have it."""
+    """Return why this onnxruntime cannot load the device's provider; an empty text if it may be able to."""
     # A listed provider may still fail to load; a provider that is not listed never loads.
     listed = devices.PROVIDERS[device] in onnxruntime.get_available_providers()
     return "" if listed else f"this onnxruntime was built without {devices.PROVIDERS[device]}"
@@ -101,7 +101,8 @@ def load_session(
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    # Spinning takes the cores that decode frames: 33 against 41 images/s beside one busy process.
+    # Threads that spin take cores from decoding. Beside one busy process, 33 images/s were served with
+    # spinning and 41 without.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
     options.log_severity_level = _LOG_FATAL
@@ -115,7 +116,7 @@ def load_session(
 
 
 def shrink_memory(session: Any, feeds: Arrays) -> None:
-    """Run ``feeds`` once and return memory to the operating system that larger batches have used."""
+    """Run ``feeds`` once, and give the memory that larger batches have used back to the operating system."""
     options = onnxruntime.RunOptions()
     options.add_run_config_entry(*_SHRINK)
     session.run(None, feeds, options)

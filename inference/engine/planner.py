@@ -1,16 +1,16 @@
-"""The planner: decides which waiting items form the next batch. It does no I/O; `loop` executes its batches.
+"""Decides which waiting items form the next batch. It does no I/O; `loop` has its batches executed.
 
 Its rules, in order:
 - No inference thread idles while an item may run.
 - An item past its deadline is dropped.
 - Versions share device time evenly.
-- POSTs get their reserved share beside live frames. Within both classes clients share device time by weight,
-  whatever one of their runs costs.
+- POSTs get their reserved share beside live frames. Within both classes, clients share device time by weight,
+  no matter how long one of their runs takes.
 - At most one frame of a stream executes at a time, so that results keep their order. Among the streams of a
   client the least recently served goes first.
-- A batch grows only to sizes that are worth it by the measured costs.
-- A frame that an earlier process may have died of executes alone. Order of arrival decides between such
-  frames and all others.
+- A batch grows only to sizes that the measured costs show to be worthwhile.
+- A frame that may have caused an earlier process to die executes alone. Such frames and all others take turns
+  by their order of arrival.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ class BatchReason(StrEnum):
     COST = "cost"  # a larger bucket would have been mostly padding
 
 
-# Nobody changes items and batches, but frozen classes would make each construction three times as slow.
+# No code changes items and batches, but frozen classes would make each construction three times as slow.
 @dataclass(slots=True, eq=False)
 class Item:
-    """A submitted frame, its worker, and its time of arrival in monotonic seconds."""
+    """Holds a submitted frame, its worker, and its time of arrival in monotonic seconds."""
 
     worker: int
     submit: Submit
@@ -55,12 +55,12 @@ class Item:
 
 @dataclass(slots=True, eq=False)
 class Batch:
-    """Items of one version that run together, and why the batch has its size."""
+    """Holds items of one version that run together, and why the batch has its size."""
 
     version: int
     items: tuple[Item, ...]
     reason: BatchReason
-    #: Nothing else waits or runs, so the device may use all cores for this item.
+    #: Whether nothing else waits or runs, so that the device may use all cores for this item.
     single: bool
     #: The flow that is charged for each item.
     flows: tuple[Flow, ...] = ()
@@ -69,18 +69,18 @@ class Batch:
 
 
 class _Queue:
-    """Waiting items of one version: each client's POSTs in order of arrival, each live stream's frames."""
+    """Holds the waiting items of one version: POSTs by client and frames by stream, in order of arrival."""
 
     def __init__(self, cost_s: Mapping[int, float], interactive_share: float) -> None:
         self.cost_s = dict(cost_s)
         self.all_buckets = self.buckets = worthwhile_buckets(cost_s)
-        #: Only clients with waiting POSTs. Like `streams`, it is bounded by the slots of the workers' rings.
+        #: Only clients with waiting POSTs. The slots of the workers' rings bound it, and `streams`, too.
         self.posts: dict[Flow, deque[Item]] = {}
         #: Only streams with waiting frames.
         self.streams: OrderedDict[tuple[int, int], deque[Item]] = OrderedDict()
         #: The client of each stream in `streams`.
         self.flows: dict[tuple[int, int], Flow] = {}
-        #: Number of waiting POSTs, and of all waiting items.
+        #: Number of waiting POSTs, and number of all waiting items.
         self.post_count = self.count = 0
         self.share = FairShare({"post": interactive_share, "live": 1.0 - interactive_share})
 
@@ -150,14 +150,15 @@ class Planner:
         self._parallel = parallel
         self._running: list[Batch] = []
         self._executing: set[tuple[int, int]] = set()
-        #: Streams by their last turn, oldest first. Forgotten streams count as never served.
+        #: Maps each stream to the number of its last turn, oldest first. A stream that is not in it counts as
+        #: never served.
         self._served: OrderedDict[tuple[int, int], int] = OrderedDict()
         self._turn = 0
         #: Items that execute alone, in order of arrival.
         self._alone: deque[Item] = deque()
         #: The batch of such an item while it runs; None otherwise.
         self._alone_batch: Batch | None = None
-        #: No waiting item has an earlier deadline, so nothing expires before.
+        #: No waiting item has a deadline before this time, so :meth:`expire` need not search earlier.
         self._soonest = math.inf
 
     @property
@@ -182,7 +183,7 @@ class Planner:
         queue.buckets = allowed or queue.all_buckets[:1]
 
     def cancel(self, worker: int, request_id: int) -> Item | None:
-        """Remove and return an item that has not started. Returns None when it runs already or is unknown."""
+        """Remove and return an item that has not started. Returns None if it has started or is unknown."""
         for item in self._all():
             if item.worker == worker and item.submit.request_id == request_id:
                 self._remove(item)
@@ -223,8 +224,7 @@ class Planner:
         queue = self._queues[version]
         count = eligible[version]
         size, reason = self._size(queue, count)
-        # Charge the expected cost now, so that other inference threads that ask in the meantime take it into
-        # account.
+        # Charge the expected cost now, so that it counts when other inference threads call `next` meanwhile.
         expected_s = _expected_cost_s(queue.cost_s, size)
         taken = [self._take(queue, expected_s / size) for _ in range(size)]
         single = not self._running and size == 1 and sum(eligible.values()) == 1
@@ -235,7 +235,7 @@ class Planner:
         return batch
 
     def _others_before(self, item: Item) -> bool:
-        """Return whether an item that may execute beside others arrived before this one, which may not.
+        """Return whether an ordinary item that may run now arrived before ``item``, which executes alone.
 
         The order of arrival keeps both kinds from starving each other.
         """

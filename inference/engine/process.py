@@ -1,4 +1,4 @@
-"""Entry point of the inference process: loads models, warms them up, serves. `InferenceHandle` starts it.
+"""Runs the inference process: loads models, warms them up and serves. `InferenceHandle` starts it.
 
 The module runs as a fork server: it imports everything once, and each process that serves is a fork of it.
 """
@@ -60,8 +60,8 @@ def _default_threads(detectors: Collection[Detector]) -> int:
     """Return how many threads call the models, by the devices that the models are on.
 
     On a CPU there is one thread for each core. A GPU needs a second thread that prepares the next batch
-    during a run. For a model that runs frames one by one the host takes longer than the GPU, and more threads
-    let runs overlap: YOLOX-nano on an H200 serves 510 frames per second with two threads, 752 with four
+    during a run. If a model only runs single frames, the host takes longer than the GPU, and more threads
+    overlap that work: YOLOX-nano on an H200 serves 510 frames per second with two threads and 752 with four
     (bench/gpu.py).
     """
     if not _on_gpus(detectors):
@@ -94,7 +94,7 @@ def _report_copies(
 
 
 def serve(settings: InferenceSettings, listener: socket.socket, shared_status: SharedStatus) -> int:
-    """Load all models, warm them up, and serve until the supervisor ends this. Returns the exit code."""
+    """Load and warm up all models, serve until the supervisor ends the process, and return the exit code."""
     shared_status.post("state", State.LOADING)
     shared_status.post("pid", os.getpid())
     detectors: dict[str, Detector] = {}
@@ -167,14 +167,14 @@ def serve(settings: InferenceSettings, listener: socket.socket, shared_status: S
 
 def main() -> int:
     """Run as ``python -m inference.engine.process SETTINGS_JSON LISTENER_FD STATUS_FD CONTROL_FD``."""
-    # The supervisor ends a process that does not serve yet with SIGKILL.
+    # Ignore SIGTERM until the process serves. Before that, the supervisor ends it with SIGKILL.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     settle()
     return serve_forks(socket.socket(fileno=int(sys.argv[4])), _run)
 
 
 def _run() -> int:
-    """Run an inference process; returns its exit code. The arguments are those of :func:`main`."""
+    """Run an inference process with the arguments of :func:`main`, and return its exit code."""
     settings = InferenceSettings.from_json(sys.argv[1])
     set_up_logging(settings.log_level, json_lines=settings.log_json)
     name_process("inference")

@@ -1,4 +1,4 @@
-"""Derives from a graph: the batch sizes to serve, fixed output shapes, and the TensorRT profile."""
+"""Derives the batch sizes to serve, the fixed output shapes and the TensorRT profile from a graph."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def fixed_shapes(
 ) -> Shapes:
     """Return shape (without the batch) and type of the outputs whose size is the same for every frame.
 
-    The size of a dense head depends on the input only. Other heads may return a row for each object, unless
-    the file declares a number.
+    The size of a dense head depends on the input only. Other heads may return a row for each object that they
+    find, unless the file declares a fixed number of rows.
     """
     dense = layout.family in (Family.YOLO, Family.YOLOV5, Family.YOLOX) or layout.form is OutputForm.SPLIT
     if layout.form is OutputForm.FLAT:

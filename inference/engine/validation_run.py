@@ -1,4 +1,4 @@
-"""Validation runs of a loaded model: whether it runs, and whether its outputs can be served."""
+"""Runs a loaded model once to check that it works and that its outputs can be served."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ from inference.models.signature import ImageInput
 Arrays = dict[str, npt.NDArray[Any]]
 
 _NEWEST = "the newest that this onnxruntime reads"
-#: Messages of onnxruntime about a file that is too new: the found version and the newest one.
+#: Messages of onnxruntime about a file that is too new. The first group is the version that it found, and the
+#: last group is the newest version that it supports.
 _IR_TOO_NEW = re.compile(r"Unsupported model IR version: (\d+), max supported IR version: (\d+)")
 _OPSET_TOO_NEW = re.compile(r"Opset (\d+) is under development.* for domain (\S+) is till opset (\d+)")
 
@@ -117,7 +118,7 @@ def batch_refusal(path: str, image: ImageInput, batch: int, error: Exception) ->
 
 
 def load_refusal(path: str, error: Exception) -> ModelRefused:
-    """Return the refusal for a file that onnxruntime does not load, naming the newest version if need be."""
+    """Return the refusal for a file that onnxruntime cannot load, perhaps because the file is too new."""
     text = " ".join(str(error).split())
     if (match := _IR_TOO_NEW.search(text)) is not None:
         return ModelRefused(

@@ -1,4 +1,4 @@
-"""The inference process's side of one worker's socket: what arrives, the shared memory, results that wait."""
+"""Holds the inference process's side of a worker's socket: its messages, its frame ring, waiting results."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ from inference.ipc.ring import FrameRing
 
 @dataclass(slots=True)
 class WorkerConnection:
-    """A worker's socket. The loop's reading thread owns it; inference threads only send."""
+    """Holds a worker's socket. The loop's reading thread owns it; inference threads only send."""
 
-    #: Never reused: frames of a worker that has gone may still run when the next worker connects.
+    #: Number of the connection. Numbers are never reused, because frames of a worker that has gone may still
+    #: run when the next worker connects.
     number: int
     socket: socket.socket
-    #: None until the worker has attached its memory.
+    #: None until the worker has sent its ATTACH message.
     ring: FrameRing | None = None
     #: Results for which the socket had no room; bounded by the worker's slots.
     outbox: deque[bytes] = field(default_factory=deque)
@@ -37,7 +38,7 @@ class WorkerConnection:
         return data, ancillary
 
     def attach(self, data: bytes, ancillary: list[tuple[int, int, bytes]]) -> None:
-        """Map the ring that an ATTACH message brings. Raises WireError when the message is not valid."""
+        """Map the ring whose descriptor an ATTACH message carries. Raises WireError if it is not valid."""
         fds = array.array("i")
         for level, kind, payload in ancillary:
             if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
@@ -73,7 +74,7 @@ class WorkerConnection:
             return True
 
     def flush(self) -> None:
-        """Send what waits in the outbox, as much as the socket takes. The caller holds ``lock``."""
+        """Send as many messages of the outbox as the socket takes. The caller holds ``lock``."""
         try:
             while self.outbox:
                 self.socket.send(self.outbox[0])

@@ -1,11 +1,11 @@
-"""Edits a model for a CPU: onnxruntime loads the edited model instead of the file and computes less.
+"""Edits a model for a CPU, so that onnxruntime computes less than it would for the model in the file.
 
 No edit changes the results. `stem` removes a space-to-depth stem, `head` opens the head of a YOLOX, and
 `chain_pools` chains parallel pools.
 
 YOLOX, YOLOv4, YOLOv7 and YOLOv5 up to 5.0 pool one tensor with windows of 5, 9 and 13 pixels. The maximum of
 a window of 9 is the maximum of maxima of windows of 5, so a chain of small pools gives the same numbers with
-fewer comparisons: some 0.2 of the 12 ms of YOLOX-nano (bench/model_side.py).
+fewer comparisons. That saves some 0.2 of the 12 ms of YOLOX-nano (bench/model_side.py).
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ _PLAIN = frozenset(("kernel_shape", "pads", "strides", "dilations", "ceil_mode",
 
 @dataclass(frozen=True, slots=True)
 class CpuModel:
-    """An edited model, with the changes of its inputs and outputs."""
+    """Holds an edited model, and how its inputs and outputs differ from those of the file."""
 
     model: bytes
-    #: None: the model takes whole images.
+    #: The removed stem, or None if the model takes whole images.
     stem: Stem | None
-    #: None: the model has the outputs of the file.
+    #: The opened head, or None if the model has the outputs of the file.
     head: Head | None
 
 
 def read_cpu_model(path: Path, *, opened: bool = True) -> CpuModel | None:
-    """Return the edited model of an ONNX file; None where no edit applies. ``opened``: also open its head.
+    """Return the edited model of an ONNX file; None where no edit applies.
 
-    Returns None, too, where the file is not an ONNX file, is damaged, or keeps weights in other files: then
-    onnxruntime loads or refuses the file itself.
+    ``opened`` says whether to open its head, too. Returns None also if the file is not an ONNX file, is
+    damaged, or keeps weights in other files: then onnxruntime loads or refuses the file itself.
     """
     try:
         graph = read_graph(path)
@@ -59,7 +59,7 @@ def chain_pools(graph: OnnxGraph) -> bool:
         chain: list[Node] = []
         below, kernel = source, 1
         for wanted, pool in sorted(pools.items()):
-            # Windows of side `kernel` whose centres are less than `side` apart cover a window of `wanted`.
+            # A pool of windows of `side` over the maxima of windows of `kernel` covers windows of `wanted`.
             side = wanted - kernel + 1
             pads = [side // 2] * 4
             chain.append(make_node("MaxPool", below, pool.outputs[0], kernel_shape=[side] * 2, pads=pads))

@@ -1,4 +1,4 @@
-"""Opens the head of a YOLOX: its branches become the outputs, and `Postprocessor` does the rest.
+"""Opens the head of a YOLOX: its branches become the outputs, and `Postprocessor` computes the rest.
 
 The graph in the file scores every class of every cell, applies sigmoid, concatenates branches and levels, and
 transposes the result, although only a handful of the thousands of rows is used. With an opened head,
@@ -19,20 +19,20 @@ from inference.graph.onnx_graph import Node, OnnxGraph, Shape, shape_of
 
 Floats = npt.NDArray[np.float32]
 
-#: Boxes, objectness, and the features from which the classes are scored.
+#: Number of branches of a level: boxes, objectness, and the features from which the classes are scored.
 BRANCHES = 3
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Level:
-    """One level of a head: the names of its branches, and the last convolution of its class branch."""
+    """Describes one level of a head: the names of its branches, and the last convolution of class scores."""
 
     #: Boxes relative to the cell (batch, 4, rows, columns), logits of objectness (batch, 1, ..), and class
     #: features (batch, channels, ..).
     branches: tuple[str, str, str]
-    #: (classes, channels).
+    #: Weights of that convolution, (classes, channels).
     weights: Floats
-    #: (classes, 1).
+    #: Bias of that convolution, (classes, 1).
     bias: Floats
 
     def logits(self, features: Floats) -> Floats:
@@ -42,7 +42,7 @@ class Level:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Head:
-    """The outputs of a model with an opened head."""
+    """Describes the outputs of a model with an opened head."""
 
     levels: tuple[Level, ...]
     #: Name and declared shape of the output of the file.
@@ -74,7 +74,7 @@ def sigmoid(logits: Floats) -> Floats:
 
 
 def open_head(graph: OnnxGraph) -> Head | None:
-    """Make the branches of ``graph`` its outputs. Returns None and changes nothing without such a head."""
+    """Make the branches of ``graph`` its outputs. Returns None and changes nothing if it has no such head."""
     if len(graph.outputs) != 1:
         return None
     ((name, declared),) = graph.outputs.items()
@@ -156,6 +156,6 @@ def _flattens(graph: OnnxGraph, node: Node, batch: int | None, channels: int) ->
 
 
 def _made(graph: OnnxGraph, name: str, op: str) -> Node | None:
-    """Return the node that makes a tensor if it is of this kind and has an input."""
+    """Return the node that makes a tensor if its operator is ``op`` and it has an input; None otherwise."""
     node = graph.makers.get(name)
     return node if node is not None and node.op == op and node.inputs else None

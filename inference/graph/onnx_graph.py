@@ -1,7 +1,7 @@
-"""The graph of an ONNX file for editing before it is loaded: which nodes make and read each tensor.
+"""Reads the graph of an ONNX file and edits it before it is loaded: which nodes make and read each tensor.
 
-It implements only the necessary part of onnx.proto3, and does not read weights. No process of the service
-loads the ``onnx`` package.
+It implements only the necessary part of onnx.proto3, and reads no weights but those that an edit needs. No
+process of the service loads the ``onnx`` package.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _VALUE_NAME, _VALUE_TYPE = 1, 2
 _TYPE_TENSOR, _TENSOR_ELEMENT, _TENSOR_SHAPE, _SHAPE_DIM, _DIM_VALUE = 1, 1, 2, 1, 1
 #: Domains of the standard operators. Operators of other domains may do anything under the same names.
 _OWN_DOMAINS = ("", "ai.onnx")
-#: Longest list of axes, starts or sizes that is read.
+#: Longest constant list of integers, such as axes, starts or sizes, that is read.
 _MAX_LIST_BYTES = 128
 
 #: Larger files are not edited, because the edited model is held in memory while it is loaded.
@@ -47,17 +47,17 @@ Shape = tuple[int | None, ...]
 
 @dataclass(slots=True, eq=False)
 class Node:
-    """One operator. ``raw`` is its field in the graph, from the file or newly written."""
+    """Holds one operator. ``raw`` is its encoded field in the graph, from the file or newly written."""
 
     raw: bytes | memoryview
-    #: Empty for operators that ONNX does not define.
+    #: Name of the operator; empty for operators that ONNX does not define.
     op: str = ""
     inputs: list[str] = field(default_factory=list)
     outputs: list[str] = field(default_factory=list)
     attributes: dict[str, list[Field]] = field(default_factory=dict)
 
     def whole(self, name: str) -> int | None:
-        """Return an integer attribute; None without it."""
+        """Return an integer attribute; None if the node does not have it."""
         attribute = self.attributes.get(name, [])
         return next((protobuf.signed(value) for n, _, value, _ in attribute if n == _ATTRIBUTE_INT), None)
 
@@ -68,7 +68,7 @@ class Node:
         return any(n == _ATTRIBUTE_TEXT and _text(content) != "NOTSET" for n, _, _, content in attribute)
 
     def int_list(self, name: str) -> list[int]:
-        """Return an attribute that is a list of integers; empty without it."""
+        """Return an attribute that is a list of integers; empty if the node does not have it."""
         found: list[int] = []
         for number, _, value, content in self.attributes.get(name, []):
             if number == _ATTRIBUTE_INTS:
@@ -102,7 +102,7 @@ def make_node(op: str, sources: str | Sequence[str], target: str, **attributes: 
 
 
 class OnnxGraph:
-    """The graph of a model. Raises ValueError or struct.error when the file is damaged.
+    """Holds the graph of a model. Raises ValueError or struct.error when the file is damaged.
 
     ``makers``, ``readers`` and ``tensors`` describe the file; edits do not change them.
     """
@@ -112,13 +112,13 @@ class OnnxGraph:
         graphs = [content for number, _, _, content in self._model if number == _MODEL_GRAPH]
         if len(graphs) != 1:
             raise ValueError(f"a model has one graph; found {len(graphs)}")
-        #: In the order in which they run.
+        #: All nodes, in the order in which they run.
         self.nodes: list[Node] = []
         self.makers: dict[str, Node] = {}
         self.readers: dict[str, list[Node]] = {}
-        #: Constants in the file, unparsed.
+        #: Maps each constant in the file to its fields; their contents are not parsed.
         self.tensors: dict[str, list[Field]] = {}
-        #: Declarations by name.
+        #: Declarations of the inputs and the outputs by name; their contents are not parsed.
         self.inputs: dict[str, memoryview] = {}
         self.outputs: dict[str, memoryview] = {}
         #: Whether the graph must not be edited: it has weights in other files, or nested graphs.
@@ -175,7 +175,7 @@ class OnnxGraph:
         return numbers
 
     def sides(self, name: str) -> list[int]:
-        """Return the shape of a constant; empty for a scalar, or without such a constant."""
+        """Return the shape of a constant; empty for a scalar, or if there is no such constant."""
         found: list[int] = []
         for number, _, value, content in self.tensors.get(name, []):
             if number == _TENSOR_SIDES:
@@ -195,7 +195,7 @@ class OnnxGraph:
     # -- editing -------------------------------------------------------------------------------------
 
     def replace(self, old: Sequence[Node], new: Sequence[Node]) -> None:
-        """Put ``new`` in the place of the first of ``old``, and remove the others."""
+        """Replace the first of the nodes ``old`` by the nodes ``new``, and remove the other old ones."""
         place = next(index for index, node in enumerate(self.nodes) if node in old)
         self.nodes[place : place + 1] = new
         self.nodes = [node for node in self.nodes if node not in old]
@@ -262,7 +262,7 @@ def read_graph(path: Path) -> OnnxGraph | None:
     if not 0 < path.stat().st_size <= _MAX_FILE_BYTES:
         return None
     with path.open("rb") as stream:
-        # The mapping is closed with its last view, which an exception may keep alive for a while.
+        # The mapping closes when its last view is freed. An exception may keep a view alive for a while.
         view = memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ))
     graph = OnnxGraph(view)
     return None if graph.refers_outside else graph
@@ -277,7 +277,7 @@ def shape_of(value: memoryview) -> Shape:
 
 
 def _reaches_out(attribute: list[Field]) -> bool:
-    """Return whether an attribute is a graph, which may read outer tensors, or is in another file."""
+    """Return whether an attribute is a graph, which may read outer tensors, or has data in another file."""
     return any(
         number in (_ATTRIBUTE_GRAPH, _ATTRIBUTE_GRAPHS)
         or (number == _ATTRIBUTE_TENSOR and _lies_elsewhere(protobuf.fields(content)))

@@ -1,4 +1,4 @@
-"""The part of the protobuf wire format that editing ONNX files needs: iterates over fields, writes fields.
+"""Reads and writes fields in the protobuf wire format, as far as the editing of ONNX files needs it.
 
 Nested messages stay byte ranges until they are iterated, so weights are neither copied nor parsed.
 Source: https://protobuf.dev/programming-guides/encoding

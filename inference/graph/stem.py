@@ -1,9 +1,9 @@
-"""Removes the space-to-depth stem of a model: the copy of a frame can already arrange its pixels like that.
+"""Removes the space-to-depth stem of a model, so that `Preprocessor` arranges the pixels instead.
 
 YOLOX and YOLOv5 up to 5.0 begin with `Focus`, which concatenates four strided slices of the image as
 channels. onnxruntime reads the float image twice for that, which takes some 0.5 of the 7 ms of YOLOX-nano on
-a CPU. As part of the conversion from uint8, which is needed anyway, it takes 0.05 ms (bench/model_side.py).
-The input of the first convolution is the same, bit for bit.
+a CPU. `Preprocessor` has to convert each frame from uint8 anyway, and arranging the pixels at the same time
+takes 0.05 ms (bench/model_side.py). The input of the first convolution is the same, bit for bit.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ _TO_THE_END = (1 << 31) - 1
 
 @dataclass(frozen=True, slots=True)
 class Stem:
-    """The removed stem: the edited model takes images in patches, (batch, 3 * 4, height / 2, width / 2)."""
+    """Describes a removed stem. The model now takes patches, (batch, 3 * 4, height / 2, width / 2)."""
 
-    #: For each patch, in order: row and column (0 or 1) of its pixels in every block of 2x2.
+    #: For each patch, in order, the row and column (0 or 1) of its pixels in every block of 2x2.
     patches: tuple[tuple[int, int], ...]
     #: The image input, and the shape that the file declares for it.
     image: str
@@ -91,7 +91,7 @@ def _trace(graph: OnnxGraph, concat: Node) -> Stem | None:
 def _cuts(graph: OnnxGraph, node: Node) -> list[tuple[int, int, int]]:
     """Return axis (0 rows, 1 columns), start and step of each cut if a node takes every second row or column.
 
-    Empty if it does anything else.
+    Return an empty list if the node does anything else.
     """
     if node.op != "Slice" or len(node.inputs) != 5:
         return []
