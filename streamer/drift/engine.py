@@ -33,7 +33,7 @@ class EvidentlyResult:
 
 
 def installed() -> bool:
-    """Whether Evidently is installed."""
+    """Return whether Evidently is installed."""
     return importlib.util.find_spec("evidently") is not None
 
 
@@ -41,7 +41,7 @@ class EvidentlyEngine:
     """Runs Evidently for the service, one run at a time; pauses for an hour after three failures in a row."""
 
     def __init__(self, timeout_s: float, *, enabled: bool, count_failure: Callable[[str], None]) -> None:
-        """``count_failure`` is called with the reason of each failure, as EngineFailed has it."""
+        """Prepare the engine; it calls ``count_failure`` for each failure, with a reason of EngineFailed."""
         self._timeout_s = timeout_s
         self._enabled = enabled
         self._count_failure = count_failure
@@ -53,7 +53,7 @@ class EvidentlyEngine:
 
     @property
     def available(self) -> bool:
-        """Whether Evidently shall be tried now."""
+        """Whether Evidently may be run now: it is enabled, installed and not paused after failures."""
         if not self._enabled:
             return False
         if not installed():
@@ -89,8 +89,8 @@ async def run_evidently(
 ) -> EvidentlyResult:
     """Let Evidently score checks that the builtin engine has scored.
 
-    ``models`` names the reference's model of each group. The process has ended when this returns or raises.
-    Raises EngineFailed, within ``timeout_s``. Callers run one at a time.
+    ``models`` names the reference's model of each group. The process of Evidently has ended when this returns
+    or raises. Raises EngineFailed, after ``timeout_s`` at the latest. Only one call may run at a time.
     """
     request = await asyncio.to_thread(_encode_request, checks, models, html)
     try:
@@ -114,7 +114,7 @@ async def run_evidently(
 
 async def _start(groups: int) -> asyncio.subprocess.Process:
     environment = without_secrets(os.environ)
-    # Otherwise Evidently's own metrics would be written into the service's metrics files.
+    # With this variable, Evidently would write its own metrics into the service's metrics files.
     environment.pop("PROMETHEUS_MULTIPROC_DIR", None)
     return await asyncio.create_subprocess_exec(
         sys.executable,
@@ -147,7 +147,7 @@ def _encode_request(checks: Sequence[Check], models: dict[str, str], html: bool)
 
 
 def _describe(check: Check, model: str) -> dict[str, Any]:
-    """Return window and reference by column, without columns that have no score: Evidently fails on them."""
+    """Return window and reference by column; leave out columns without a score, on which Evidently fails."""
     if check.scorer is None:
         raise ValueError(f"the check of {check.group} was not scored")
     scored = {column.name: column for column in check.columns if column.score is not None}

@@ -1,4 +1,4 @@
-"""Decides when a group enters and leaves drift: one window over its thresholds is not enough. Pure."""
+"""Decides when a group enters and leaves drift: one window just over a threshold is not enough. Pure."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 #: An episode begins when two of the last three windows are well over a threshold, or all three are over one.
-#: Two windows just over a threshold happen without drift every week or two; waiting for the third costs ten
+#: Without drift, two windows just over a threshold occur every week or two; waiting for the third costs ten
 #: minutes.
 ENTER, OF, WELL_OVER = 2, 3, 1.15
 #: An episode ends after this many windows in a row without a flagged column.
 CLEAR = 3
-#: Ratios of score to threshold. One window with a severe ratio begins an episode, for example a covered lens.
+#: Ratios of score to threshold. One window with a severe ratio begins an episode; a covered lens causes one.
 SEVERE, MODERATE = 3.0, 1.5
 
 
@@ -44,7 +44,7 @@ class Episode:
         return self.since is not None
 
     def add_window(self, ratio: float, at: float, *, calibrated: bool) -> bool:
-        """Add a window by its greatest ratio of score to threshold; returns whether it begins an episode."""
+        """Add a window with this greatest ratio of score to threshold; return whether an episode begins."""
         self.ratios.append(ratio)
         self._clean = 0 if ratio >= 1 else self._clean + 1
         if self.on:
@@ -58,10 +58,10 @@ class Episode:
         return True
 
     def _begins(self, ratio: float, *, calibrated: bool) -> bool:
-        """Whether the newest window, with that ratio, begins an episode."""
+        """Return whether the newest window, which has this ratio, begins an episode."""
         if sum(past >= 1 for past in self.ratios) == OF:
             return True
-        # Any busy hour is well over default thresholds, so they need three flagged windows.
+        # Any busy hour is well over default thresholds, so with these only three flagged windows count.
         if not calibrated or ratio < 1:
             return False
         return ratio >= SEVERE or sum(past >= WELL_OVER for past in self.ratios) >= ENTER

@@ -1,4 +1,4 @@
-"""Errors of drift detection, by who can resolve them."""
+"""Defines the errors of drift detection: of the reference, of an update of it, and of Evidently."""
 
 from __future__ import annotations
 

@@ -16,18 +16,18 @@ from typing import Any
 from inference.ipc.group_signals import die_with_parent
 
 MAX_BYTES = 3 << 29
-#: CPU time for the import, and for each group.
+#: Seconds of processor time for the import, and for each group.
 CPU_S, GROUP_CPU_S = 60, 5
-#: Replaces angle brackets by look-alikes, and the two Unicode line separators that end a line of script by
-#: spaces.
+#: Replaces angle brackets with look-alikes. Replaces the two Unicode separators that end a line of JavaScript
+#: with spaces.
 _MARKUP = str.maketrans({"<": "\u2039", ">": "\u203a", "\u2028": " ", "\u2029": " "})
 
 
 def main() -> int:
-    """Run as ``python -m streamer.drift.evidently_process GROUPS``."""
+    """Run the process, started as ``python -m streamer.drift.evidently_process GROUPS``; return 0 or 1."""
     die_with_parent()
-    # The signal goes to the whole process group. The sampling process waits for the result and ends this
-    # process.
+    # Whoever stops the service may send SIGTERM to all of its processes. This one ignores it, because the
+    # sampling process waits for the result and ends this process itself.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if os.getppid() == 1:  # our parent ended before the call above
         return 1
@@ -44,7 +44,7 @@ def main() -> int:
 
 
 def score_groups(request: dict[str, Any]) -> dict[str, Any]:
-    """Return the scores by group and column; with ``html``, also the report, for a request with one group."""
+    """Return the scores by group and column; with ``html``, also the report on the only group."""
     scores, html = {}, ""
     for name, group in request["groups"].items():
         snapshot = _run(_without_markup(group) if request["html"] else group)
@@ -59,10 +59,10 @@ def score_groups(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def _without_markup(group: dict[str, Any]) -> dict[str, Any]:
-    """Return the group with categories that cannot act as markup; the class names of a hostile model may
-    contain some.
+    """Return the group with categories that cannot act as markup.
 
-    Evidently writes categories unescaped into a script of its page, where one could end the script.
+    Evidently writes categories unescaped into a script of its page, where a class name of a hostile model
+    could end the script.
     """
 
     def clean(columns: dict[str, list[Any]]) -> dict[str, list[Any]]:
@@ -83,7 +83,7 @@ def _run(group: dict[str, Any]) -> Any:
     definition = DataDefinition(numerical_columns=numeric, categorical_columns=categorical)
 
     def dataset(columns: dict[str, list[Any]]) -> Dataset:
-        # Columns may differ in length: Evidently ignores missing values.
+        # Columns may differ in length: pandas fills the gaps, and Evidently ignores missing numbers.
         frame = pd.DataFrame({name: pd.Series(values) for name, values in columns.items()})
         return Dataset.from_pandas(frame, data_definition=definition)
 

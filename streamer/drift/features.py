@@ -1,7 +1,7 @@
-"""Features of a frame: measures of the image, and of the boxes that the model found in it. Pure.
+"""Computes the features of a frame: of the image, and of the boxes that the model found in it. Pure.
 
-Image features come from a thumbnail and from a crop of the middle in full resolution: thumbnails hide blur
-and noise, and measuring whole images costs 20 times as much (12 ms against 0.5 ms at 1080p).
+Image features come from a thumbnail and from a crop of the middle in full resolution. A thumbnail alone would
+hide blur and noise, and measuring the whole image takes 20 times as long (12 ms instead of 0.5 ms at 1080p).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Boxes = npt.NDArray[np.float32]
 
 THUMB_PX = 160
 CROP_PX = 224
-#: Longer side from which averaging over all pixels takes too long; only every n-th pixel is averaged then.
+#: If the longer side exceeds this, averaging all pixels takes too long, so only every n-th pixel is averaged.
 STRIDE_ABOVE_PX = 1280
 DARK_BELOW, BRIGHT_ABOVE = 16, 239
 _IMMERKAER = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)
@@ -30,7 +30,7 @@ _IMMERKAER = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)
 MAX_BOXES = 50
 #: A box closer to the edge than this share of the side counts as touching it.
 EDGE_SHARE = 0.01
-#: Labels counted in one row; of an image with more kinds, the most frequent ones.
+#: At most this many labels are counted in one row; if an image has more, the most frequent ones.
 MAX_CLASSES = 8
 NO_CLASS = "none"
 
@@ -148,14 +148,14 @@ def prediction_features(boxes: Boxes, threshold: float, width: int, height: int)
 
 
 def count_classes(boxes: Boxes, threshold: float, labels: tuple[str, ...]) -> CategoryCounts:
-    """Return the number of boxes of each label, the most frequent label first."""
+    """Return the number of boxes of each label at or above ``threshold``, the most frequent label first."""
     over = boxes[boxes[:, 4] >= np.float32(threshold)]
     counts = Counter(_label(int(number), labels) for number in over[:, 5].tolist())
     return tuple(counts.most_common(MAX_CLASSES))
 
 
 def top_class(boxes: Boxes, threshold: float, labels: tuple[str, ...]) -> str:
-    """Return the label of the box with the highest score; `none` without boxes."""
+    """Return the label of the box with the highest score; `none` if no box reaches ``threshold``."""
     over = boxes[boxes[:, 4] >= np.float32(threshold)]
     return _label(int(over[np.argmax(over[:, 4]), 5]), labels) if len(over) else NO_CLASS
 

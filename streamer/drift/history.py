@@ -1,8 +1,8 @@
-"""Keeps rows on disk, to learn references from and to restore the last window after a restart.
+"""Keeps rows on disk, so that references can be learned and the last window survives a restart.
 
-Each group has a folder with files of msgpack rows, named by the time of their first row. Rows are written as
-they come and flushed by the kernel alone: a crash of the machine loses some rows, a crash of the process at
-most one. The oldest files are deleted when the size limit is reached.
+Each group has a folder with files of msgpack rows, named by the time of their first row. Each row is passed
+to the kernel at once, and the kernel decides when to write it to the disk: a crash of the machine loses some
+rows, a crash of the process at most one. The oldest files are deleted when the size limit is reached.
 """
 
 from __future__ import annotations
@@ -25,16 +25,20 @@ from streamer.drift.rows import FEATURE_VERSION, NUMERIC, Row
 
 #: A file covers at most this many seconds of rows. Whole files are deleted to make room.
 FILE_S = 6 * 3600.0
-#: Open files; beyond, the file of the group that has not written for longest is closed.
+#: At most this many files are open. For another one, the file that was not written to for longest is closed.
 MAX_OPEN = 64
-#: Files kept. Clients choose the names of streams, and a disk has a limited number of inodes.
+#: At most this many files are kept: clients choose the names of streams, and a disk has a limited number of
+#: inodes.
 MAX_FILES = 10_000
 #: The size of the folder is checked once in this many rows.
 CHECK_SIZE_EVERY = 2000
 
 
 class History:
-    """Call ``open()`` first. Without a usable folder no rows are kept, and no method fails."""
+    """Keeps the rows of all groups; without a usable folder it keeps none, and no method fails.
+
+    Call ``open()`` first.
+    """
 
     def __init__(self, folder: Path, limit_bytes: int) -> None:
         self._folder = folder
@@ -46,12 +50,12 @@ class History:
         self._until_size_check = 0
 
     def open(self) -> str:
-        """Create and lock the folder; returns why rows cannot be kept, empty when they can."""
+        """Create and lock the folder; return why rows cannot be kept, or an empty text if they can."""
         if not self._limit_bytes:
             return "DRIFT_HISTORY_BYTES is 0"
         try:
             self._folder.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
-            # No stream has a name with a dot, so no group's folder is in the way.
+            # Names of groups contain no dot, so no group's folder can have this name.
             lock_fd = os.open(self._folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             return f"{self._folder}: {error.strerror or error}"
@@ -72,7 +76,7 @@ class History:
             self._lock_fd = None
 
     def append(self, row: Row) -> None:
-        """Write a row. After a disk error no more rows are kept."""
+        """Write a row; after a disk error, this and all later rows are dropped."""
         if self._lock_fd is None:
             return
         try:
@@ -93,7 +97,7 @@ class History:
         return sorted(path.name for path in self._folder.iterdir() if path.is_dir())
 
     def read(self, group: str, since: float) -> Iterator[Row]:
-        """Yield the rows of a group captured at or after ``since``, oldest first; skips truncated rows."""
+        """Yield the rows of a group captured at or after ``since``, oldest file first; skip damaged rows."""
         files = sorted((self._folder / group).glob("*.rows"), key=_first_row_s)
         for place, path in enumerate(files):
             if place + 1 < len(files) and _first_row_s(files[place + 1]) < since:
@@ -110,7 +114,8 @@ class History:
             self._close_file(row.stream)
         folder = self._folder / row.stream
         folder.mkdir(mode=FOLDER_MODE, exist_ok=True)
-        # Always a new file: behind a row that a crash has truncated, later rows could not be read.
+        # Always begin a new file: in an old one, a crash may have truncated the last row, and rows after a
+        # truncated row cannot be read.
         name = f"{row.at:.0f}-{time.monotonic_ns() % 10**9:09d}.rows"
         file = (folder / name).open("ab")
         self._open[row.stream] = file, row.at
@@ -168,4 +173,4 @@ def _unpack(file: BinaryIO, group: str) -> Iterator[Row]:
             if version == FEATURE_VERSION and len(values) == len(NUMERIC):
                 yield Row(at, group, session, model, values, *categories)
     except (ValueError, TypeError, msgpack.UnpackException):
-        return  # the file is damaged here, and the following rows cannot be found either
+        return  # the file is damaged here, so the rows after this place cannot be found

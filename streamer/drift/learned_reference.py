@@ -1,7 +1,7 @@
-"""A reference that is learned from the first windows, and the file in which it is kept.
+"""Learns a reference from rows, and keeps the reference in a file.
 
-Rows come from the history of the last hours or from the request. Data that should not become a reference is
-refused here.
+The rows come from the history of the last hours or from the body of a request. This module refuses data that
+should not become a reference.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from streamer.drift.rows import Row
 #: A group with fewer rows is not learned, except with ``force``.
 MIN_GROUP_ROWS = 500
 MAX_HOURS = 24 * 31
-#: Allowed values, as errors name them.
+#: Texts with which errors name the allowed values of a field.
 _ALLOWED = {
     "dry_run": "true, false",
     "force": "true, false",
@@ -89,14 +89,14 @@ class UpdateRequest:
 
 @dataclass(slots=True)
 class LearnedReference:
-    """The learned groups with the rows to store, and for all other groups why they were skipped."""
+    """Holds the learned groups with their rows to store, and the reason for each group that was skipped."""
 
     groups: dict[str, tuple[GroupReference, Sequence[Row]]] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
 
 
 def read_request(body: bytes, *, dry_run: bool, force: bool) -> UpdateRequest:
-    """Parse the body of an update. Raises UpdateRefused 400 naming the field."""
+    """Parse the body of an update. Raises UpdateRefused 400, which names the wrong field."""
     try:
         found = json.loads(body or b"{}")
     except (ValueError, RecursionError) as error:
@@ -121,8 +121,10 @@ def read_request(body: bytes, *, dry_run: bool, force: bool) -> UpdateRequest:
 
 
 def _validate(model: type[_Model], found: dict[str, Any]) -> _Model:
-    """Return the body as ``model``. Raises UpdateRefused 400, which names one wrong field: flags come first,
-    then unknown fields.
+    """Return the body as ``model``.
+
+    Raises UpdateRefused 400, which names one wrong field: a wrong flag if there is one, else an unknown
+    field, else another wrong field.
     """
     known = {name: found[name] for name in model.model_fields if name in found}
     unknown = sorted(found.keys() - known.keys()) if model.model_config.get("extra") == "forbid" else []
@@ -150,7 +152,7 @@ def learn_groups(
     alpha: float,
     force: bool,
 ) -> LearnedReference:
-    """Learn ``count`` groups one after the other, so that the rows of only one are in memory.
+    """Learn ``count`` groups one after the other, so that memory holds all rows of only one group.
 
     ``sources`` yields each group's name and a function that reads its rows. Raises UpdateRefused 409 when no
     group can be learned.
@@ -189,7 +191,7 @@ MAX_BYTES = 64 << 20
 
 
 def load(path: Path, *, window_s: float, alpha: float) -> Reference | None:
-    """Return the reference at ``path``; None without a file. Raises ReferenceBroken naming the file."""
+    """Return the reference at ``path``, None without a file. Raises ReferenceBroken, which names the file."""
     try:
         text = path.read_bytes() if path.stat().st_size <= MAX_BYTES else None
     except FileNotFoundError:
@@ -212,7 +214,7 @@ def save(path: Path, document: bytes) -> None:
         for older, newer in zip(reversed(old[1:]), reversed(old[:-1]), strict=True):
             if newer.exists():
                 newer.replace(older)
-        # A hard link instead of a rename: there is a reference at ``path`` at every moment.
+        # Use a hard link instead of a rename, so that there is a reference at ``path`` at every moment.
         old[0].unlink(missing_ok=True)
         os.link(path, old[0])
     write_durably(path, document, path.with_name(f".{path.name}.new"))
@@ -227,7 +229,7 @@ def publish(
     interval_s: float,
     others: Mapping[str, Any] | None = None,
 ) -> Reference:
-    """Write a learned reference and return it as parsed from the file's content. Raises OSError.
+    """Write a learned reference, and return it as a later start will parse it. Raises OSError.
 
     ``others`` are the groups that stay unchanged, as :func:`other_groups` returns them.
     """
@@ -238,7 +240,7 @@ def publish(
 
 
 def other_groups(path: Path) -> dict[str, Any]:
-    """Return the groups of the present file in its JSON form; none when it cannot be read."""
+    """Return the groups of the present file in its JSON form; an empty dictionary if it cannot be read."""
     try:
         groups = json.loads(path.read_bytes()).get("groups")
     except (OSError, ValueError, AttributeError):

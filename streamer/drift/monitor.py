@@ -1,7 +1,8 @@
 """Collects rows into windows, and compares each window with the reference.
 
-A window is scored here at once. When a score comes near a threshold, and once an hour for every group, the
-check is returned for Evidently to score it too before ``settle()``.
+The builtin engine scores each window here at once. When a score comes near a threshold, and at least once an
+hour for every group, ``ask`` of the check is set: the caller then lets Evidently score the window, too,
+before it calls ``settle()``.
 """
 
 from __future__ import annotations
@@ -18,10 +19,11 @@ from streamer.drift.episode import Episode
 from streamer.drift.reference import ColumnScore, GroupReference, Reference, ReferenceScorer
 from streamer.drift.rows import Row, Table
 
-#: A window is divided into this many parts, of which at least this share must contain rows.
+#: A window is divided into this many parts, and at least this share of them must contain rows.
 PARTS, MIN_COVERAGE = 30, 0.5
-#: Streams of the same name form one group, which produces at most this many rows in an interval. In a window,
-#: no stream of such a group contributes more than one row in this many.
+#: Streams of the same name form one group. All streams of a group together produce at most this many rows in
+#: an interval. If many short-lived streams share a group, none contributes more than one in this many rows of
+#: a window.
 MAX_SHARE = 4
 
 
@@ -46,11 +48,11 @@ class Window:
 
 
 class RecentRows:
-    """The rows that a window may still need; the oldest are dropped."""
+    """Keeps the rows that a window may still need, and drops older ones."""
 
     def __init__(self, window_s: float, interval_s: float, *, mixed: bool) -> None:
         self._window_s = window_s
-        #: Many short-lived streams share this group, so the share of each one is limited.
+        #: Whether many short-lived streams share this group, so that the share of each one is limited.
         self._mixed = mixed
         capacity = 1.25 * window_s / interval_s * (MAX_SHARE if mixed else 2)
         self._rows: deque[Row] = deque(maxlen=max(2 * MIN_ROWS, math.ceil(capacity)))
@@ -78,7 +80,7 @@ class RecentRows:
 
     @staticmethod
     def _limit_shares(rows: list[Row]) -> list[Row]:
-        """Thin out evenly the rows of each stream that has more than a quarter of all rows."""
+        """Thin out, evenly over the window, the rows of each stream that has more than a quarter of all."""
         most = math.ceil(len(rows) / MAX_SHARE)
         counts = Counter(row.session for row in rows)
         passed: Counter[int] = Counter()
@@ -92,15 +94,15 @@ class RecentRows:
 
 
 MAX_GROUPS = 64
-#: Evidently scores a check when the greatest ratio of score to threshold is at least this,
+#: Evidently scores a check, too, if its greatest ratio of score to threshold is at least this.
 RESCORE_FROM = 0.8
-#: and the check of every group once in this time.
+#: Evidently scores a check of every group at least once in this many seconds.
 ASK_EVERY_S = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
 class DriftConfig:
-    """How often rows are taken and windows are scored. Times in seconds."""
+    """Says how often rows are taken and windows are scored. Times are in seconds."""
 
     interval_s: float = 5.0
     window_s: float = 1800.0
@@ -124,18 +126,18 @@ class DriftConfig:
 
 @dataclass(slots=True)
 class Check:
-    """One window of one group and its scores."""
+    """Holds one window of one group and its scores."""
 
     group: str
     window: Window
     #: `no_reference`, `insufficient_data`, or `scored`.
     outcome: str
     columns: list[ColumnScore] = field(default_factory=list)
-    #: The window has too few rows of the reference's model.
+    #: Whether the window has too few rows of the reference's model.
     stale: bool = False
     #: What the window was scored with; None when it was not scored.
     scorer: ReferenceScorer | None = None
-    #: Evidently shall score the window too.
+    #: Whether Evidently shall score the window, too.
     ask: bool = False
     engine: Literal["evidently", "builtin"] = "builtin"
 
@@ -161,7 +163,10 @@ class Group:
 
 
 class Monitor:
-    """Call ``add`` with rows, and ``settle`` with the checks that it returns, in order."""
+    """Checks the windows of all groups, and tracks their episodes of drift.
+
+    Call ``add`` with rows, and ``settle`` with the checks that it returns, in order.
+    """
 
     def __init__(self, config: DriftConfig, mixed: Callable[[str], bool] = lambda _group: False) -> None:
         """``mixed`` returns whether many short-lived streams share a group."""
@@ -189,7 +194,7 @@ class Monitor:
             group.check = None
 
     def add(self, row: Row) -> list[Check]:
-        """Add a row; returns the checks that were due before it."""
+        """Add a row, and return the checks that were due before it."""
         checks = self.advance(row.at)
         self._group(row.stream).recent.add(row)
         return checks
@@ -213,9 +218,9 @@ class Monitor:
         return checks
 
     def settle(self, check: Check, scores: Mapping[str, float] | None = None) -> bool:
-        """Apply a check to its group's episode; returns whether it begins an episode.
+        """Apply a check to its group's episode; return whether it begins an episode.
 
-        ``scores`` by column come from Evidently and replace those of the builtin engine.
+        ``scores`` are those of Evidently by column. They replace the scores of the builtin engine.
         """
         group = self.groups.get(check.group)
         if group is None:
@@ -236,7 +241,7 @@ class Monitor:
         return begun
 
     def wants_sample(self, name: str) -> bool:
-        """Whether frames of a group are worth labelling because the group is in drift."""
+        """Return whether to keep a frame of a group for labelling because the group is in drift."""
         group = self.groups.get(name)
         return group is not None and group.episode.on and group.samples < self.config.samples
 

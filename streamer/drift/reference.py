@@ -1,7 +1,6 @@
-"""The reference of each group of streams: its rows, its thresholds, and how windows are scored against it.
-Pure.
+"""Holds the reference of each group of streams, learns it from rows, and scores windows against it. Pure.
 
-`reference_document` defines the file format, `learned_reference` reads and writes it.
+`reference_document` defines the file format, `learned_reference` reads and writes the file.
 """
 
 from __future__ import annotations
@@ -31,15 +30,15 @@ from streamer.drift.calibration import (
 )
 from streamer.drift.rows import CATEGORY_COLUMNS, MODEL_DEPENDENT, NUMERIC, Categories, Row, Table
 
-#: Name of the reference for all groups that have none of their own.
+#: Name of the reference for all groups that have no reference of their own.
 ANY = "*"
-#: Rows kept in a reference, all groups together.
+#: Most rows that a reference keeps, all groups together.
 MAX_TOTAL_ROWS = 40_000
 
 
 @dataclass(slots=True)
 class ColumnScore:
-    """The distance of one column of a window from the reference."""
+    """Holds the distance of one column of a window from the reference."""
 
     name: str
     method: str
@@ -82,8 +81,8 @@ class ReferenceScorer:
     def score(self, window: Table, of_model: Table | None) -> list[ColumnScore]:
         """Return a score for each column.
 
-        ``of_model`` holds those rows of the window that come from the reference's model. Columns that depend
-        on the model are scored with them; None when there are too few.
+        ``of_model`` holds those rows of the window that come from the reference's model, or is None when
+        there are too few. Only these rows score the columns that depend on the model.
         """
         scores = []
         for name in (*NUMERIC, *CATEGORY_COLUMNS):
@@ -122,14 +121,14 @@ class ReferenceScorer:
 
 @dataclass(frozen=True, slots=True)
 class GroupReference:
-    """The reference of one group."""
+    """Holds the reference of one group."""
 
-    #: Name of the model as in its rows; empty when unknown, which matches every model.
+    #: Name of the model as in its rows; empty if it is not known, which matches every model.
     model: str
     rows: int
     span_h: float
     whole: ReferenceScorer
-    #: By bucket of the day, for the buckets that have enough rows for a calibration of their own.
+    #: Scorers by bucket of the day, for the buckets that have enough rows for a calibration of their own.
     seasons: Mapping[int, ReferenceScorer] = field(default_factory=dict)
 
     def at(self, unix_s: float) -> ReferenceScorer:
@@ -139,10 +138,10 @@ class GroupReference:
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """The references of all groups, from one file."""
+    """Holds the references of all groups, from one file."""
 
     groups: Mapping[str, GroupReference]
-    #: ISO 8601, UTC; empty when the file does not say.
+    #: When it was learned, in ISO 8601 and UTC; empty if the file does not say it.
     created: str
     sha256: str
 
@@ -160,11 +159,11 @@ def newest_model(rows: Sequence[Row]) -> str:
 def learn(
     rows: Sequence[Row], window_s: float, alpha: float, max_rows: int = MAX_ROWS
 ) -> tuple[GroupReference, list[Row]]:
-    """Return a group's reference with its thresholds, and the at most ``max_rows`` rows to store.
+    """Return a group's reference with its thresholds, and the rows to store, at most ``max_rows``.
 
     Only rows of the newest model are used. Thresholds are computed before the rows are thinned out, because a
-    block must hold as many rows as a window will. Uses default thresholds where calibration is not possible.
-    Raises ValueError below ``MIN_ROWS`` rows.
+    block must hold as many rows as a window will. Without enough rows for a calibration, the thresholds are
+    the default ones. Raises ValueError if there are fewer than ``MIN_ROWS`` rows.
     """
     model = newest_model(rows)
     rows = sorted((row for row in rows if row.model == model), key=lambda row: row.at)

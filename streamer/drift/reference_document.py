@@ -1,6 +1,7 @@
-"""The file format of a reference: JSON, `schema` 1, described in docs/drift.md.
+"""Reads and writes the file format of a reference: JSON, `schema` 1, which docs/drift.md describes.
 
-Also reads plain rows, a list of maps from column to value, which people can write by hand or from a notebook.
+This module also reads plain rows: a list of maps from column to value, which people can write by hand or from
+a notebook.
 """
 
 from __future__ import annotations
@@ -25,13 +26,14 @@ from streamer.drift.reference import ANY, GroupReference, Reference, ReferenceSc
 from streamer.drift.rows import ALL, CATEGORICAL, CLASSES, FEATURE_VERSION, NUMERIC, Row, Table
 
 SCHEMA = 1
-#: Fields of a document, as an error names them.
+#: Fields of a document, as the text of an error.
 _NAMED_FIELDS = "schema, feature_version, created, window_s, columns, groups, sha256"
-#: The last field of a file. The digest is computed over the text with this empty digest.
+#: The last field of a file while its digest is empty. The digest is computed over the text with this field.
 _NO_DIGEST = '"sha256":""'
 COLUMNS = ("at", "stream", *ALL)
 _PLAIN_FIELDS = frozenset((*ALL, "at", "stream", "group", "model"))
-#: Schema of one plain row, of which `parse_plain_rows` checks thousands without a model of them.
+#: Schema of one plain row, for the API description. `parse_plain_rows` checks rows without it, because a
+#: request may hold thousands.
 PLAIN_ROW_SCHEMA: dict[str, Any] = {
     "type": "object",
     "description": "One row: a value for each column; a column that is left out is a missing value.",
@@ -122,7 +124,7 @@ def parse(text: bytes, *, window_s: float, alpha: float) -> Reference:
     try:
         document = json.loads(text, object_hook=_compact)
     except (ValueError, TypeError, RecursionError, OverflowError) as error:
-        # TypeError: rows nested in rows, which `_compact` cannot pack.
+        # TypeError: the document has rows nested in rows, which `_compact` cannot pack.
         raise ReferenceBroken(f"not JSON that fits: {error}") from error
     if isinstance(document, dict) and "groups" in document:
         _check_digest(document, text)
@@ -138,7 +140,7 @@ def parse(text: bytes, *, window_s: float, alpha: float) -> Reference:
 def learn_plain(
     name: str, rows: Sequence[Row], window_s: float, alpha: float
 ) -> tuple[GroupReference, list[Row]]:
-    """Learn one group from plain rows; without times it stays uncalibrated. Raises ReferenceBroken."""
+    """Learn one group from plain rows; rows without times leave it uncalibrated. Raises ReferenceBroken."""
     try:
         return learn(rows, window_s, alpha)
     except ValueError as error:
@@ -146,9 +148,9 @@ def learn_plain(
 
 
 def parse_plain_rows(rows: Any) -> dict[str, list[Row]]:
-    """Return rows by group, from maps of column to value. Raises ReferenceBroken.
+    """Return rows by group, from a list of maps of column to value. Raises ReferenceBroken.
 
-    A column that a row does not have is a missing value.
+    A column that a map does not contain becomes a missing value.
     """
     if not isinstance(rows, list) or not rows:
         raise ReferenceBroken(f"needed is a list of rows, or a map with {_NAMED_FIELDS}")
@@ -170,8 +172,9 @@ def document_of(
     interval_s: float,
     others: Mapping[str, Any] = MappingProxyType({}),
 ) -> bytes:
-    """Return a document of these groups, and of ``others``, which are groups in JSON form of another
-    document.
+    """Return a document of ``groups`` and ``others``.
+
+    ``others`` are groups of another document, in their JSON form. A group in both is taken from ``groups``.
     """
     head: ReferenceHead = {
         "schema": SCHEMA,
@@ -181,7 +184,7 @@ def document_of(
         "interval_s": interval_s,
         "columns": list(COLUMNS),
     }
-    # Serialises one group after the other: all rows together as Python numbers take a hundred megabytes.
+    # Serialise one group after the other: all rows together would take a hundred megabytes as Python numbers.
     texts = [f"{_dump(name)}:{_dump(found)}" for name, found in others.items() if name not in groups]
     texts += [
         f"{_dump(name)}:{_dump(_describe(reference, rows))}" for name, (reference, rows) in groups.items()
@@ -219,7 +222,7 @@ def _compact(found: dict[str, Any]) -> dict[str, Any]:
 
 
 class _Packed:
-    """JSON rows as msgpack bytes, until their group is parsed."""
+    """Holds the rows of a group as msgpack bytes until the group is parsed."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data

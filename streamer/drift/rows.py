@@ -1,6 +1,6 @@
-"""Rows of features, one for each observation of a stream; tables of rows and category counts. Pure.
+"""Defines rows of features, one for each observation of a stream, tables of rows, and categories. Pure.
 
-Every other file of this folder uses these columns.
+The columns that are named here are those of references, windows and the drift status.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-#: Increases when a column changes its meaning. References of another version cannot be compared.
+#: Increases when a column changes its meaning. Rows cannot be compared with a reference of another version.
 FEATURE_VERSION = 1
 
 IMAGE = (
@@ -62,13 +62,13 @@ MODEL_DEPENDENT = frozenset((*PREDICTION, "top_class", CLASSES))
 MIN_CATEGORY_SHARE = 0.01
 OTHER = "__other__"
 
-#: Pairs of a category and how often it occurred.
+#: Pairs of a category and the number of times that it occurred.
 CategoryCounts = tuple[tuple[str, int], ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One observation. ``numbers`` is float32 in the order of ``NUMERIC``, NaN for a missing value."""
+    """Holds one observation; ``numbers`` is float32 in the order of ``NUMERIC``, NaN for a missing value."""
 
     #: Arrival of the frame, unix seconds.
     at: float
@@ -84,7 +84,10 @@ class Row:
     classes: CategoryCounts
 
     def category_counts(self, column: str) -> CategoryCounts:
-        """Return counts of a column of ``CATEGORY_COLUMNS``, empty when missing; raises AttributeError."""
+        """Return the counts of a column of ``CATEGORY_COLUMNS``; empty if the value is missing.
+
+        Raises AttributeError for a column that does not exist.
+        """
         value: str | CategoryCounts = getattr(self, column)
         if isinstance(value, str):
             return ((value, 1),) if value else ()
@@ -98,7 +101,7 @@ def model_key(version: str, sha256: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """n rows in time order: ``at`` (n,) unix seconds, ``numbers`` (n, 27), ``categories`` by column."""
+    """Holds n rows in time order: ``at`` (n,) unix seconds, ``numbers`` (n, 27), ``categories`` by column."""
 
     at: npt.NDArray[np.float64]
     numbers: npt.NDArray[np.float32]
@@ -132,7 +135,7 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Categories:
-    """The categories of one reference column with their counts; the last count is that of ``OTHER``.
+    """Holds the categories of one reference column with their counts; the last count is that of ``OTHER``.
 
     A category that the reference does not know is counted as ``OTHER``.
     """
@@ -142,7 +145,7 @@ class Categories:
 
     @classmethod
     def of(cls, column: Sequence[CategoryCounts]) -> Categories:
-        """Return the categories with a share of at least 1 %."""
+        """Return the categories with a share of at least 1 %; all others are counted as ``OTHER``."""
         totals: Counter[str] = Counter()
         for row in column:
             for name, count in row:
@@ -153,7 +156,7 @@ class Categories:
         return cls(names, np.array([*kept, total - sum(kept)], np.float64))
 
     def count_matrix(self, column: Sequence[CategoryCounts]) -> npt.NDArray[np.float64]:
-        """Return the counts of each row, (rows, names + 1)."""
+        """Return the count of each category in each row, (rows, names + 1); the last is ``OTHER``."""
         places = {name: place for place, name in enumerate(self.names)}
         counts = np.zeros((len(column), len(self.names) + 1))
         for number, row in enumerate(column):

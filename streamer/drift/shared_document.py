@@ -1,4 +1,4 @@
-"""A document in shared memory: one process publishes it, all others read the latest version without asking.
+"""Shares a document in memory: one process publishes it, and all others read its latest version directly.
 
 The sampling process publishes the drift status this way. The last version stays readable after the writer has
 died.
@@ -19,7 +19,10 @@ _TRIES = 20
 
 
 class SharedDocument:
-    """A ``memfd`` of fixed size that child processes inherit. It has one writer; readers never wait."""
+    """Holds the document in a ``memfd`` of fixed size that child processes inherit.
+
+    Only one process writes it; readers never wait.
+    """
 
     def __init__(self, fd: int | None = None) -> None:
         """Map the document at ``fd``, or create one."""
@@ -40,19 +43,19 @@ class SharedDocument:
         _HEAD.pack_into(self._memory, 0, version + 1, len(text), zlib.crc32(text))
 
     def read(self) -> bytes:
-        """Return the last complete version; empty before the first."""
+        """Return the last complete version; empty before the first one."""
         for _ in range(_TRIES):
             version, size, checksum = _HEAD.unpack_from(self._memory)
             if version == self._last[0]:
                 break
             text = bytes(self._memory[_HEAD.size : _HEAD.size + min(size, CAPACITY_BYTES)])
-            # A wrong checksum means that the writer was replacing the text meanwhile.
+            # A wrong checksum means that the writer has changed the text while it was read.
             if zlib.crc32(text) == checksum:
                 self._last = version, text
                 break
         return self._last[1]
 
     def close(self) -> None:
-        """Unmap and close; other processes keep the document."""
+        """Unmap and close the document; other processes keep it."""
         self._memory.close()
         os.close(self.fd)

@@ -1,6 +1,4 @@
-"""The drift status: one value for each group and for all, and the document behind ``GET /drift/status``.
-Pure.
-"""
+"""Computes the drift status of each group and of all, and the body of ``GET /drift/status``. Pure."""
 
 from __future__ import annotations
 
@@ -17,7 +15,7 @@ from streamer.drift.episode import SEVERE, Severity, severity
 from streamer.drift.monitor import Check, Group, Monitor
 from streamer.drift.reference import ColumnScore, Reference
 
-#: Columns listed as having moved most.
+#: At most this many columns are listed as moved.
 MAX_MOVED = 5
 
 
@@ -211,10 +209,10 @@ def group_status(group: Group) -> DriftStatus:
 
 
 def needs_attention(monitor: Monitor) -> bool:
-    """Whether an alert is due: two groups are in drift, or the only group is, or one is severely.
+    """Return whether to alert: two groups are in drift, or the only group is, or one is in severe drift.
 
-    A single group in drift is no alert: false positives are rare for each group, but a fleet of 25 groups
-    would have one a day.
+    One of several groups in drift is not enough: false positives are rare for each group, but 25 groups
+    together would have one a day.
     """
     on = [group.episode for group in monitor.groups.values() if group.episode.on]
     return len(on) >= min(2, len(monitor.groups)) > 0 or any(episode.worst >= SEVERE for episode in on)
@@ -238,7 +236,7 @@ def describe(monitor: Monitor, error: str, check_seconds: float) -> MonitorStatu
 
 
 def moved_columns(check: Check) -> list[ColumnScore]:
-    """Return the columns over their thresholds, those that have moved most first."""
+    """Return the columns that have reached their thresholds, those that have moved most first."""
     over = [column for column in check.columns if column.ratio >= 1]
     return sorted(over, key=lambda column: -column.ratio)[:MAX_MOVED]
 
@@ -316,5 +314,5 @@ def _rounded(value: float | None) -> float | None:
 
 
 def _timestamp(unix_s: float) -> str | None:
-    """Return ISO 8601 in UTC; None for 0, which means never."""
+    """Return a time as ISO 8601 in UTC; None for 0, which means never."""
     return datetime.fromtimestamp(unix_s, UTC).isoformat(timespec="seconds") if unix_s else None
