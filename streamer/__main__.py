@@ -1,4 +1,4 @@
-"""``python -m streamer``: the same as the command ``streamer``."""
+"""Makes ``python -m streamer`` do the same as the command ``streamer``."""
 
 import sys
 

@@ -61,7 +61,7 @@ CONVENTIONS: Mapping[Family, Convention] = {
 
 
 class OutputForm(StrEnum):
-    """The forms in which exports of one family give their boxes."""
+    """Names the forms in which exports of one family output their boxes."""
 
     #: One output, as the family's row in docs/models.md says.
     TABLE = "one table"
@@ -161,7 +161,7 @@ class Probe:
         return rank3[0]
 
     def cell_counts(self, per_cell: int = 1) -> set[int]:
-        """Return the number of rows of a dense head with ``per_cell`` anchors, for each of `STRIDE_SETS`."""
+        """Return the rows of a dense head with ``per_cell`` anchors per cell, for each of `STRIDE_SETS`."""
         return {per_cell * anchor_count(self.width, self.height, strides) for strides in STRIDE_SETS}
 
 

@@ -17,7 +17,7 @@ MAX_BYTES = 1 << 20
 
 
 class Colour(StrEnum):
-    """Order of the colour planes in the input of the model."""
+    """Names the orders of the colour planes in the input of a model."""
 
     RGB = "rgb"
     BGR = "bgr"
@@ -26,7 +26,7 @@ class Colour(StrEnum):
 
 
 class Activation(StrEnum):
-    """How a detr model's logits become scores; with softmax the last class means "no object"."""
+    """Says how a detr model's logits become scores; with softmax, the last class means "no object"."""
 
     SIGMOID = "sigmoid"
     SOFTMAX = "softmax"

@@ -1,4 +1,4 @@
-"""The description of a loaded model, which the inference process sends to the workers."""
+"""Describes a loaded model; the inference process sends the description to the workers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Family(StrEnum):
 
 
 class Placement(StrEnum):
-    """How an image is fitted into the model input."""
+    """Says how an image is fitted into the model input."""
 
     CENTRED = "centred"
     TOP_LEFT = "top-left"
@@ -32,7 +32,7 @@ class Placement(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """One served model as workers and clients see it. Sizes are in pixels."""
+    """Describes one served model as workers and clients see it. Sizes are in pixels."""
 
     name: str
     sha256: str
@@ -65,7 +65,7 @@ class ModelInfo:
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> ModelInfo:
-        """Rebuild from :meth:`to_dict`. Raises KeyError, TypeError or ValueError for anything else."""
+        """Rebuild from the result of :meth:`to_dict`. Raises KeyError, TypeError or ValueError."""
         values = dict(data)
         values["family"] = Family(values["family"])
         values["placement"] = Placement(values["placement"])

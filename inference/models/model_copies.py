@@ -1,7 +1,7 @@
 """Keeps copies of the served models for later inference processes, in case the files change or disappear.
 
-The first process that has loaded its models copies them into the private folder of the replica. Every later
-process loads the copies, so that a replica serves the same models from its start to its end.
+The first inference process that has loaded its models copies them into the private folder of the replica.
+Every later one loads the copies, so that a replica serves the same models from its start to its end.
 """
 
 from __future__ import annotations

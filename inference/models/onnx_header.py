@@ -34,12 +34,12 @@ _MAX_DEPTH = 8
 
 
 class NotOnnx(ValueError):
-    """The file is not an ONNX model; the text says why."""
+    """Raised when a file is not an ONNX model; the text says why."""
 
 
 @dataclass(slots=True)
 class OnnxHeader:
-    """Versions, metadata, the first input and the names of the outputs of a model."""
+    """Holds versions, metadata, the first input and the names of the outputs of a model."""
 
     ir_version: int = 0
     producer: str = ""

@@ -31,7 +31,7 @@ _SHAPES = (
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """A declared input or output; None in ``shape`` is a dynamic dimension."""
+    """Describes a declared input or output; None in ``shape`` stands for a dynamic dimension."""
 
     name: str
     dtype: str
@@ -40,7 +40,7 @@ class Tensor:
 
 @dataclass(frozen=True, slots=True)
 class Graph:
-    """Inputs, outputs and metadata, as declared in the file."""
+    """Holds inputs, outputs and metadata, as declared in the file."""
 
     inputs: tuple[Tensor, ...]
     outputs: tuple[Tensor, ...]

@@ -217,7 +217,7 @@ class Postprocessor:
         return self._chosen(corners, scores.astype(np.float32), classes, params)
 
     def _chosen(self, corners: Boxes, scores: Scores, ids: Array, params: DetectionParams) -> Boxes:
-        """Select from rows that contain a class id. Ids without a label are left out."""
+        """Select from rows that contain a class id, and leave out ids without a label."""
         rows = np.flatnonzero((scores >= params.conf_threshold) & (ids >= 0) & (ids < self._class_count))
         classes = ids[rows].astype(np.intp)
         rows, kept, classes = self._kept(rows, scores[rows], classes, params)

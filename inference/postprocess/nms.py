@@ -1,6 +1,6 @@
-"""Non-maximum suppression: keeps the best of overlapping boxes, of a class or of all classes.
+"""Suppresses duplicates: keeps the best of overlapping boxes, of each class or of all classes together.
 
-`boxes` makes the candidates.
+This is non-maximum suppression (NMS). `boxes` makes the candidates.
 """
 
 from __future__ import annotations

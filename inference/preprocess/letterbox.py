@@ -14,7 +14,7 @@ from inference.models.model import Placement
 
 
 class ModelInput(Protocol):
-    """The properties of a model that determine the placement; `ModelInfo` has them."""
+    """Declares the properties of a model that determine the placement; `ModelInfo` has them."""
 
     @property
     def input_width(self) -> int:
@@ -61,7 +61,7 @@ class Letterbox:
 
     @classmethod
     def fit(cls, source_width: int, source_height: int, model: ModelInput) -> Letterbox:
-        """Place an image of this size as in training. Raises ValueError when it has no area."""
+        """Place an image of this size as the model's training did. Raises ValueError when it has no area."""
         if source_width < 1 or source_height < 1:
             raise ValueError(f"an image is at least 1x1 pixels; found {source_width}x{source_height}")
         if model.placement is Placement.STRETCH:

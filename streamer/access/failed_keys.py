@@ -16,7 +16,7 @@ MOST_ADDRESSES, MOST_GOOD = 4096, 4096
 
 
 class TooManyWrongKeys(Exception):
-    """Too many wrong keys came from this address; unknown keys are not checked for a while."""
+    """Raised when too many wrong keys came from an address; its unknown keys are refused for a while."""
 
     def __init__(self, retry_after_s: int) -> None:
         super().__init__(f"Too many wrong keys came from this address; try again in {retry_after_s} s.")
@@ -38,7 +38,7 @@ class FailedKeys:
     def __init__(
         self, count: Callable[[str], None] = _nothing, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """``count`` is called for each refusal with ``wrong`` or ``limited``."""
+        """Call ``count`` for each refusal, with ``wrong`` or ``limited``."""
         self._count = count
         self._clock = clock
         self._buckets: OrderedDict[str, TokenBucket] = OrderedDict()
@@ -56,7 +56,7 @@ class FailedKeys:
             raise TooManyWrongKeys(bucket.retry_after_s(now))
 
     def end(self, address: str, token: str, *, good: bool, again: bool) -> None:
-        """Record the result of the check; ``again``: the token may be used again, unlike a ticket."""
+        """Record the result of the check; ``again`` says that ``token`` is reusable, unlike a ticket."""
         digest = _digest(token)
         known = digest in self._good
         if not good:

@@ -12,7 +12,7 @@ from enum import StrEnum
 
 
 class Scope(StrEnum):
-    """A right that a key can have."""
+    """Names the rights that a key can have."""
 
     #: Sending images by POST.
     PREDICT = "predict"
@@ -29,7 +29,7 @@ TOKEN_NAME_PREFIX = "jwt:"  # noqa: S105 - a prefix
 
 @dataclass(frozen=True, slots=True)
 class Quotas:
-    """Limits of one client; with None only the limits of the service apply."""
+    """Holds the limits of one client; where a value is None, only the limits of the service apply."""
 
     requests_per_s: float | None = None
     #: WebSocket connections at a time.
@@ -43,7 +43,7 @@ class Quotas:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """A client, as identified by its key, token, ticket or address."""
+    """Describes a client, as identified by its key, token, ticket or address."""
 
     #: The key's name, or `addr:<client address>` for clients without a key.
     name: str
@@ -57,7 +57,7 @@ class Identity:
     key: str = ""
 
     def is_current(self, now: float) -> bool:
-        """Whether the key has not expired at ``now``, Unix seconds."""
+        """Return whether the key has not yet expired at ``now``, in Unix seconds."""
         return self.until is None or now < self.until
 
     @property
@@ -70,7 +70,7 @@ class Identity:
         return "" if self.anonymous else self.name
 
     def may(self, scope: Scope) -> bool:
-        """Whether the client has this scope."""
+        """Return whether the client has this scope."""
         return scope in self.scopes
 
 

@@ -42,7 +42,7 @@ Fetch = Callable[[], Awaitable[bytes]]
 
 
 class BadKeySet(Exception):
-    """The key set of the issuer is invalid or cannot be fetched."""
+    """Raised when the key set of the issuer is invalid or cannot be fetched."""
 
 
 def parse_key_set(content: bytes, algorithms: tuple[str, ...]) -> dict[str, jwt.PyJWK]:
@@ -173,9 +173,10 @@ def fetch_from(source: str) -> Fetch:
 
 
 async def _fetch_address(address: str) -> bytes:
-    """Fetch a key set. Raises BadKeySet. Redirects are not followed, so only the configured address is used.
+    """Fetch a key set. Raises BadKeySet.
 
-    A compressed answer is not decompressed, so that the limit applies to the bytes as they arrive.
+    Redirects are not followed, so that only the configured address is used. A compressed answer is not
+    decompressed, so that the limit applies to the bytes as they arrive.
     """
     timeout = aiohttp.ClientTimeout(total=FETCH_S)
     try:

@@ -31,7 +31,7 @@ MAX_FILE_BYTES = 4 << 20
 MAX_KEYS = 10_000
 #: Random bytes of a new key.
 KEY_BYTES = 32
-#: Prefix by which scanners recognise a leaked key in a repository or a log.
+#: Prefix with which scanners recognise a leaked key in a repository or a log.
 KEY_PREFIX = "rtv_"
 #: Number of digits of the digest that `Identity` keeps, to tell keys apart.
 _KEY_DIGITS = 16
@@ -44,7 +44,7 @@ Count = Annotated[int, Field(ge=0, le=1_000_000)]
 
 
 class BadKeyFile(Exception):
-    """The file is invalid; the text names what was found and what is allowed, but no digest."""
+    """Raised for an invalid file; the text names what was found and what is allowed, but no digest."""
 
 
 class _Part(BaseModel):
@@ -52,7 +52,7 @@ class _Part(BaseModel):
 
 
 class QuotaEntry(_Part):
-    """Quotas of one key; absent ones are not limited."""
+    """Holds the quotas of one key; what is not set is not limited."""
 
     requests_per_s: Amount | None = None
     streams: Count | None = None
@@ -62,7 +62,7 @@ class QuotaEntry(_Part):
 
 
 class KeyEntry(_Part):
-    """One key of the file."""
+    """Describes one key of the file."""
 
     name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
     sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
@@ -153,7 +153,7 @@ def _explain(error: ValidationError) -> str:
 
 @dataclass(frozen=True, slots=True)
 class NewKey:
-    """A new key, and its entry in the file."""
+    """Holds a new key, and its entry for the file."""
 
     key: str
     entry: KeyEntry
@@ -243,10 +243,10 @@ class KeyRing:
         return identity if identity is not None and identity.is_current(time.time()) else None
 
     def is_still_valid(self, identity: Identity, scope: Scope) -> bool:
-        """Whether the key with which a client was admitted is still valid for ``scope``.
+        """Return whether the key with which a client was admitted is still valid for ``scope``.
 
-        It is not if it was removed from the file, has expired or has lost the scope, or if another key now
-        has its name.
+        It is not valid if it was removed from the file, has expired or has lost the scope, or if another key
+        now has its name.
         """
         known = self._by_name.get(identity.name)
         if known is None or not known.may(scope) or not known.is_current(time.time()):

@@ -60,7 +60,7 @@ PROTECTIONS = ("landlock", "seccomp", "oom_score_adj")
 
 
 class WorkerMetrics:
-    """Metrics of one worker; create them once, after `inference.core.metric_setup.name_process`."""
+    """Holds the metrics of one worker; create them once, after `inference.core.metric_setup.name_process`."""
 
     #: Takes traces of requests and frames; None while none are exported.
     traces: Traces | None = None
@@ -251,9 +251,9 @@ class WorkerMetrics:
         self.sampler_dropped.labels(reason).inc()
 
     def preset(self, versions: tuple[str, ...]) -> None:
-        """Create every series, and clear the gauges and balance the counters of a killed predecessor.
+        """Create every series, and correct the values that a killed predecessor left behind.
 
-        Frames that were in flight in the killed worker are counted as failed: their clients got no answer.
+        Gauges become 0. Frames that were in flight in the killed worker count as failed: they got no answer.
         """
         for version in versions:
             self._preset_version(version)
@@ -315,7 +315,7 @@ class WorkerMetrics:
 
 
 class SupervisorMetrics:
-    """Metrics of the supervisor."""
+    """Holds the metrics of the supervisor."""
 
     def __init__(self) -> None:
         registry = CollectorRegistry()

@@ -67,7 +67,7 @@ TOKEN_VARIABLE = "STREAMER_TOKEN"  # noqa: S105 - the name of a variable
 
 
 class NoCommand(typer.TyperException):
-    """A group was called without a command. Its help is shown; ``ctx`` is the context of the group."""
+    """Raised for a group without a command, to show its help; ``ctx`` is the context of the group."""
 
     exit_code = EXIT_USAGE
 
@@ -77,10 +77,10 @@ class NoCommand(typer.TyperException):
 
 
 class Group(TyperGroup):
-    """Commands under one name."""
+    """Groups commands under one name."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Split the words of the group from those of its command. Raises NoCommand where there are none."""
+        """Split the words of the group from those of its command. Raises NoCommand if there are no words."""
         if not args and not ctx.resilient_parsing:
             raise NoCommand(ctx)
         return super().parse_args(ctx, args)
@@ -104,7 +104,7 @@ class Group(TyperGroup):
 
 
 class Command(TyperCommand):
-    """One command. Its function returns the exit code and raises the errors in `EXIT_CODES`."""
+    """Runs one command, whose function returns the exit code and may raise the errors in `EXIT_CODES`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Read the words. Raises an error that names the option, what was found and what is allowed."""

@@ -1,6 +1,6 @@
 """Dispatches ``streamer COMMAND``, and implements the command ``keys``.
 
-Loads only the modules of the command that runs.
+It loads only the modules of the command that runs.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _COMMANDS = {
 
 
 class _Streamer(Group):
-    """All commands; those of `_COMMANDS` are loaded when they are needed."""
+    """Groups all commands, and loads those of `_COMMANDS` only when they are needed."""
 
     def list_commands(self, ctx: Any) -> list[str]:
         """Return the names of all commands."""

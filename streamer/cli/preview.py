@@ -95,7 +95,7 @@ class Preview:
                 webbrowser.open(self.url)
 
     def show(self, frame: Captured, detections: Detections | None) -> None:
-        """Show a frame. One without boxes is shown only if there were no boxes for `NO_BOXES_AFTER_S`."""
+        """Show a frame. Skip one without a result, unless there were no results for `NO_BOXES_AFTER_S`."""
         if detections is not None:
             self._last_boxes_s = frame.time_s
         elif frame.time_s - self._last_boxes_s < NO_BOXES_AFTER_S:

@@ -22,7 +22,7 @@ _RECENT = 100
 
 
 class Rate:
-    """Events per second, averaged over `SPAN_S`."""
+    """Measures events per second, averaged over `SPAN_S`."""
 
     def __init__(self) -> None:
         self._times: deque[float] = deque()

@@ -31,7 +31,7 @@ STOP_TIMEOUT_S = 5.0
 
 
 class FrameRecorder(Protocol):
-    """The methods of the recorder that the pusher uses."""
+    """Declares the methods of the recorder that the pusher uses."""
 
     def add(self, frame: Captured, *, wait_stop: threading.Event | None = None) -> bool:
         """Add a frame, in order."""
@@ -41,14 +41,14 @@ class FrameRecorder(Protocol):
 
 
 class OutcomeWriter(Protocol):
-    """The methods of the journal that the pusher uses."""
+    """Declares the methods of the journal that the pusher uses."""
 
     def outcome(self, frame: Captured, outcome: Outcome) -> None:
         """Write one outcome."""
 
 
 class FrameViewer(Protocol):
-    """The methods of the preview that the pusher uses."""
+    """Declares the methods of the preview that the pusher uses."""
 
     def show(self, frame: Captured, detections: Detections | None) -> None:
         """Show a frame."""
@@ -81,7 +81,7 @@ class Plan:
     source_options: SourceOptions
     url: str
     transport: str
-    #: None: "all" for a source of images, else "live".
+    #: None: "all" for a source of images over WebSocket, else "live".
     mode: Literal["live", "all"] | None
     params: Params
     token: str | None

@@ -96,7 +96,7 @@ class Recorder:
             return True
 
     def settle(self, frame: Captured, detections: Detections | None) -> None:
-        """Set the boxes of a frame. With None, it shows the newest known boxes."""
+        """Set the boxes of a frame. With None, the video shows the newest known boxes on it."""
         with self._changed:
             entry = self._open.pop(frame.number, None)
             if entry is not None:

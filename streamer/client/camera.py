@@ -46,7 +46,7 @@ class CameraMode:
 
 
 class Camera:
-    """A local camera. If it is unplugged, it is opened again once it is back."""
+    """Reads a local camera. If it is unplugged, `Camera.frames` opens it again once it is back."""
 
     live = True
     total = None
