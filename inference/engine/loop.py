@@ -55,7 +55,7 @@ class Loop:
         self._detectors = tuple(detectors.values())
         self._listener = listener
         self._status = shared_status
-        #: Guards the planner. Threads enter it directly, because entering the condition takes four more calls.
+        #: Guards the planner. Threads enter it directly: entering the condition takes four more calls.
         self._lock = threading.RLock()
         self._turn = threading.Condition(self._lock)
         self._planner = Planner(

@@ -1,6 +1,6 @@
-"""A child process of the supervisor: spawned with open descriptors, awaited, signalled and stopped.
+"""Starts a child process of the supervisor with inherited descriptors, waits for it, and stops it.
 
-The child's side is `group_signals.settle`.
+The child calls `group_signals.settle` when it starts.
 """
 
 from __future__ import annotations
@@ -57,11 +57,12 @@ class ChildProcess:
                 stderr=output,
             )
         finally:
-            # The earlier mask is not restored: during another start it has these signals blocked.
+            # Unblock the signals instead of restoring the earlier mask: if another start is in progress, that
+            # mask blocks them, too.
             signal.pthread_sigmask(signal.SIG_UNBLOCK, BLOCKED_AT_START)
 
     async def wait(self) -> int:
-        """Wait for the process to end; returns its exit code, negative for a signal."""
+        """Wait for the process to end and return its exit code, negative for a signal."""
         if self._process is None:
             raise RuntimeError(f"{self._module} was not started")
         return await self._process.wait()

@@ -1,4 +1,4 @@
-"""A worker's connection to the inference process: its ring, its requests, and the served models.
+"""Connects a worker to the inference process: keeps its ring, its requests and the served models.
 
 It runs on the event loop of the worker; only `pixels` may be called from other threads. When the process
 dies, every frame in flight ends with InferenceLost at once, and the client reconnects by itself.
@@ -37,7 +37,7 @@ _REFUSED_S = 0.5
 
 
 class Ticket:
-    """A ring slot in use for one frame. ``answered`` is called with its Result or an error."""
+    """Holds a ring slot for one frame. The client calls ``answered`` with the frame's Result or an error."""
 
     __slots__ = ("alone", "answered", "epoch", "request_id", "ring", "slot")
 
@@ -50,13 +50,14 @@ class Ticket:
         self.epoch = epoch
         self.request_id = 0
         self.answered = answered
-        #: No other frame of any worker may execute beside it.
+        #: Whether the frame executes alone, so that no frame of any worker executes beside it.
         self.alone = False
 
 
 class InferenceClient:
-    """Call ``start()``, then `acquire`, `pixels` and `submit` for each frame, and ``close()`` at the end.
+    """Sends frames to the inference process and receives their results.
 
+    Call ``start()``, then `acquire`, `pixels` and `submit` for each frame, and ``close()`` at the end.
     ``spare_slots`` are slots for frames that are being decoded, besides those that keep the device busy.
     """
 
@@ -65,14 +66,14 @@ class InferenceClient:
         self._spare_slots = spare_slots
         self._socket: socket.socket | None = None
         self._ring: FrameRing | None = None
-        #: Versions as last announced; empty until the first process is ready, and kept while a process
-        #: restarts.
+        #: Versions that the inference process announced last. Empty until the first process is ready, and
+        #: kept while a process restarts.
         self.models: dict[str, ServedModel] = {}
         #: Number of connections so far. Tickets of an older connection are not valid.
         self._epoch = 0
         self._pending: dict[int, Ticket] = {}
         self._request_ids = itertools.count(1)
-        #: Messages for which the socket had no room. Bounded by twice the slots of the ring (submit, cancel).
+        #: Messages for which the socket had no room, at most a SUBMIT and a CANCEL for each slot of the ring.
         self._outbox: deque[bytes] = deque()
         self._task: asyncio.Task[None] | None = None
         self._lost: asyncio.Event | None = None
@@ -132,10 +133,10 @@ class InferenceClient:
         client: int = 0,
         weight: float = 1.0,
     ) -> None:
-        """Submit the filled slot, which the client owns from now on. Event loop only.
+        """Submit the filled slot, which this object owns from now on. Only the event loop may call.
 
-        The flow of ``client`` is charged for the run, with ``weight`` against others. The ticket's
-        ``answered`` is called exactly once, on the event loop, with a Result or InferenceLost.
+        The planner charges the run to the flow of ``client``, which has this ``weight`` against others. The
+        ticket's ``answered`` is called exactly once, on the event loop, with a Result or InferenceLost.
         """
         if ticket.epoch != self._epoch or not self.ready:
             self.release(ticket)
@@ -161,8 +162,9 @@ class InferenceClient:
         )
 
     def cancel(self, ticket: Ticket) -> None:
-        """Request that an item which has not started is dropped. It is answered in any case, perhaps as
-        CANCELLED.
+        """Request that the planner drops an item that has not started.
+
+        The item is answered in any case, perhaps as CANCELLED.
         """
         if ticket.request_id in self._pending:
             self._send(wire.pack_cancel(ticket.request_id))
@@ -233,7 +235,7 @@ class InferenceClient:
         pending, self._pending = self._pending, {}
         lost: list[tuple[Ticket, bool]] = []
         for ticket in pending.values():
-            # After a message that does not parse, the marks of the process are not trusted either.
+            # After a message that does not parse, do not trust the marks of the process either.
             lost.append((ticket, not self._refused and ticket.ring.executing(ticket.slot)))
             ticket.ring.mark(ticket.slot, executing=False)
             self.release(ticket)

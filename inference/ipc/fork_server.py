@@ -1,8 +1,8 @@
-"""The fork server of the inference process; `forked_process` is the supervisor's side.
+"""Forks an inference process when the supervisor requests it; `forked_process` is the supervisor's side.
 
-Starting Python and importing the libraries takes longer than loading a model. The fork server has done it
-when an inference process dies, so its successor only loads the models. Both share the memory of the
-libraries. The fork server reads no pixels and runs no model.
+Starting Python and importing the libraries takes longer than loading a model. The fork server has already
+done both when an inference process dies, so the next one only has to load the models. The fork server and its
+forks share the memory of the libraries. The fork server reads no pixels and runs no model.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ from enum import IntEnum
 
 from inference.ipc.group_signals import die_with_parent
 
-#: Kind of a message of the server, and the process id or the exit code.
+#: Format of a message of the server: its kind, and the process id or the exit code.
 MESSAGE = struct.Struct("<ii")
-#: The only request.
+#: The only request that the supervisor sends.
 FORK = b"f"
 
 
 class Kind(IntEnum):
-    """Messages of the fork server."""
+    """Kinds of messages of the fork server."""
 
-    #: With the process id; its pidfd comes with the message.
+    #: A process was forked. The message carries its process id and its pidfd.
     FORKED = 1
-    #: With the exit code, negative for a signal.
+    #: The process has ended. The message carries its exit code, negative for a signal.
     ENDED = 2
 
 
 def serve_forks(control: socket.socket, run: Callable[[], int]) -> int:
-    """Fork a process for each request on ``control``, one at a time; returns the exit code of the caller.
+    """Fork a process for each request on ``control``, one at a time, and return the caller's exit code.
 
     Like ``fork``, it returns in every process: in a fork with the result of ``run``, and in the server when
     ``control`` is closed. No other thread may run when it is called.

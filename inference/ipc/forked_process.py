@@ -1,7 +1,7 @@
-"""The supervisor's side of the fork server of the inference process: starts, awaits and signals its forks.
+"""Starts the fork server of the inference process for the supervisor, and controls the fork that serves.
 
-A fork is signalled through its pidfd, so that no signal reaches another process that got the same number. A
-fork server that does not report how its fork has ended is killed.
+The supervisor signals a fork through its pidfd, so that no signal reaches another process that was given the
+same process id. It kills a fork server that does not report how its fork has ended.
 """
 
 from __future__ import annotations
@@ -26,12 +26,13 @@ class ForkedProcess:
 
     def __init__(self, module: str) -> None:
         self._server = ChildProcess(module)
-        #: None while no server runs.
+        #: Socket to the server; None while no server runs.
         self._control: socket.socket | None = None
-        #: Process id of the running fork, and its pidfd; None and -1 without one.
+        #: Process id of the running fork, and its pidfd; None and -1 while no fork runs.
         self._pid: int | None = None
         self._watch = -1
-        #: Exit code of the last fork, or None if the server has ended first. No future before the first.
+        #: Future with the exit code of the last fork, or with None if the server ended before it reported the
+        #: code. None before the first start.
         self._ended: asyncio.Future[int | None] | None = None
         self._report_timer: asyncio.TimerHandle | None = None
         #: Time of the last start, CLOCK_MONOTONIC.
@@ -87,9 +88,9 @@ class ForkedProcess:
             self._server_ended()
 
     async def wait(self) -> int:
-        """Wait for the fork to end; returns its exit code, negative for a signal.
+        """Wait for the fork to end and return its exit code, negative for a signal.
 
-        If the fork server ends first, and its fork with it, this is the exit code of the server.
+        If the fork server ends first, and its fork with it, return the exit code of the server.
         """
         if self._ended is None:
             raise RuntimeError("no process was started")
@@ -113,7 +114,7 @@ class ForkedProcess:
                     await self.wait()
             except TimeoutError:
                 self.send_signal(signal.SIGKILL)
-        # It holds nothing. Should a fork be left, the kernel ends it too.
+        # The server has nothing to save. If a fork still runs, the kernel ends it together with the server.
         await self._server.stop(patience_s, signal.SIGKILL)
 
     def close(self) -> None:
@@ -144,7 +145,7 @@ class ForkedProcess:
             self._settle(value)
 
     def _fork_ended(self) -> None:
-        """Wait for the report of the server, which may be stopped; called when the fork has ended."""
+        """Give the server `REPORT_S` to report how the fork has ended, and kill it if it does not."""
         if self._control is None:
             self._settle(None)
             return
@@ -153,7 +154,7 @@ class ForkedProcess:
         self._report_timer = loop.call_later(REPORT_S, self._server.send_signal, signal.SIGKILL)
 
     def _server_ended(self) -> None:
-        """Wait until the fork has ended as well; two must never serve at the same time."""
+        """Kill a fork that outlives the server, because two forks must never serve at the same time."""
         self._close_control()
         if self._watch < 0 or self._report_timer is not None:
             self._settle(None)

@@ -1,4 +1,4 @@
-"""Signals within the service: those that only the supervisor acts on, and the one when the parent dies."""
+"""Sets which signals child processes leave to the supervisor, and lets them die with their parent."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from inference.core.errors import WireError
 from inference.ipc.ring import slot_bytes_for
 from inference.models.model import ModelInfo
 
-#: Far above what any device needs: `INFERENCE_LANES` and `BATCH_MAX` allow at most 64 each.
+#: Limits far above what any device needs: `INFERENCE_LANES` and `BATCH_MAX` allow at most 64 each.
 _MOST_THREADS = 1024
 _MOST_PREFETCH = 4096
 _LARGEST_BUCKET = 4096
@@ -27,17 +27,17 @@ _RING_BYTES = 8 << 30
 
 @dataclass(frozen=True, slots=True)
 class AnnouncedVersion:
-    """One version as announced."""
+    """Holds what the inference process announced about one version."""
 
     version: str
     info: ModelInfo
-    #: Bucket size to milliseconds of one run.
+    #: Maps each batch size to the milliseconds of one run.
     cost_ms: dict[int, float]
 
 
 @dataclass(frozen=True, slots=True)
 class Handshake:
-    """The served versions, and how many frames run and wait at a time."""
+    """Holds the served versions, and how many batches run and wait at a time."""
 
     versions: tuple[AnnouncedVersion, ...]
     #: Number of runs that execute in parallel.
@@ -61,9 +61,10 @@ def read_handshake(message: dict[str, Any]) -> Handshake:
 
 
 def ring_size(models: list[tuple[int, ModelInfo]], spare_slots: int) -> tuple[int, int]:
-    """Return the number of slots and the bytes of a slot, for models with their frames in flight.
+    """Return the number of slots and the bytes of a slot of a worker's ring.
 
-    Raises WireError when the ring would be too large.
+    ``models`` holds the number of frames in flight and the model of each version. Raises WireError when the
+    ring would be too large.
     """
     slots = sum(in_flight for in_flight, _ in models) + spare_slots
     slot_bytes = max(slot_bytes_for(info.input_width, info.input_height) for _, info in models)

@@ -1,4 +1,4 @@
-"""The supervisor's handle of the inference process: its start, its address, its shared status, its end."""
+"""Starts and stops the inference process for the supervisor, and holds its address and shared status."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class InferenceHandle:
     """Runs one inference process at a time. Its address and its shared status survive restarts."""
 
     def __init__(self, settings: InferenceSettings, descriptors: Sequence[int] = ()) -> None:
-        """``descriptors`` are inherited by every process that is started."""
+        """Create the listening socket and the shared status. Started processes inherit ``descriptors``."""
         self._inherited = tuple(descriptors)
         self._settings = settings
         self._listener: socket.socket = unix_socket.listen()
@@ -39,7 +39,7 @@ class InferenceHandle:
 
     @property
     def pid(self) -> int | None:
-        """Process id, of the fork server before the first fork; None when no process runs."""
+        """Process id of the fork, or of the server before the first fork; None when no process runs."""
         return self._process.pid
 
     @property
@@ -48,9 +48,9 @@ class InferenceHandle:
         return self._process.has_server
 
     async def start_fork_server(self, environment: dict[str, str], output: int | None = None) -> None:
-        """Start the process that every inference process is a fork of, with this environment.
+        """Start the fork server with this environment. Every inference process is a fork of it.
 
-        Forks write their log to the descriptor ``output``.
+        The server and its forks write their logs to the descriptor ``output``.
         """
         listener_fd, status_fd = self._listener.fileno(), self.shared_status.fd
         await self._process.start_server(
@@ -67,7 +67,7 @@ class InferenceHandle:
         self._process.start()
 
     async def wait(self) -> int:
-        """Wait for the process to end; returns its exit code, negative for a signal."""
+        """Wait for the process to end and return its exit code, negative for a signal."""
         code = await self._process.wait()
         self.shared_status.post("state", State.DOWN)
         return code

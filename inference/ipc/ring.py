@@ -1,7 +1,7 @@
-"""The frame ring: pixel slots in sealed shared memory, owned by one worker, read by the inference process.
+"""Keeps pixels in slots of sealed shared memory, which a worker owns and the inference process reads.
 
-The memory is a ``memfd``: it has no name that could outlive a crash, and no size limit like ``/dev/shm``. Its
-seals (no shrink, no grow) prevent each side from making the mapping of the other fault. Pages take memory
+The memory is a ``memfd``: it has no name that could outlive a crash, and ``/dev/shm`` does not limit it.
+Its seals (no shrink, no grow) prevent each side from making the mapping of the other fault. Pages take memory
 only after their first use, and free slots form a stack, so that a quiet service uses few pages.
 """
 
@@ -32,12 +32,12 @@ def _total_bytes(slots: int, slot_bytes: int) -> int:
 
 
 class FrameRing:
-    """``slots`` frames of at most ``slot_bytes`` each, and a mark for each slot, in one sealed ``memfd``.
+    """Holds ``slots`` frames of at most ``slot_bytes`` each, and a mark per slot, in one sealed ``memfd``.
 
     The worker that creates the ring allocates and releases slots; the inference process only maps them. A
     slot is released only after the inference process has answered its frame or died, so that no frame is
-    overwritten while it may still be read. The inference process marks the slots whose frames it executes.
-    After its death the worker finds the frames there that may have caused it.
+    overwritten while it may still be read. The inference process marks the slots whose frames it executes. If
+    it dies, the marks tell the worker which frames may have caused that.
     """
 
     def __init__(self, slots: int, slot_bytes: int, *, fd: int | None = None) -> None:
@@ -62,8 +62,8 @@ class FrameRing:
     def attach(cls, fd: int, slots: int, slot_bytes: int) -> FrameRing:
         """Map a ring that another process made, and take ownership of ``fd``.
 
-        Raises WireError when the memory is smaller than stated or not sealed, because either would let the
-        other side kill this process with SIGBUS.
+        Raises WireError when the memory is not sealed or has another size than stated, because the other side
+        could otherwise kill this process with SIGBUS.
         """
         try:
             seals = fcntl.fcntl(fd, fcntl.F_GET_SEALS)
@@ -89,7 +89,7 @@ class FrameRing:
         return len(self._free)
 
     def acquire(self) -> int:
-        """Take a free slot, the most recently used first. Raises RingFull when there is none."""
+        """Take the free slot that was released last. Raises RingFull when there is none."""
         if not self._free:
             raise RingFull(f"all {self.slots} slots are in use")
         slot = self._free.pop()
@@ -128,7 +128,7 @@ class FrameRing:
         return view
 
     def close(self) -> None:
-        """Close the descriptor. The mapping is closed with the last array view."""
+        """Close the descriptor. The mapping closes when its last array view is freed."""
         if self.fd >= 0:
             os.close(self.fd)
             self.fd = -1

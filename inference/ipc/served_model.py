@@ -1,4 +1,4 @@
-"""A model that the inference process serves, as its workers see it: costs, capacity and letterboxes."""
+"""Holds what workers know about a model that the inference process serves: costs, capacity, letterboxes."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _MAX_LETTERBOXES = 256
 
 @dataclass(frozen=True, slots=True)
 class ServedModel:
-    """One version as the inference process announced it."""
+    """Holds one version as the inference process announced it."""
 
     index: int
     version: str
     info: ModelInfo
-    #: Bucket size to milliseconds of one run.
+    #: Maps each batch size to the milliseconds of one run.
     cost_ms: dict[int, float]
     #: Frames in flight that keep the device busy: one batch for each inference thread, and some that wait.
     in_flight: int
@@ -28,7 +28,7 @@ class ServedModel:
     parallel: int
     #: Number of threads that call the model; more than ``parallel`` when they share a device.
     inference_threads: int
-    #: By size of the image; all frames of a stream have the same size.
+    #: Letterboxes by width and height of the image, kept because the frames of a stream have the same size.
     _letterboxes: dict[tuple[int, int], Letterbox] = field(default_factory=dict, compare=False, repr=False)
 
     @property

@@ -1,7 +1,8 @@
-"""One page of shared memory in which the processes of a replica post their status.
+"""Holds one page of shared memory in which the processes of a replica post their status.
 
 The supervisor watches the heartbeats in it, and workers answer probes from it without a request to another
-process. Every field has one writer. Reads and writes of an aligned 8-byte field are atomic.
+process. The tables of fields name the writers of each. Reads and writes of an aligned 8-byte field are
+atomic.
 """
 
 from __future__ import annotations
@@ -14,13 +15,13 @@ from enum import IntEnum
 
 _FIELD = struct.Struct("<d")
 _BYTES = mmap.PAGESIZE
-#: Fields with larger values, or NaN, read as 0: every process of the replica can write the page, and no value
-#: may make a reader fail.
+#: `SharedStatus.read` returns 0 for a larger value or NaN: every process of the replica can write the page,
+#: and no value may make a reader fail.
 _LIMIT = 2.0**53
 
 
 class State(IntEnum):
-    """What the inference process is doing."""
+    """Says what the inference process is doing."""
 
     STARTING = 0
     LOADING = 1
@@ -43,11 +44,11 @@ class Presence(IntEnum):
 
 
 class SharedStatus:
-    """A page of named float64 fields in a sealed ``memfd`` that children inherit."""
+    """Holds a page of named float64 fields in a sealed ``memfd`` that children inherit."""
 
-    #: Field name to index. Times are CLOCK_MONOTONIC seconds; 0 means never.
+    #: Maps each field to its index. Times are CLOCK_MONOTONIC seconds; 0 means never.
     _FIELDS = {  # noqa: RUF012 - a constant table
-        "state": 0,  # inference process; the supervisor writes DOWN
+        "state": 0,  # inference process; the supervisor writes STARTING and DOWN
         "heartbeat": 1,  # inference process: time of the last heartbeat of its loop
         "busy_since": 2,  # inference process: start of the oldest run in progress, 0 when idle
         "run_limit_s": 3,  # inference process: a run that lasts longer is hung
@@ -68,7 +69,7 @@ class SharedStatus:
         "refused": 40,  # workers: time at which a message of the inference process did not parse
     }
 
-    #: Fields of each worker, by the index of worker 0; there are at most 64 workers.
+    #: Maps each field of the workers to its index for worker 0; there are at most 64 workers.
     _WORKER_FIELDS = {  # noqa: RUF012 - a constant table
         "beat": 64,  # worker: time of the last heartbeat of its loop, 0 before it serves
         "accepted": 128,  # worker: connections accepted so far

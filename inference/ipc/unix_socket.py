@@ -1,7 +1,7 @@
-"""Listening sockets on which workers find another process of the replica. The supervisor owns them.
+"""Makes the sockets through which workers connect to another process of the replica.
 
-The supervisor keeps a socket open, so its address outlives every process that accepts on it. A worker that
-reconnects after a crash waits in the backlog until the next process accepts.
+The supervisor keeps each listening socket open, so its address outlives every process that accepts on it. A
+worker that reconnects after a crash waits in the backlog until the next process accepts.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import socket
 import struct
 
 _UCRED = struct.Struct("3i")
-#: Large enough for a result for each slot of a worker, so that a reply rarely has to wait.
+#: Size of the buffers of a socket. They hold a result for each slot of a worker, so results rarely wait.
 SOCKET_BUFFER_BYTES = 1 << 20
 
 
@@ -31,7 +31,7 @@ def address_of(listener: socket.socket) -> str:
 
 
 def connect(address: str, kind: int = socket.SOCK_SEQPACKET) -> socket.socket:
-    """Return a non-blocking connection to :func:`address_of`. Raises OSError when no process listens."""
+    """Return a non-blocking connection to ``address``, a text of :func:`address_of`, or raise OSError."""
     connection = socket.socket(socket.AF_UNIX, kind | socket.SOCK_CLOEXEC)
     try:
         enlarge(connection)

@@ -1,4 +1,4 @@
-"""Messages between a worker and the inference process, one per SEQPACKET datagram.
+"""Packs and parses the messages between a worker and the inference process, one per SEQPACKET datagram.
 
 This file converts bytes to values and back, without I/O. Both sides check the lengths and ranges of received
 messages, and nothing is unpickled. Times are CLOCK_MONOTONIC seconds, which all processes of a machine share.
@@ -19,7 +19,7 @@ from inference.core.detection_params import DetectionParams
 from inference.core.detections import NO_BOXES, Boxes
 from inference.core.errors import WireError
 
-#: Less than the smallest default socket buffer. Larger texts are sent in parts.
+#: Largest part of a text in one message, less than the smallest default socket buffer.
 PART_BYTES = 60_000
 MAX_MESSAGE_BYTES = 65_536
 MAX_DETECTIONS = 1000
@@ -27,7 +27,7 @@ MAX_CLASS_ID = 65_535
 MAX_DETAIL_BYTES = 1000
 
 _SUBMIT = struct.Struct("<BBBBIQIIdfffHH")
-#: Bits of the fourth byte.
+#: Bits of the fourth byte of a SUBMIT message.
 _ALONE, _AGNOSTIC = 1, 2
 _CANCEL = struct.Struct("<BxxxxxxxQ")
 _RESULT = struct.Struct("<BBHIQfff")
@@ -35,7 +35,7 @@ _FLOAT = np.dtype("<f4")
 
 
 class Kind(IntEnum):
-    """First byte of every message."""
+    """Kind of a message, which is its first byte."""
 
     HELLO = 1
     ATTACH = 2
@@ -53,15 +53,15 @@ class Status(IntEnum):
     CANCELLED = 3
 
 
-#: By number, because a lookup in the enumeration takes three calls.
+#: All statuses by number. A lookup in the enumeration would take three function calls.
 _STATUSES = tuple(Status)
 
 
-# These two are never changed, but not frozen either, because that would make construction three times as
-# slow.
+# No code changes objects of the next two classes, but frozen classes would make each construction three times
+# as slow.
 @dataclass(slots=True)
 class Submit:
-    """One frame for the planner: its slot, its client, its parameters and its deadline."""
+    """Describes one frame for the planner: its slot, its client, its parameters and its deadline."""
 
     request_id: int
     slot: int
@@ -74,17 +74,17 @@ class Submit:
     #: Latest time at which execution may start.
     deadline: float
     params: DetectionParams
-    #: Number of the client that is charged, the same in all workers; 32 bits.
+    #: Number of the client that the planner charges, the same in all workers; 32 bits.
     client: int = 0
     #: The client's weight against others of its class, above 0.
     weight: float = 1.0
-    #: No other frame may execute beside it, because an earlier process died while it executed this frame.
+    #: Whether the frame executes alone, because an earlier process died while it executed this frame.
     alone: bool = False
 
 
 @dataclass(slots=True)
 class Result:
-    """The result of one item. Boxes are in pixels of the model input."""
+    """Holds the result of one item. Boxes are in pixels of the model input."""
 
     request_id: int
     status: Status

@@ -1,4 +1,4 @@
-"""Lists of class names: those of COCO, those in the metadata of a file, and duplicates numbered apart.
+"""Holds the class names of COCO, parses those in the metadata of a file, and renames duplicates.
 
 `labels` decides which list a model gets.
 """
@@ -12,8 +12,8 @@ from collections.abc import Iterable, Mapping
 #: Longer texts are not parsed.
 MAX_NAMES_BYTES = 1 << 20
 
-#: Class names of the COCO data set, for public models without names. Category id to name, as the data set
-#: numbers them: 80 of the ids 1 to 90.
+#: Ids and names of the 80 categories of the COCO data set, for public models without names. The data set uses
+#: 80 of the ids 1 to 90.
 _CATEGORIES = """
 1 person|2 bicycle|3 car|4 motorcycle|5 airplane|6 bus|7 train|8 truck|9 boat|10 traffic light
 11 fire hydrant|13 stop sign|14 parking meter|15 bench|16 bird|17 cat|18 dog|19 horse|20 sheep|21 cow
@@ -35,18 +35,19 @@ _NAME_OF = {
 #: Names by the index without gaps that most detectors use.
 COCO_80 = tuple(_NAME_OF.values())
 
-#: Names by the category id of the data set, which DETR and RF-DETR use. Ids without a category get a number.
+#: Names by the category id of the data set, which DETR and RF-DETR use. An id without a category gets the
+#: name ``class_`` and its number.
 COCO_91 = tuple(_NAME_OF.get(index, f"class_{index}") for index in range(91))
 
 #: Ids from 0 to 90 that no category of COCO has. A model trained on COCO never finds them.
 COCO_UNUSED_IDS = tuple(index for index in range(91) if index not in _NAME_OF)
 
-#: Values of the manifest's `labels` that stand for a list.
+#: Maps the values of the manifest's `labels` that stand for a list to that list.
 NAMED_LISTS: Mapping[str, tuple[str, ...]] = {"coco-80": COCO_80, "coco-91": COCO_91}
 
 
 def parse_names(text: str) -> tuple[str, ...]:
-    """Parse ``{0: 'cat', 1: 'dog'}`` or ``['cat', 'dog']`` as Python writes it; empty for other text.
+    """Parse names such as ``{0: 'cat', 1: 'dog'}`` or ``['cat', 'dog']``; return () for any other text.
 
     A class without a name becomes ``class_`` and its number.
     """
@@ -66,7 +67,7 @@ def parse_names(text: str) -> tuple[str, ...]:
 
 
 def number_apart(names: Iterable[str]) -> tuple[str, ...]:
-    """Return the names, all different: a second "car" becomes "car_2"."""
+    """Return the names with duplicates renamed: a second "car" becomes "car_2"."""
     given = tuple(names)
     taken = set(given)
     seen: set[str] = set()

@@ -1,7 +1,7 @@
-"""Readings of outputs with a row for each grid cell: yolo, yolov5, yolox and the raw outputs of YOLO-NAS.
+"""Recognises outputs with a row for each grid cell: yolo, yolov5, yolox and the raw outputs of YOLO-NAS.
 
-A recogniser yields every reading that the shapes allow; `value_ranges` excludes those whose values do not
-fit, and `family` decides.
+A reading is one possible meaning of the outputs, a `Layout`. Each function here yields every reading that the
+shapes allow; `value_ranges` excludes those whose values do not fit, and `family` decides.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from inference.models.layout import CONVENTIONS, STRIDE_SETS, Layout, OutputForm
 from inference.models.model import Family
 
 ANCHORS_PER_CELL = 3  # in YOLOv5 and YOLOv7
-#: Boxes whose numbers are all below it are fractions of the input: no head finds only boxes of a pixel.
+#: Boxes whose numbers are at most this are fractions of the input, because no head finds only boxes so small
+#: and so near the corner that all their numbers are at most 2 pixels.
 MAX_FRACTION = 2.0
 
 
@@ -24,7 +25,7 @@ def yolo(probe: Probe) -> Iterator[Layout]:
     if found is None:
         return
     name, (_, channels, cells) = found
-    # A table with more rows than there are cells holds queries, unless that many classes have names.
+    # A table with more channels than cells holds queries, unless the model names that many classes.
     dense = cells in probe.cell_counts() and (channels <= cells or probe.name_count == channels - 4)
     if channels >= 5 and (dense or (probe.forced and cells > channels)):
         yield Layout(
@@ -94,6 +95,6 @@ def yolo_nas(probe: Probe) -> Iterator[Layout]:
 
 
 def _is_fraction(boxes: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> bool:
-    """Return whether boxes are fractions of the input. Boxes of zeros only show nothing."""
+    """Return whether boxes are fractions of the input; False if they are all zeros, which show nothing."""
     with np.errstate(invalid="ignore"):
         return bool(0 < np.abs(boxes).max(initial=0) <= MAX_FRACTION)

@@ -1,4 +1,4 @@
-"""The frameworks whose exports the service reads, and from which of them a file seems to come."""
+"""Lists the frameworks whose exports the service reads, and guesses from which of them a file comes."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from inference.models.onnx_header import NotOnnx, OnnxHeader, read_header
 
 @dataclass(frozen=True, slots=True)
 class Exporter:
-    """A command that exports a detector in a supported form; docs/models.md has the same table.
+    """Describes a command that exports a detector in a supported form; docs/models.md has the same table.
 
-    A file seems to come from it if its name contains one of ``names``, if the metadata has this ``author``
-    (and ``described``, if set, in the description), or if it has all of ``outputs``.
+    If the metadata of a file has this ``author``, its description decides whether the file seems to come from
+    the command: it must contain ``described`` if that is set, and otherwise must not contain "detr". Any
+    other file seems to come from the command if its name contains one of ``names`` or it has all of
+    ``outputs``.
     """
 
     framework: str
@@ -93,14 +95,14 @@ EXPORTERS = (
     ),
 )
 
-#: Producers in the header of frameworks whose exports are not served.
+#: Maps a part of the producer in the header to a framework whose exports the service does not read.
 _NOT_SERVED = {"paddle": "PaddlePaddle", "tf2onnx": "TensorFlow", "keras": "Keras"}
 
 
 def likely_exporters(file_name: str, header: OnnxHeader, outputs: Iterable[str] = ()) -> tuple[Exporter, ...]:
     """Return the exporters that may have written this file; all of them if nothing indicates one.
 
-    ``outputs`` are the names of its outputs, where the header does not have them.
+    ``outputs`` are the names of its outputs, in case the header does not have them.
     """
     names = frozenset(outputs) | frozenset(header.output_names)
     return tuple(e for e in EXPORTERS if e.made(file_name, header, names)) or EXPORTERS
@@ -109,8 +111,8 @@ def likely_exporters(file_name: str, header: OnnxHeader, outputs: Iterable[str] 
 def advice(path: str, outputs: Iterable[str] = ()) -> str:
     """Return how to export a file so that it can be served, as a sentence without its full stop.
 
-    It names the command of the framework from which the file seems to come. Reads the header of the file, and
-    never raises.
+    The sentence names the command of the framework from which the file seems to come. Reads the header of the
+    file. A header that cannot be read raises no error.
     """
     try:
         header = read_header(Path(path))

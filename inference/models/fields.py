@@ -1,7 +1,7 @@
-"""Parsers of single JSON fields in files that people write: each returns the value or says what is allowed.
+"""Parses single JSON fields in files that people write; each parser returns the value or raises ValueError.
 
-The manifest and the list of known models use them. Every parser raises ValueError with a text that continues
-"expected the field to be", such as "a whole number from 1 to 256".
+The manifest and the list of known models use the parsers. The text of each ValueError says what is allowed,
+as the end of a sentence that begins with "expected the field to be", such as "a whole number from 1 to 256".
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Triple = tuple[float, float, float]
 
 
 def read_object(data: bytes) -> dict[str, Any]:
-    """Parse a JSON object in UTF-8. Raises ValueError that says what was found instead."""
+    """Parse a JSON object in UTF-8. Raises ValueError with a text that says what was found instead."""
     try:
         values = json.loads(data.decode("utf-8-sig"), parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
@@ -127,7 +127,7 @@ def size(value: object) -> tuple[int, int]:
 
 
 def labels(value: object) -> tuple[str, ...]:
-    """Return class names, all different: a list, or the name of a list in `NAMED_LISTS`."""
+    """Return different class names from a list of them, or from the name of a list in `NAMED_LISTS`."""
     if isinstance(value, str) and value in NAMED_LISTS:
         return NAMED_LISTS[value]
     allowed = (
