@@ -1,4 +1,4 @@
-"""Addresses from which models are downloaded, and the errors of downloads."""
+"""Checks addresses from which models are downloaded, and defines the errors of `streamer models`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from urllib.parse import SplitResult, urlsplit
 
 
 class ModelFileError(Exception):
-    """Root of the errors of `streamer models`, beside those that `inference` raises."""
+    """Base class of the errors of `streamer models`, except those that `inference` raises."""
 
 
 class BadRequest(ModelFileError):
@@ -38,7 +38,7 @@ MAX_CHARS = 2000
 
 
 def check_url(url: object) -> str:
-    """Return the URL. Raises ValueError with what is allowed, worded to follow "to be"."""
+    """Return the URL. Raises ValueError, whose text says what is allowed and continues "expected … to be"."""
     allowed = (
         "an https:// address without user and password (http:// is allowed on this machine's own addresses)"
     )
@@ -53,7 +53,7 @@ def check_url(url: object) -> str:
 
 
 def redirect_allowed(source: str, target: str) -> bool:
-    """Return whether ``target`` is an allowed URL, and is https if ``source`` is."""
+    """Return whether ``target`` is an allowed URL, and uses https if ``source`` does."""
     try:
         check_url(target)
     except ValueError:
@@ -72,7 +72,7 @@ def is_loopback(host: str) -> bool:
 
 
 def origin_of(url: str) -> str:
-    """Return scheme, host and port, for messages: the rest of a URL may hold a signature."""
+    """Return scheme, host and port for messages, because the rest of a URL may contain a signature."""
     parts = _split(url)
     if parts is None or not parts.hostname:
         return "an address that cannot be parsed"
@@ -83,7 +83,7 @@ def origin_of(url: str) -> str:
 def _split(url: str) -> SplitResult | None:
     try:
         parts = urlsplit(url)
-        _ = parts.port  # parsed on access
+        _ = parts.port  # raises ValueError if the port is not valid
     except ValueError:
         return None
     return parts

@@ -1,4 +1,4 @@
-"""The folder of models, and the list of its content."""
+"""Finds the models in a folder, lists them beside the known models, and writes their manifests."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ from streamer.model_zoo.registry import Registry, RegistryEntry, size_text
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InstalledModel:
-    """One model file. A field is None if neither manifest, metadata nor registry says it."""
+    """Describes one model file.
+
+    A field is None if neither manifest, metadata nor registry states its value.
+    """
 
     name: str
     path: Path
@@ -31,16 +34,16 @@ class InstalledModel:
     classes: int | None = None
     #: Width and height of the model input in pixels; None if it is dynamic.
     input: tuple[int, int] | None = None
-    #: The registry's entry of this name, if nothing contradicts that this is its file.
+    #: The registry's entry of this name; None if the file is broken, or has another size or checksum.
     known: RegistryEntry | None = None
     #: Whether the registry's entry of this name describes another file.
     differs: bool = False
-    #: Why the file cannot be used, in short; the service gives the full reason.
+    #: Why the file cannot be used, in short; None if it can. The service gives the full reason.
     trouble: str | None = None
 
 
 def find_installed(folder: Path, registry: Registry, serving: Mapping[str, Path]) -> list[InstalledModel]:
-    """Return the models in ``folder`` and those that are served from elsewhere, sorted by name.
+    """Return the models in ``folder``, then those that are served from elsewhere, both sorted by name.
 
     ``serving`` maps versions to files. Raises BadRequest when the folder cannot be read.
     """
@@ -57,7 +60,7 @@ def find_installed(folder: Path, registry: Registry, serving: Mapping[str, Path]
 
 
 def write_manifest(model: Path, values: Mapping[str, Any]) -> Path:
-    """Write ``values`` as the manifest of the file ``model``, atomically; returns its path.
+    """Write ``values`` as the manifest of the file ``model``, atomically, and return its path.
 
     Raises CannotWrite, and ValueError when the service would refuse such a manifest.
     """
@@ -132,13 +135,13 @@ def _input_of(header: OnnxHeader) -> tuple[int, int] | None:
     return None
 
 
-#: Class names shown in a row, and the characters that they may take.
+#: Number of class names shown in a row, and of characters that they may take together.
 _SHOWN_LABELS = 3
 _SHOWN_CHARS = 36
 
 
 def list_text(folder: Path, installed: Sequence[InstalledModel], registry: Registry) -> str:
-    """Return both tables as text."""
+    """Return the tables of installed and of known models as text."""
     lines: list[str] = []
     for table in list_tables(folder, installed, registry):
         lines += ["", table.title] if lines else [table.title]
@@ -147,7 +150,7 @@ def list_text(folder: Path, installed: Sequence[InstalledModel], registry: Regis
 
 
 def list_tables(folder: Path, installed: Sequence[InstalledModel], registry: Registry) -> tuple[Table, Table]:
-    """Return the installed and the known models."""
+    """Return the table of installed models and the table of known models."""
     installed_names = {model.known.name for model in installed if model.known is not None}
     return (
         Table(
@@ -233,7 +236,7 @@ def _table(rows: Iterable[tuple[str, ...]]) -> list[str]:
 
 
 def _printable(text: str) -> str:
-    """Replace control characters: the metadata of a file may hold escape sequences for the terminal."""
+    """Replace control characters, because metadata may contain escape sequences for the terminal."""
     return "".join(char if char.isprintable() else "?" for char in text)
 
 

@@ -1,6 +1,7 @@
-"""The partial file of a download, NAME.onnx.part, and the note beside it that says where its bytes come from.
+"""Keeps the partial file of a download, NAME.onnx.part, and a note beside it that states its source.
 
-One process at a time holds a partial file, by an flock on the file itself, so a crash leaves no stale lock.
+Only one process at a time can hold a partial file. It locks the file itself with flock, so a crash leaves no
+stale lock.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from typing import NoReturn, Self
 
 from streamer.model_zoo.download_url import CannotWrite
 
-#: Bytes hashed at a time, so that Ctrl-C and progress are handled in between.
+#: Bytes that are hashed at a time; between two such steps, Ctrl-C and progress are handled.
 HASH_CHUNK_BYTES = 4 << 20
 #: Disk space that a download leaves free.
 _SPARE_BYTES = 16 << 20
@@ -31,17 +32,17 @@ _SPARE_BYTES = 16 << 20
 
 @dataclass(frozen=True, slots=True)
 class DownloadSource:
-    """Where the bytes of a partial file come from, and how to tell if the server still has the same file."""
+    """States where the bytes of a partial file come from, and what identifies that version of the file."""
 
     url: str
-    #: Strong entity tag of the server; empty if it sent none.
+    #: Strong entity tag that the server sent; empty if it sent none.
     etag: str = ""
     #: Size of the whole file in bytes; None if the server did not say.
     total: int | None = None
 
 
 class PartialFile:
-    """A partial file that this process holds, opened by `hold`. Writes are unbuffered."""
+    """Gives access to a partial file that this process holds; `hold` opens it. Writes are unbuffered."""
 
     def __init__(self, target: Path, file: FileIO) -> None:
         self.target = target
@@ -49,9 +50,9 @@ class PartialFile:
         self._file = file
         self._note = _note_of(target)
         self.size = os.fstat(file.fileno()).st_size
-        #: Where the bytes come from; None if unknown, so that the download cannot be resumed.
+        #: Where the bytes come from; None if this is unknown, in which case the download cannot be resumed.
         self.source = self._read_note()
-        #: Whether the bytes come from more than one response, so that they may not belong together.
+        #: Whether the bytes come from more than one response, and may therefore not belong together.
         self.joined = False
         self._digest = hashlib.sha256()
         #: Bytes at the start of the file that ``_digest`` includes.
@@ -59,7 +60,7 @@ class PartialFile:
 
     @classmethod
     def hold(cls, target: Path) -> Self | None:
-        """Open and lock the partial file of ``target``; None while another process holds it.
+        """Open and lock the partial file of ``target``; return None if another process holds it.
 
         Raises CannotWrite.
         """
@@ -115,7 +116,7 @@ class PartialFile:
         self.size += len(data)
 
     def hash_on(self, limit: int) -> bool:
-        """Hash up to ``limit`` more bytes of the file; returns whether any are left to hash."""
+        """Hash up to ``limit`` more bytes of the file, and return whether any are left to hash."""
         data = os.pread(self._file.fileno(), min(limit, self.size - self._hashed), self._hashed)
         self._digest.update(data)
         self._hashed += len(data)
@@ -139,7 +140,10 @@ class PartialFile:
     # -- end -----------------------------------------------------------------------------------------
 
     def finish(self) -> None:
-        """Flush the file to the disk and rename it to its target, which is therefore always complete."""
+        """Flush the file and rename it to its target, which is therefore always complete.
+
+        Raises CannotWrite.
+        """
         try:
             os.fsync(self._file.fileno())
             self.path.replace(self.target)
@@ -159,7 +163,7 @@ class PartialFile:
         self._reset(None)
 
     def close(self) -> None:
-        """Release the lock; an empty file is removed."""
+        """Remove the file if it is empty, and release the lock."""
         if self._file.closed:
             return
         if not self.size and _same(self.path, self._file):

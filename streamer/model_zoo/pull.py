@@ -1,6 +1,6 @@
-"""Downloads a model of the registry into a folder, complete and verified or not at all.
+"""Downloads a model of the registry into a folder; a download that fails installs nothing.
 
-`transfer` makes one attempt; the retries are here.
+`transfer` makes one attempt; this module repeats attempts, verifies the file and installs it.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from streamer.model_zoo.transfer import Interrupted, Transfer
 
 #: Consecutive attempts without any new bytes before a download is given up.
 TRIES = 5
-#: Attempts in all. Without this limit a connection that is cut after each packet would be retried for days.
+#: Attempts in all. Without this limit, a connection that is cut after each packet could be retried for days.
 _MAX_ATTEMPTS = 200
 STALL_S = 30.0
-#: Interval at which the lock of another process is checked, seconds.
+#: Interval, in seconds, at which this process tries to take a lock that another process holds.
 _LOCK_POLL_S = 0.2
 #: Shortest interval between two updates of the status line, seconds.
 _STATUS_S = 0.1
@@ -52,7 +52,7 @@ class Reporter(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class PullOptions:
-    """How to download."""
+    """Holds the options of a download."""
 
     #: Accept a file without a known checksum.
     trust: bool = False
@@ -67,11 +67,11 @@ class PullOptions:
 
 @dataclass(frozen=True, slots=True)
 class PullResult:
-    """An installed model."""
+    """Describes an installed model."""
 
     path: Path
     sha256: str
-    #: Whether it was installed before.
+    #: Whether the right file was installed before, so that nothing was downloaded.
     was_installed: bool = False
 
 
@@ -80,8 +80,8 @@ async def pull(
 ) -> PullResult:
     """Install the file of ``entry`` and its manifest in ``folder``; a failure changes no installed file.
 
-    An interrupted download is resumed, by this call and by later ones. Raises NotTrusted, PullFailed,
-    WrongFile or CannotWrite. When it is cancelled, it keeps what was received.
+    This call and later ones resume an interrupted download. If the call is cancelled, the received bytes are
+    kept. Raises NotTrusted, PullFailed, WrongFile or CannotWrite.
     """
     expected = entry.sha256 or options.sha256
     if None not in (entry.sha256, options.sha256) and entry.sha256 != options.sha256:
@@ -98,7 +98,7 @@ async def pull(
 
 
 class _Pull:
-    """One download, from checking the installed file to installing the new one."""
+    """Runs one download, from checking the installed file to installing the new one."""
 
     def __init__(
         self,
@@ -124,13 +124,14 @@ class _Pull:
                 return installed
             digest = await self._fetch(partial)
             self._check_kind(partial)
-            # Manifest first: a manifest without its model has no effect, a model without it may be misread.
+            # Write the manifest first: without its model it has no effect, but a model without its manifest
+            # may be misread.
             self._write_manifest(digest)
             partial.finish()
         return PullResult(self._target, digest)
 
     async def _hold(self) -> PartialFile:
-        """Lock the partial file; waits while another process holds it."""
+        """Lock the partial file, and wait while another process holds it."""
         partial = PartialFile.hold(self._target)
         if partial is None:
             self._report.line(f"{self._entry.name}: another process is downloading it; waiting for that one")
@@ -140,7 +141,10 @@ class _Pull:
         return partial
 
     async def _check_installed(self) -> PullResult | None:
-        """Return the installed file if it is the right one. Raises CannotWrite if it is another one."""
+        """Return the installed file if it is the right one; None if there is none or ``force`` replaces it.
+
+        Raises CannotWrite if another file has its name.
+        """
         if not self._target.exists():
             return None
         digest = await hash_file(
@@ -156,9 +160,10 @@ class _Pull:
         return None
 
     async def _fetch(self, partial: PartialFile) -> str:
-        """Download and verify; returns the digest.
+        """Download and verify the file, and return its digest.
 
-        When the parts of a resumed download do not belong together, the whole file is downloaded again, once.
+        If the checksum of a resumed download is wrong, its parts may not belong together, so this method
+        downloads the whole file again.
         """
         await self._hash_rest(partial)
         while True:
@@ -188,7 +193,7 @@ class _Pull:
     async def _transfer(self, partial: PartialFile) -> None:
         """Repeat attempts until the file is complete.
 
-        Raises PullFailed after too many attempts in a row that added no bytes.
+        Raises PullFailed after too many attempts in a row that added no bytes, or after too many in all.
         """
         fruitless, reason = 0, ""
         connector = aiohttp.TCPConnector(ssl=self._options.tls.context())
@@ -232,13 +237,13 @@ class _Pull:
         )
 
     async def _hash_rest(self, partial: PartialFile) -> None:
-        """Hash the bytes that an earlier call received."""
+        """Hash the bytes that are not hashed yet, such as those that an earlier call received."""
         while partial.hash_on(HASH_CHUNK_BYTES):
             self._status(f"{self._entry.name}  hashing the {size_text(partial.size)} received before")
             await asyncio.sleep(0)  # lets Ctrl-C interrupt the hashing
 
     def _check_kind(self, partial: PartialFile) -> None:
-        """Raise WrongFile if the file is no ONNX model. Not needed for a file with a verified checksum."""
+        """Raise WrongFile if the file is no ONNX model; skip the check if its checksum was verified."""
         if self._expected is not None:
             return
         try:
@@ -261,7 +266,7 @@ class _Pull:
         write_manifest(self._target, labels | dict(self._entry.manifest) | from_entry)
 
     def _manifest_problem(self, digest: str) -> str:
-        """Return what is wrong with the existing manifest, as a continuation of the sentence; else empty."""
+        """Return the end of a sentence, which says what is wrong with the existing manifest, or nothing."""
         try:
             sha256 = read_manifest(self._target).sha256
         except ModelRefused as error:

@@ -1,4 +1,4 @@
-"""The registry of known models, a JSON file such as models/catalogue.json that people read and extend."""
+"""Reads the registry of known models, a JSON file that people extend, such as models/catalogue.json."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ MAX_FILE_BYTES = 1 << 20
 #: their weights in further files.
 MAX_MODEL_BYTES = 1 << 31
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
-#: Units of sizes, each a thousand of the one before.
+#: Units of sizes; each is a thousand times the one before.
 _UNITS = ("kB", "MB", "GB")
-#: A model of this name would read the registry as its manifest.
+#: A model must not have this name, because the service would read the registry as its manifest.
 _RESERVED = "catalogue"
 #: Fields of a manifest that `pull` sets itself.
 _SET_BY_PULL = ("sha256", "licence", "source")
@@ -34,7 +34,7 @@ _SET_BY_PULL = ("sha256", "licence", "source")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RegistryEntry:
-    """A known model that can be downloaded. ``input`` is width and height in pixels."""
+    """Describes a known model that can be downloaded. ``input`` is width and height in pixels."""
 
     name: str
     title: str
@@ -53,7 +53,7 @@ class RegistryEntry:
     labels: tuple[str, ...] | None = None
     trained_on: str | None = None
     note: str | None = None
-    #: Further fields for the manifest beside the file, for what cannot be read off the file.
+    #: Further fields for the manifest of the installed file, which state what the file itself does not.
     manifest: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -64,7 +64,7 @@ class RegistryEntry:
 
 @dataclass(frozen=True, slots=True)
 class Registry:
-    """The models of one registry file, in its order."""
+    """Holds the models of one registry file, in the order of the file."""
 
     path: Path
     entries: tuple[RegistryEntry, ...] = ()
@@ -85,7 +85,10 @@ class Registry:
 
 
 def read_registry(path: Path) -> Registry:
-    """Read a registry. Raises BadRequest naming file, entry and field, what was found and what is allowed."""
+    """Read a registry file.
+
+    Raises BadRequest, which names file, entry and field, what was found and what is allowed.
+    """
     try:
         with path.open("rb") as stream:
             data = stream.read(MAX_FILE_BYTES + 1)
@@ -125,7 +128,10 @@ def _parse(data: bytes) -> tuple[RegistryEntry, ...]:
 
 
 def parse_entry(values: object, position: int) -> RegistryEntry:
-    """Parse one entry. Raises ValueError naming entry and field, what was found and what is allowed."""
+    """Parse one entry.
+
+    Raises ValueError, which names entry and field, what was found and what is allowed.
+    """
     where = f"entry {position}"
     if not isinstance(values, dict):
         raise ValueError(f"{where}: expected an object; found {fields.shown(values)}")  # noqa: TRY004 - see above
@@ -211,7 +217,7 @@ _OPTIONAL = frozenset({"trained_on", "note", "manifest"})
 
 
 def size_text(size: int | None) -> str:
-    """Return bytes in decimal units, as file managers and release pages do; ``?`` for None."""
+    """Return a number of bytes in decimal units, as file managers and release pages do; ``?`` for None."""
     if size is None:
         return "?"
     if size < 1000:

@@ -1,4 +1,4 @@
-"""One attempt at a download over HTTP: follows redirects, resumes, and reports why it ended early."""
+"""Makes one attempt at a download over HTTP: follows redirects, resumes, and reports why it ended early."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MIN_BYTES_PER_STALL = 16 << 10
 _CONNECT_S = 20.0
 _MAX_REDIRECTS = 10
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
-#: Statuses that may change within moments.
+#: HTTP statuses after which another attempt may soon succeed.
 _TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 
@@ -40,9 +40,9 @@ class Interrupted(Exception):
 class Transfer:
     """Downloads one URL into a partial file.
 
-    ``stall_s``: silence after which an attempt is given up. ``verified``: a checksum of the file is known. It
-    will show whether the parts of a resumed download belong together; without it, a download is resumed only
-    if the server sent an entity tag.
+    An attempt ends if it receives less than `MIN_BYTES_PER_STALL` within ``stall_s`` seconds. ``verified``
+    says that a checksum of the file is known, which will show whether the parts of a resumed download belong
+    together. Without a checksum, a download is resumed only if the server sent an entity tag.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class Transfer:
         try:
             async with self._request(headers) as response:
                 if response.status == 416:
-                    # The range starts behind the end: the file is complete, or the server has another one.
+                    # The range starts after the end: the file is complete, or the server has another one.
                     total = self._partial.source.total if self._partial.source else None
                     if total is not None and total == self._partial.size:
                         return
@@ -88,7 +88,7 @@ class Transfer:
     def _headers(self) -> dict[str, str]:
         """Return request headers, with a range if the partial file can be resumed."""
         headers: dict[str, str] = {
-            # Ranges of a compressed body would be positions in the compressed data.
+            # A range of a compressed body would state positions in the compressed data.
             hdrs.ACCEPT_ENCODING: "identity",
             hdrs.ACCEPT: "application/octet-stream, */*;q=0.5",
             hdrs.USER_AGENT: f"real-time-vision-api/{client_version()}",
@@ -104,7 +104,7 @@ class Transfer:
 
     @asynccontextmanager
     async def _request(self, headers: dict[str, str]) -> AsyncIterator[aiohttp.ClientResponse]:
-        """GET the URL and follow redirects; aiohttp itself would follow one from https to http."""
+        """GET the URL and follow redirects, because aiohttp itself would follow one from https to http."""
         url = self._url
         for _ in range(_MAX_REDIRECTS):
             try:
@@ -152,7 +152,10 @@ class Transfer:
             )
 
     def _prepare(self, response: aiohttp.ClientResponse) -> int | None:
-        """Prepare the partial file for this response; returns the size of the whole file, None if unknown."""
+        """Prepare the partial file for this response, and return the whole file's size; None if unknown.
+
+        Raises Interrupted, WrongFile or CannotWrite.
+        """
         length = response.content_length
         if response.status == 206:
             match = _CONTENT_RANGE.fullmatch(response.headers.get(hdrs.CONTENT_RANGE, ""))
@@ -168,10 +171,10 @@ class Transfer:
             total = stated if stated is not None else noted
             self._partial.joined = True
         else:
-            # The whole file: the server does not support ranges, or it has another file now.
+            # The server sends the whole file: no range was requested, it supports none, or its file changed.
             total = length
             etag = response.headers.get(hdrs.ETAG, "")
-            # A weak entity tag does not promise identical bytes.
+            # A weak entity tag does not guarantee identical bytes, so it is not kept.
             self._partial.begin(DownloadSource(self._url, "" if etag.startswith("W/") else etag, total))
         limit = self._expected if self._expected is not None else MAX_MODEL_BYTES
         if total is not None and (total != limit if self._expected is not None else total > limit):
@@ -223,8 +226,8 @@ def _joined(url: str, location: str) -> str:
 def classify_error(error: aiohttp.ClientError, done: int) -> Interrupted | PullFailed:
     """Return PullFailed for an error that another attempt would meet again, else Interrupted.
 
-    ``done`` is the number of bytes received. The texts name hosts only: those of aiohttp contain whole URLs,
-    which may hold signatures.
+    ``done`` is the number of bytes received. The returned texts name only hosts; those of aiohttp contain
+    whole URLs, which may contain signatures.
     """
     final = _permanent_reason(error)
     if final is not None:
@@ -255,7 +258,7 @@ def _permanent_reason(error: aiohttp.ClientError) -> str | None:
 
 
 def _os_reason(cause: OSError) -> str:
-    # Name resolution has negative error numbers with a text of their own.
+    # Errors of name resolution have negative numbers, which `os.strerror` does not know, and their own texts.
     if cause.errno is not None and cause.errno > 0:
         return os.strerror(cause.errno)
     return cause.strerror or "no such host"

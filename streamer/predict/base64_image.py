@@ -20,7 +20,7 @@ _ESCAPES = (
     *((b"\\u003" + digit, b"=") for digit in (b"d", b"D")),
 )
 _ESCAPE_BYTES = 6
-#: The alphabet for URLs (RFC 4648 section 5) has other signs for two values.
+#: The base64 alphabet for URLs (RFC 4648 section 5) uses other characters for two values.
 _STANDARD = bytes.maketrans(b"-_", b"+/")
 _WHITE_SPACE = b" \t\r\n"
 #: `data:[type/subtype][;name=value…];base64,` (RFC 2397).
@@ -29,29 +29,30 @@ _DATA_URL_HEAD_BYTES = 256
 
 
 class NotBase64(Exception):
-    """A string holds no base64; the text says what was found, to follow the name of the field."""
+    """A string is not base64; the text says why, and continues a sentence that begins with its field."""
 
 
 class Base64Image:
     """Decodes one string, which arrives in pieces, from base64 or a data URL.
 
-    ``most_bytes`` limits the decoded image. The first piece must hold the whole head of a data URL.
+    ``most_bytes`` limits the decoded image. The first piece must contain the whole head of a data URL.
     """
 
     def __init__(self, most_bytes: int) -> None:
         self._most_bytes = most_bytes
         self._buffer = PieceBuffer(most_bytes)
-        #: Start of an escape sequence, and characters that do not fill a group of four yet.
+        #: Incomplete escape sequence at the end of the last piece, and characters that do not yet fill a
+        #: group of four.
         self._escape = b""
         self._rest = b""
         self._begun = self._padded = False
         #: Media type of a data URL in lower case; empty if there is none.
         self.media_type = ""
-        #: Decoded bytes so far.
+        #: Number of bytes decoded so far.
         self.size = 0
 
     def feed(self, piece: bytes) -> None:
-        """Decode a piece of the string as JSON writes it. Raises NotBase64, or Problem 413."""
+        """Decode a piece of the string as it is written in JSON. Raises NotBase64, or Problem 413."""
         text = self._escape + piece
         self._escape = b""
         if b"\\" in text:
@@ -98,7 +99,10 @@ class Base64Image:
             self._buffer.add(data)
 
     def take(self) -> bytes | memoryview:
-        """Return the image at the end of the string; padding may be missing. Raises NotBase64."""
+        """End the string, whose padding may be missing, and return the image.
+
+        Raises NotBase64, or Problem 413.
+        """
         if self._escape:
             raise NotBase64("ends within an escape sequence")
         if self._rest:
@@ -109,7 +113,7 @@ class Base64Image:
 
 
 def _shown(text: bytes) -> str:
-    """Return the beginning of what is not base64, for an error message."""
+    """Return the beginning of the part that is not base64, for an error message."""
     bad = re.search(rb"[^A-Za-z0-9+/=]", text)
     start = bad.start() if bad else 0
     return f"it has {text[start : start + 20].decode(errors='replace')!r}"

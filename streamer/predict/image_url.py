@@ -1,8 +1,9 @@
-"""Fetches images from URLs that clients name, from allowed hosts with public addresses alone.
+"""Fetches images from URLs that clients send, but only from allowed hosts with public addresses.
 
-The host of a URL must be in `IMAGE_URL_HOSTS`. Its name is resolved for each connection, and the socket that
-connects is made only for an address that was checked: a name that changes its address in between (DNS
-rebinding) changes nothing. Redirects are followed here, each with the same checks.
+The host of a URL must be in `IMAGE_URL_HOSTS`. Its name is resolved for each connection, and a socket is made
+only after the address to which it will connect has been checked. A name whose address changes in between
+(DNS rebinding) is therefore harmless. This module follows redirects itself, and checks each target in the
+same way.
 """
 
 from __future__ import annotations
@@ -34,33 +35,33 @@ from streamer.imaging.image_header import Limits
 _MAX_REDIRECTS = 3
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _DEFAULT_PORTS = {"http": 80, "https": 443}
-#: Time for name resolution, connection and the head of one answer.
+#: Seconds that name resolution, connection and the head of one answer may take together.
 _HEAD_S = 5.0
-#: Images of all clients, and of one client, that a worker fetches at the same time.
+#: Most images that a worker fetches at the same time for all clients together, and for one client.
 _MAX_FETCHES = 16
 _MAX_FETCHES_OF_ONE = 8
-#: Resolving a name blocks a thread; slow name servers must not use up the threads of other work.
+#: Resolving a name blocks a thread. It has its own threads, so that slow name servers block no other work.
 _RESOLVER_THREADS = 4
 _RETRY_S = 1
-#: Memory for the part of an answer that has not been read.
+#: Size of the buffer for the part of an answer that has arrived but has not been read.
 _READ_BUFFER_BYTES = 64 << 10
 _SHOWN_CHARS = 100
 
 
 @dataclass(frozen=True, slots=True)
 class ImageUrl:
-    """Where a client says that an image is; ``field`` is the name of the field for error messages."""
+    """Holds the URL that a client sent in place of an image; ``field`` names its field in error messages."""
 
     field: str
     url: str
 
 
 class NotPublic(OSError):
-    """An address is not one of a public host, and the service does not connect to it."""
+    """An address is not that of a public host, so the service does not connect to it."""
 
 
 class CheckedResolver(AbstractResolver):
-    """Resolves host names to allowed addresses, and makes sockets for no others."""
+    """Resolves host names to allowed addresses, and makes sockets only for allowed addresses."""
 
     def __init__(self, is_allowed: Callable[[IpAddress], bool]) -> None:
         self._is_allowed = is_allowed
@@ -69,7 +70,7 @@ class CheckedResolver(AbstractResolver):
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
     ) -> list[ResolveResult]:
-        """Return the allowed addresses of a host. Raises OSError if it has none."""
+        """Return the allowed addresses of a host. Raises NotPublic if it has none, or another OSError."""
         try:
             entries = await asyncio.get_running_loop().run_in_executor(
                 self._threads, lambda: socket.getaddrinfo(host, port, family, socket.SOCK_STREAM)
@@ -91,7 +92,7 @@ class CheckedResolver(AbstractResolver):
     def make_socket(self, target: Any) -> socket.socket:
         """Return a socket for an address as `getaddrinfo` describes it. Raises NotPublic.
 
-        Every connection passes here, also one to a URL with an address in place of a name.
+        Every connection uses this method, even if the URL contains an address in place of a name.
         """
         family, kind, protocol, _, address = target
         if not self._allows(str(address[0])):
@@ -101,21 +102,21 @@ class CheckedResolver(AbstractResolver):
     def _allows(self, text: str) -> bool:
         try:
             address = ipaddress.ip_address(text)
-        except ValueError:  # such as 2130706433, which a C library would take for 127.0.0.1
+        except ValueError:  # such as 2130706433, which a C library would read as 127.0.0.1
             return False
-        # A mapped address reaches an IPv4 host under a form that no URL needs.
+        # An IPv4-mapped IPv6 address reaches an IPv4 host in a form that no URL needs.
         mapped = isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None
         return not mapped and self._is_allowed(address)
 
     async def close(self) -> None:
-        """Let the threads end."""
+        """Let the threads end, without waiting for them."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
 
 class ImageFetcher:
     """Fetches the images of the clients of one worker from hosts that ``rules`` allow.
 
-    ``is_allowed`` judges the addresses of these hosts.
+    ``is_allowed`` decides whether the service may connect to an address of these hosts.
     """
 
     def __init__(
@@ -123,9 +124,9 @@ class ImageFetcher:
     ) -> None:
         self._rules = rules
         self._is_allowed = is_allowed
-        #: None until the application starts, and if no host is allowed.
+        #: None until the application starts; stays None if no host is allowed.
         self._session: aiohttp.ClientSession | None = None
-        #: Images that are being fetched, by client.
+        #: Number of images that are being fetched, by client.
         self._running: Counter[str] = Counter()
 
     async def lifetime(self, _app: web.Application) -> AsyncIterator[None]:
@@ -154,11 +155,11 @@ class ImageFetcher:
     async def fill_in(
         self, images: Sequence[bytes | memoryview | ImageUrl], client: str, limits: Limits, holding: Holding
     ) -> list[bytes | memoryview]:
-        """Return the images with those that are at URLs fetched, one after the other.
+        """Fetch the images that are given as URLs, one after the other, and return all images in order.
 
-        ``holding`` is charged for them. Raises Problem: 400 if a URL is not allowed, 413 if an image is too
-        large, 422 if it cannot be fetched within ``limits.body_timeout_s`` for all of them, 503 if too many
-        images are being fetched or the byte budget has no room.
+        ``holding`` is charged for the fetched images. Raises Problem: 400 if a URL is not allowed, 413 if an
+        image is too large, 422 if an image cannot be fetched or if all of them together take longer than
+        ``limits.body_timeout_s``, 503 if too many images are being fetched or the byte budget has no room.
         """
         left_bytes = limits.total_bytes - sum(len(each) for each in images if not isinstance(each, ImageUrl))
         found: list[bytes | memoryview] = []
@@ -181,7 +182,7 @@ class ImageFetcher:
 
     @contextmanager
     def _place(self, client: str) -> Iterator[None]:
-        """Count an image that is being fetched. Raises Problem 503 if there are too many."""
+        """Count an image while it is being fetched. Raises Problem 503 if there are too many."""
         if self._running.total() >= _MAX_FETCHES or self._running[client] >= _MAX_FETCHES_OF_ONE:
             raise Problem.unavailable("Too many images are being fetched here; try again.", _RETRY_S)
         self._running[client] += 1
@@ -205,13 +206,13 @@ class ImageFetcher:
         raise _failed(image, f"is redirected more than {_MAX_REDIRECTS} times")
 
     def _check(self, image: ImageUrl, text: str, source: URL | None = None) -> URL:
-        """Return a URL, or the target of a redirect from ``source``. Raises Problem 400 if not allowed."""
+        """Parse a URL, or the target of a redirect from ``source``. Raises Problem 400 if not allowed."""
         if not self._rules:
             raise _not_allowed(
                 image, "is a URL, and this service fetches no images: IMAGE_URL_HOSTS is not set"
             )
         try:
-            # Encoding the URL again would change its signature, which file stores put into the query.
+            # Encoding the URL again could invalidate a signature, which file stores put into the query.
             url = URL(text, encoded=True)
             url = source.join(url) if source is not None else url
             port = url.port
@@ -219,8 +220,8 @@ class ImageFetcher:
             raise _not_allowed(image, "is not a valid URL") from None
         if not text.isascii() or not text.isprintable() or any(char in text for char in ' \\"<>'):
             raise _not_allowed(image, "is not a valid URL: it has characters that must be percent-encoded")
-        # Check the host as it is written, because that text is resolved. Decoding a label such as `xn--…` may
-        # fail or change the name.
+        # Check the host in the spelling of the URL, because that text is resolved. Decoding a label such as
+        # `xn--…` may fail or change the name.
         host = url.raw_host
         if url.scheme not in _DEFAULT_PORTS or not host or port is None:
             raise _not_allowed(image, "is no http or https URL")
@@ -262,7 +263,7 @@ async def _read(
     )
     if (answer.content_length or 0) > most_bytes:
         raise too_large
-    # A host that sends slower than a client may (`BodyReader`) would keep the place of another fetch.
+    # Require the same rate as `BodyReader` does of clients, so that a slow host does not block other fetches.
     begun = asyncio.get_running_loop().time()
     async with asyncio.timeout_at(begun + GRACE_S) as limit:
         async for piece in answer.content.iter_any():
@@ -281,7 +282,7 @@ async def _read(
 
 
 def _client_problem(image: ImageUrl, error: aiohttp.ClientError) -> Problem:
-    """Return the Problem for a failed request. The texts of aiohttp may name internal addresses."""
+    """Return the Problem for a failed request, without aiohttp's text, which may name internal addresses."""
     if isinstance(error, aiohttp.ClientConnectorError):
         if isinstance(error.os_error, NotPublic):
             return _not_allowed(image, "is at a host without a public address")

@@ -1,8 +1,8 @@
-"""Reads images from a JSON body: `{"image": …}` or `{"images": […]}`, beside the parameters of the request.
+"""Reads images from a JSON body, `{"image": …}` or `{"images": […]}`, and the parameters of the request.
 
-The body is scanned as it arrives. Long strings are decoded from base64 piece by piece and never held as text;
-everything else, at most some 100 KiB, is kept and parsed at the end. So the work between two turns of the
-event loop is bounded, and the memory is that of the images.
+It scans the body as it arrives. It decodes long strings from base64 piece by piece, without keeping their
+text; it keeps everything else, which is about 100 KiB at most, and parses it at the end. This bounds the work
+between two turns of the event loop, and the body takes hardly more memory than its images.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from streamer.predict.base64_image import Base64Image, NotBase64
 from streamer.predict.image_url import ImageUrl
 from streamer.protocol.client_messages import MAX_CLASSES
 
-#: Bytes of everything but images: names, parameters, white space.
+#: Most bytes of everything but images: names, parameters, white space.
 OVERHEAD_BYTES = 64 << 10
-#: Longer strings are decoded as images; shorter ones may also be names, parameters and URLs.
+#: Strings of more bytes are decoded as images; shorter ones may also be names, parameters and URLs.
 SHORT_BYTES = 2 << 10
 #: Bytes of a body that are scanned between two turns of the event loop.
 STEP_BYTES = 16 << 10
-#: Fields beside the images; a form may have as many.
+#: Most fields besides the images, as in a form.
 _MAX_FIELDS = 64
 #: Describes the allowed values of the fields `image` and `images` in error messages.
 IMAGE_TEXT = f"base64 of a {ALLOWED.replace(' and ', ' or ')} file, a data URL of one, or its http(s) URL"
@@ -37,21 +37,22 @@ _KINDS = {
 
 
 class JsonBody:
-    """Scans one body. ``images`` and ``fields`` are known after :meth:`finish`."""
+    """Scans one body. ``images`` and ``fields`` are filled by :meth:`finish`."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._left_bytes = limits.total_bytes
-        #: Stands for decoded strings in the text that is parsed; no client can know it.
+        #: Prefix of the text that replaces each decoded string in the text to parse; no client can guess it.
         self._token = secrets.token_hex(8)
         self._skeleton = bytearray()
         self._skeleton_limit = OVERHEAD_BYTES + limits.max_images * SHORT_BYTES
-        #: The string that is arriving: its text, or its decoder once it is long. None outside of strings.
+        #: The string that is arriving, and its decoder once it is longer than `SHORT_BYTES`. Both are None
+        #: outside of strings.
         self._string: bytearray | None = None
         self._decoder: Base64Image | None = None
-        #: Whether the string so far ends with a backslash that escapes what follows.
+        #: Whether the string so far ends with a backslash that escapes the next character.
         self._escaped = False
-        #: Decoded strings, or what is wrong with them.
+        #: The decoder of each long string, or the error that explains why it is not base64.
         self._decoded: list[Base64Image | NotBase64] = []
         self._decoded_bytes = 0
         #: Encoded images and URLs of images, in order.
@@ -61,7 +62,7 @@ class JsonBody:
 
     @property
     def held_bytes(self) -> int:
-        """Bytes in memory: text that is not parsed yet, and decoded images."""
+        """Number of bytes in memory: text that is not parsed yet, and decoded images."""
         arriving = self._decoder.size if self._decoder is not None else len(self._string or b"")
         return len(self._skeleton) + self._decoded_bytes + arriving
 
@@ -103,12 +104,12 @@ class JsonBody:
             stop = piece.find(b'"', start)
             end = stop if stop >= 0 else len(piece)
             run = end - start - len(piece[start:end].rstrip(b"\\"))
-            # A run of backslashes that begins with this part continues the one before it.
+            # If this part consists only of backslashes, they continue those at the end of the previous part.
             odd = (run + (self._escaped if run == end - start else 0)) % 2 == 1
             self._escaped = odd
             if stop < 0 or not odd:
                 return stop
-            if self._decoder is not None:  # no base64, and searching all its quotes would take long
+            if self._decoder is not None:  # it is not base64, and finding all its quotes would take long
                 raise _malformed("a long string holds a quotation mark, and is no base64")
             start, self._escaped = stop + 1, False
 
@@ -135,13 +136,13 @@ class JsonBody:
             self._fail(text, fault)
 
     def _fail(self, text: bytes, fault: NotBase64) -> None:
-        """Remember what is wrong with a string until the name of its field is known."""
+        """Keep the error of a string until the name of its field is known."""
         if text[:4].lower() == b"http":
             fault = NotBase64(f"is a URL of more than {SHORT_BYTES} characters")
         self._decoded[-1] = fault
 
     def _close(self) -> None:
-        """End the string that has arrived."""
+        """End the string, which has arrived completely."""
         if self._decoder is None:
             text = bytes(self._string or b"")
         else:
@@ -194,12 +195,12 @@ class JsonBody:
         if self._string is not None:
             raise _malformed("it ends within a string")
         try:
-            # Not strict: `"$(base64 photo.jpg)"` of a shell has line breaks in the string.
+            # Not strict, because a string that a shell makes of `"$(base64 photo.jpg)"` contains line breaks.
             members = json.JSONDecoder(
                 object_pairs_hook=_unique, parse_constant=_refuse_constant, strict=False
             ).decode(self._skeleton.decode())
         except (ValueError, RecursionError) as error:
-            # The parsed text is shorter than the body, so positions in it mislead.
+            # The parsed text is shorter than the body, so its positions would mislead clients.
             raise _malformed(
                 error.msg if isinstance(error, json.JSONDecodeError) else str(error)[:120]
             ) from error
@@ -208,7 +209,7 @@ class JsonBody:
         return members
 
     def _image(self, name: str, value: Any) -> bytes | memoryview | ImageUrl:
-        """Return the image, or its URL. Raises Problem 400 or 415, which names the field."""
+        """Return the image, or its URL. Raises Problem 400, 413 or 415; 400 and 415 name the field."""
         if not isinstance(value, str):
             raise Problem.invalid_parameter(name, _named(value), IMAGE_TEXT)
         if value[:8].lower().startswith(("http://", "https://")):
@@ -241,7 +242,7 @@ class JsonBody:
 
 
 def _pairs(name: str, value: Any) -> list[tuple[str, str]]:
-    """Return a parameter as the query writes it; nothing for null. Raises Problem 400."""
+    """Return a parameter as names and texts, as in a query string; none for null. Raises Problem 400."""
     if value is None:
         return []
     if isinstance(value, bool | int | float | str):
@@ -260,7 +261,7 @@ def _text(value: bool | float | str) -> str:
 
 
 def _check_kind(name: str, media_type: str, head: bytes) -> None:
-    """Raise Problem 415 if a data URL states another kind of image than it holds."""
+    """Raise Problem 415 if a data URL states a type that is no image, or another kind than its data are."""
     if media_type and not media_type.startswith("image/") and media_type != "application/octet-stream":
         raise Problem.unsupported_media(f"Field `{name}` is a data URL of {media_type}; allowed is image/….")
     stated = _KINDS.get(media_type)
@@ -280,7 +281,7 @@ def _kind_of(head: bytes) -> str:
 
 
 def _named(value: object) -> str:
-    """Return what a JSON value is, in JSON's words."""
+    """Return what kind of JSON value this is, for an error message."""
     if value is None:
         return "null"
     if isinstance(value, bool):
