@@ -8,19 +8,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-#: How long a missing packet is waited for before the frames behind it are released. A retransmission takes
-#: one round trip; after this time a key frame is the quicker repair.
+#: How long the buffer waits for a missing packet before it releases the frames behind it. A retransmission
+#: takes one round trip; after this time a key frame is the quicker repair.
 GAP_S = 0.150
 #: When a missing packet is requested, in seconds after the gap was noticed. The first three requests are
 #: close together, because waiting for the outcome of one would add a round trip of delay, and requests and
 #: packets cost next to nothing. With 2 % loss each way the first answers repair all but 0.1 % of the lost
-#: packets, instead of all but 2 % (tests/unit/test_webrtc_repair.py). The last request is for browsers, which
-#: repeat a packet at most once in a round trip, in case that one was lost too.
+#: packets, instead of all but 2 % (tests/unit/test_webrtc_repair.py). Browsers repeat a packet at most once
+#: per round trip; the last request is for the case that this repetition was lost, too.
 NACK_AT_S = (0.0, 0.020, 0.040, 0.100)
-#: Packets kept while an earlier one is missing: some 3 MB, a second of 20 Mbit/s.
+#: Most packets kept while an earlier one is missing: some 3 MB, which is a second of video at 20 Mbit/s.
 CAPACITY = 2048
-#: After so many packets in a row that are older than released ones, the sender is taken to have restarted its
-#: numbering.
+#: If more packets in a row than this are late or duplicates, the buffer assumes that the sender has restarted
+#: its numbering, and starts over.
 MAX_LATE = 100
 
 
@@ -32,7 +32,7 @@ class RtpPayload:
     seq: int
     #: RTP timestamp, 32 bits of a 90 kHz clock; the same for all payloads of a frame.
     rtp: int
-    #: Marker bit: the last payload of its frame.
+    #: Marker bit: whether this is the last payload of its frame.
     last: bool
     data: bytes
     #: Whether it is known to begin a frame.
@@ -51,13 +51,14 @@ class EncodedFrame:
     data: bytes
     #: When its last payload had arrived and all earlier frames were released, in monotonic seconds.
     arrived: float
-    #: Clockwise quarter turns that make it upright; None if its packets do not say: as those before.
+    #: Clockwise quarter turns that make it upright; None if they are those of the frame before it, because
+    #: its packets do not say.
     turns: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """Frames are missing here. Later frames refer to frames that the decoder does not get."""
+    """Marks a place where frames are missing. Later frames may refer to these, and the decoder lacks them."""
 
 
 @dataclass(slots=True)
@@ -68,7 +69,7 @@ class _Missing:
 
 
 class JitterBuffer:
-    """The packets of one sender. It returns frames in order, each as soon as it is complete."""
+    """Keeps the packets of one sender and returns frames in order, each as soon as it is complete."""
 
     def __init__(self) -> None:
         #: Payloads that wait, by their sequence number without wrap-around.
@@ -78,14 +79,15 @@ class JitterBuffer:
         #: Missing packets below the highest one received, in order.
         self._missing: dict[int, _Missing] = {}
         self._highest: int | None = None
-        #: When the next request is due; None: no further request.
+        #: When the next request is due, in monotonic seconds; None if no further request is planned.
         self._nack_at: float | None = None
-        #: First payload of the frame in progress, and the payload to look at next.
+        #: Numbers of the first payload of the frame in progress, and of the payload to look at next.
         self._start = 0
         self._run = 0
         #: Whether `_start` begins a frame. If not, payloads are discarded up to the next frame.
         self._synced = False
-        #: Whether a frame was released yet. Until then the stream may begin before the first packet received.
+        #: Whether a frame was released or skipped. Before that an earlier packet may still turn out to be the
+        #: first one of the stream.
         self._under_way = False
         self._late = 0
 
@@ -121,9 +123,9 @@ class JitterBuffer:
 
     @property
     def due(self) -> float | None:
-        """When to call :meth:`poll` and :meth:`to_nack` again, in monotonic seconds; None: no gap.
+        """When to call :meth:`poll` and :meth:`to_nack` again, in monotonic seconds; None if there is no gap.
 
-        True after :meth:`to_nack`, which is to be called after each payload.
+        The time is correct only after :meth:`to_nack`, which the caller must call after each payload.
         """
         first = next(iter(self._missing.values()), None)
         if first is None:
@@ -164,7 +166,7 @@ class JitterBuffer:
         self._under_way = False
 
     def _begin_before(self, number: int, payload: RtpPayload, now: float) -> None:
-        """Begin earlier: the first packet received was not the first one sent."""
+        """Begin with an earlier packet, because the first one received was not the first one sent."""
         between = range(number + 1, self._start)
         self._missing = {absent: _Missing(now) for absent in between} | self._missing
         self._start = self._run = number
@@ -193,14 +195,14 @@ class JitterBuffer:
         out: list[EncodedFrame | Gap] = []
         while (payload := self._payloads.get(self._run)) is not None:
             if self._run != self._start and payload.rtp != self._payloads[self._start].rtp:
-                out += self._cut(now)  # the sender sets no marker bits
+                out += self._cut(now)  # a new timestamp: the sender sets no marker bits
             self._run += 1
             if payload.last:
                 out += self._cut(now)
         return out
 
     def _cut(self, now: float) -> list[EncodedFrame | Gap]:
-        """Remove the payloads from `_start` to `_run`: one frame, or the rest of an incomplete one."""
+        """Remove the payloads from `_start` to `_run`; returns their frame if it is whole and not empty."""
         self._under_way = True
         payloads = [self._payloads.pop(number) for number in range(self._start, self._run)]
         self._start = self._run
@@ -208,13 +210,13 @@ class JitterBuffer:
             del self._keys[0]
         whole, self._synced = self._synced, True
         data = b"".join(payload.data for payload in payloads)
-        if not whole or not data:  # packets that are all padding are no frame
+        if not whole or not data:  # packets that hold only padding are not a frame
             return []
         turns = next((payload.turns for payload in reversed(payloads) if payload.turns is not None), None)
         return [EncodedFrame(payloads[0].rtp, data, now, turns)]
 
     def _give_up(self, now: float) -> list[EncodedFrame | Gap]:
-        """Skip gaps that are too old, or at once if a complete key frame waits behind them."""
+        """Skip gaps that are too old, and all gaps behind which a complete key frame waits already."""
         out: list[EncodedFrame | Gap] = []
         while self._missing:
             first, missing = next(iter(self._missing.items()))
@@ -232,7 +234,7 @@ class JitterBuffer:
         return out
 
     def _is_complete(self, number: int) -> bool:
-        """Whether the frame that begins at ``number`` is complete up to its marker."""
+        """Return whether the frame that begins at ``number`` is complete up to its marker."""
         while (payload := self._payloads.get(number)) is not None:
             if payload.last:
                 return True

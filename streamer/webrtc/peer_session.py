@@ -1,4 +1,4 @@
-"""One WebRTC session: the peer connection, the stream of its video, and the subscribers of its results.
+"""Runs one WebRTC session: the peer connection, the stream of its video, and the subscribers of its results.
 
 `peers.py` creates and ends sessions. Frames enter the dispatcher as those of a WebSocket do.
 """
@@ -43,11 +43,11 @@ from streamer.websocket.outbox import Encoded
 log = logging.getLogger("streamer.webrtc.session")
 
 VIDEO_CODECS = (Codec.H264, Codec.VP8)
-#: Subscribers of one session's results over HTTP.
+#: Most subscribers of one session's results over HTTP.
 MAX_SUBSCRIBERS = 8
 #: Why message types that belong to a WebSocket of detect.v1 are refused.
 _NOT_HERE = "which is not sent here: the offer was the hello, and frames come as video"
-#: A paused stream may send nothing for this many times longer.
+#: A paused stream may send no video for this many times `webrtc_media_timeout_s`.
 _PAUSED_FACTOR = 10
 #: Time to close DTLS, SCTP and sockets. It happens in the background.
 _CLOSE_S = 5.0
@@ -66,14 +66,14 @@ class SessionRegistry(Protocol):
     background: set[asyncio.Task[None]]
 
     def connected(self, session: PeerSession) -> None:
-        """The connection of a session is established."""
+        """Note that the connection of a session is established."""
 
     def ended(self, session: PeerSession) -> None:
-        """A session has ended."""
+        """Note that a session has ended."""
 
 
 class PeerSession:
-    """One peer connection with one video. Create it, await :meth:`answer`, and :meth:`end` it."""
+    """Runs one peer connection with one video. Create it, await :meth:`answer`, and :meth:`end` it."""
 
     def __init__(
         self,
@@ -97,7 +97,7 @@ class PeerSession:
         self.client = Identity("", frozenset(), anonymous=True)
         #: The client's ICE user name fragment; another one means an ICE restart.
         self.ufrag = ""
-        #: Why it has ended; None until then.
+        #: Why the session has ended; None until then.
         self.end_reason: EndReason | None = None
         self.reason = ""
         self.candidates_used = 0
@@ -196,7 +196,7 @@ class PeerSession:
             self.handle.send_drops_soon()
 
     def ended(self) -> None:
-        """The sender has ended its video (RTCP BYE)."""
+        """End the session: the sender has ended its video (RTCP BYE), or the transport is gone."""
         self.end(EndReason.CLOSED, "the client has ended its video")
 
     # -- messages ------------------------------------------------------------------------------------
@@ -246,7 +246,7 @@ class PeerSession:
         return self.handle
 
     def bye_received(self) -> None:
-        """The client leaves."""
+        """End the session, because the client leaves."""
         self.end(EndReason.CLOSED)
 
     def describe_session(self) -> SessionDescription:
@@ -273,7 +273,7 @@ class PeerSession:
         return subscriber
 
     def unsubscribe(self, subscriber: ResultSubscriber) -> None:
-        """Send a subscriber nothing more."""
+        """Stop sending messages to a subscriber."""
         self._subscribers.discard(subscriber)
 
     # -- life cycle ----------------------------------------------------------------------------------
@@ -284,7 +284,7 @@ class PeerSession:
         self.send_all(flow.reopen_window("ready") if ready else flow.close_window(now, "restarting"))
 
     def tick(self, now: float) -> None:
-        """End the session if it does not connect, or sends nothing. `peers` calls this once a second."""
+        """End the session if it does not connect, or sends no video. `peers` calls this once a second."""
         settings = self._registry.settings
         if self._connected is None:
             limit_s = settings.webrtc_connect_timeout_s

@@ -1,7 +1,8 @@
-"""All WebRTC sessions of a worker: creates them, checks their timeouts, ends them.
+"""Creates all WebRTC sessions of a worker, checks their timeouts and ends them.
 
-aiortc is imported with the first offer, in a thread, so that a worker without WebRTC does without its memory.
-If there are STUN servers, it is imported at the start: an answer waits for these, and must not wait for both.
+The first offer makes a thread import aiortc, so that a worker without WebRTC uses no memory for it. If STUN
+servers are set, the import begins when the worker starts: an answer waits for these servers already, and must
+not wait for the import, too.
 """
 
 from __future__ import annotations
@@ -37,12 +38,13 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("streamer.webrtc.peers")
 
-#: An answer takes milliseconds, and GATHER_S where a STUN server does not answer.
+#: Time limit of an answer, which takes milliseconds, or GATHER_S if a STUN server does not reply.
 _ANSWER_S = 5.0
 #: How long the state of an ended session can be read, and how many such sessions are kept.
 _KEEP_ENDED_S = 60.0
 _MAX_ENDED = 500
-#: Offers of one client that wait for their video; a page that reconnects in two tabs has two.
+#: Sessions without video that one client may have, however low the limit for all clients is, up to its share.
+#: A page that reconnects in two tabs has two.
 _LEAST_PENDING = 4
 
 
@@ -56,25 +58,25 @@ class ClientLimitReached(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ClientShare:
-    """How many of ``sessions``, the limit for all clients, one client may have."""
+    """Decides how many of ``sessions``, the limit for all clients, one client may have."""
 
     sessions: int
 
     @property
     def most(self) -> int:
-        """Sessions of one client: three quarters, so that other clients have room."""
+        """Most sessions of one client: three quarters, so that other clients have room."""
         return max(1, self.sessions - self.sessions // 4)
 
     @property
     def most_pending(self) -> int:
-        """Sessions of one client that have sent no video yet: an eighth."""
+        """Most sessions of one client that have sent no video yet: an eighth, or `_LEAST_PENDING`."""
         return min(self.most, max(_LEAST_PENDING, self.sessions // 8))
 
     def check(self, held: int, pending: int, quota: int | None) -> None:
-        """Raise ClientLimitReached unless a client with ``held`` sessions, ``pending`` of them, may have one
-        more.
+        """Raise ClientLimitReached unless a client may have one more session.
 
-        ``quota`` is the limit of its key; None if its key has none.
+        It has ``held`` sessions, of which ``pending`` have sent no video yet. ``quota`` is the limit of its
+        key; None if its key has none.
         """
         if pending >= self.most_pending:
             raise ClientLimitReached(
@@ -93,12 +95,12 @@ class EndedSession:
     transport: str
     owner: str
     description: SessionState
-    #: Kept until then, in monotonic seconds.
+    #: When this state is removed, in monotonic seconds.
     until: float
 
 
 class Peers:
-    """The sessions of a worker. ``new_id`` creates their ids, which name the worker that owns a session."""
+    """Keeps the sessions of a worker. ``new_id`` creates their ids, which name the worker that owns them."""
 
     def __init__(
         self,
@@ -125,7 +127,7 @@ class Peers:
         #: Ended sessions by id, oldest first.
         self._ended: OrderedDict[str, EndedSession] = OrderedDict()
         self._ticker: asyncio.Task[None] | None = None
-        #: The import of aiortc and what uses it; None before it has begun.
+        #: The import of aiortc and of the modules that use it; None before it has begun.
         self._adapter_loading: asyncio.Future[Any] | None = None
         #: Number of offers that are being answered, by the client's name.
         self._being_created: Counter[str] = Counter()
@@ -225,7 +227,7 @@ class Peers:
         return session, answer
 
     async def _load(self) -> tuple[Any, Any]:
-        """Import aiortc and what uses it, once and in a thread."""
+        """Import aiortc and the modules that use it, once and in a thread."""
         loaded: tuple[Any, Any] = await asyncio.shield(self._begin_loading())
         return loaded
 

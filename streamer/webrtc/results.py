@@ -1,4 +1,4 @@
-"""Results of a session: on data channels, as server-sent events, or over a WebSocket."""
+"""Sends the results of a session on data channels, as server-sent events, or over a WebSocket."""
 
 from __future__ import annotations
 
@@ -22,14 +22,15 @@ from streamer.websocket.outbox import Encoded, Outbox, OutboxFull
 log = logging.getLogger("streamer.webrtc.channels")
 
 RESULTS, CONTROL = "results", "control"
-#: With more bytes waiting in the channel, new results are left out until the network has caught up.
+#: While more bytes than this wait in a channel, new results are left out.
 RESULTS_WAITING_BYTES = 32 << 10
-#: With more bytes of control messages waiting, the client counts as not reading, and its session ends.
+#: If more bytes than this wait in a channel when another control message is sent, the client counts as not
+#: reading, and its session ends.
 CONTROL_WAITING_BYTES = 256 << 10
 
 
 class Channel(Protocol):
-    """What is used of a data channel of aiortc."""
+    """The part of aiortc's data channels that is used here."""
 
     label: str
     protocol: str
@@ -60,7 +61,7 @@ class Channels:
         self.undelivered = 0
 
     def opened(self, channel: Channel) -> None:
-        """Use a channel that the client opened; channels with other labels are closed."""
+        """Use a channel that the client opened; close it if its label is unknown or already in use."""
         if channel.label not in (RESULTS, CONTROL) or channel.label in self._channels:
             channel.close()
             return
@@ -85,16 +86,17 @@ class Channels:
         channel.send(encode_message(message, name))
 
 
-#: A comment this often keeps proxies from closing a quiet stream of events.
+#: Interval of the comments that keep proxies from closing a quiet stream of events.
 KEEP_ALIVE_S = 15.0
 #: A subscriber that does not accept a message within this time is ended.
 SEND_S = 10.0
-#: With more messages waiting than a slow moment of the network explains, only the newest result is kept.
+#: While at least this many messages wait, the reader counts as slow, and only the newest result is kept. A
+#: short delay of the network makes fewer messages wait.
 _SLOW_FROM = 8
 
 
 class ResultSubscriber:
-    """The messages for one reader. The session puts them in; the route that serves the reader takes them."""
+    """Queues the messages for one reader. The session puts them in, and the reader's route takes them."""
 
     def __init__(self, encode: Callable[[ServerMessage], Encoded], hold: Callable[[], Holding]) -> None:
         self._outbox = Outbox(encode, hold)
@@ -124,7 +126,7 @@ class ResultSubscriber:
         self._outbox.clear()
 
     async def take(self) -> Encoded | None:
-        """Return the next message as it is sent; None at the end."""
+        """Return the next message in encoded form; None at the end."""
         while True:
             encoded = self._outbox.take()
             if encoded is not None or self._ended:
@@ -142,7 +144,7 @@ class ResultSource(Protocol):
         """Return a new subscriber; None when there are too many."""
 
     def unsubscribe(self, subscriber: ResultSubscriber) -> None:
-        """Send a subscriber nothing more."""
+        """Stop sending messages to a subscriber."""
 
     def receive_control(self, data: str | bytes) -> None:
         """Carry out one control message."""
@@ -183,7 +185,7 @@ async def _serve_events(request: web.Request, subscriber: ResultSubscriber) -> w
         headers={
             "Content-Type": "text/event-stream",
             "Cache-Control": "no-store",
-            # Without it nginx buffers events.
+            # Without this header nginx buffers events.
             "X-Accel-Buffering": "no",
         }
     )

@@ -1,4 +1,4 @@
-"""``/v1/webrtc``: offer and answer as JSON; adds WebRTC to an application."""
+"""Serves ``/v1/webrtc``, where offer and answer are JSON, and adds WebRTC to an application."""
 
 from __future__ import annotations
 
@@ -189,7 +189,7 @@ class JsonRoutes:
         return web.Response(status=204)
 
     async def delete(self, request: web.Request) -> web.StreamResponse:
-        """End a session. Repeated requests succeed."""
+        """End a session. Repeated requests succeed for a minute."""
         signalling = self._signalling
         forwarded = await signalling.router.forward(request)
         if forwarded is not None:
@@ -238,12 +238,12 @@ def _json(
 
 @dataclass(frozen=True, slots=True)
 class Webrtc:
-    """WebRTC in one worker."""
+    """Starts and closes WebRTC in one worker."""
 
     peers: Peers
 
     async def lifetime(self, _app: web.Application) -> AsyncIterator[None]:
-        """Start and close with the application."""
+        """Start the sessions when the application starts, and close them when it ends."""
         await self.peers.start()
         yield
         await self.peers.close()

@@ -35,9 +35,9 @@ from aiortc.rtp import (
     unwrap_rtx,
 )
 
-#: Receiver reports are sent this often; peers measure loss and round-trip time by them.
+#: Mean interval of receiver reports, with which peers measure loss and round-trip time.
 _REPORT_S = 1.0
-#: Sources in one video; statistics are kept for each. No sender that follows its offer has more.
+#: Most sources (SSRCs) of one video; statistics are kept for each. No sender that follows its offer has more.
 _MAX_SOURCES = 8
 
 
@@ -46,7 +46,7 @@ ORIENTATION_URI = "urn:3gpp:video-orientation"
 
 
 class OrientedExtensions(HeaderExtensionsMap):
-    """Header extensions as aiortc reads them, and ``quarter_turns``: those of `ORIENTATION_URI`, or None."""
+    """Reads header extensions as aiortc does, and ``quarter_turns`` if a packet has `ORIENTATION_URI`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -54,20 +54,20 @@ class OrientedExtensions(HeaderExtensionsMap):
         self._orientation_id = 0
 
     def configure(self, parameters: RTCRtpParameters) -> None:
-        """Learn the numbers of the extensions."""
+        """Store the numbers that the offer gives to the extensions."""
         super().configure(parameters)
         for extension in parameters.headerExtensions:
             if extension.uri == ORIENTATION_URI:
                 self._orientation_id = extension.id
 
     def get(self, extension_profile: int, extension_value: bytes) -> HeaderExtensions:
-        """Read the extensions of a packet."""
+        """Return the extensions of a packet."""
         values = super().get(extension_profile, extension_value)
         if self._orientation_id:
             for number, value in unpack_header_extensions(extension_profile, extension_value):
                 if number == self._orientation_id and len(value) == 1:
                     # The two lowest bits are the clockwise quarter turns that make the frame upright. The
-                    # others, camera and flip, are optional (RFC 7742, 4) and not read.
+                    # other bits, camera and flip, are optional (RFC 7742 section 4) and are not read.
                     values.quarter_turns = value[0] & 3  # type: ignore[attr-defined]
         return values
 
@@ -83,11 +83,11 @@ class MediaSink(Protocol):
         """
 
     def ended(self) -> None:
-        """The sender has ended its video, or the transport is gone."""
+        """Note that the sender has ended its video, or that the transport is gone."""
 
 
 class Receiver(RTCRtpReceiver):
-    """Receives packets for ``sink``; without a sink they are dropped, as those of audio are."""
+    """Receives packets for ``sink``; without a sink, as for audio, it drops them."""
 
     def __init__(self, kind: str, transport: RTCDtlsTransport, sink: MediaSink | None) -> None:
         super().__init__(kind, transport)
@@ -105,7 +105,7 @@ class Receiver(RTCRtpReceiver):
         self._stopped = False
 
     async def receive(self, parameters: RTCRtpReceiveParameters) -> None:
-        """Start; aiortc calls this when the transport is connected."""
+        """Start receiving; aiortc calls this when the transport is connected."""
         if self._reports is not None or self._stopped:
             return
         self._codecs = {codec.payloadType or 0: codec for codec in parameters.codecs}
@@ -116,7 +116,7 @@ class Receiver(RTCRtpReceiver):
         self._reports = asyncio.create_task(self._report(), name="rtcp-reports")
 
     async def stop(self) -> None:
-        """Stop. Nothing here waits."""
+        """Stop receiving, without waiting for anything."""
         self._stopped = True
         if self._reports is not None:
             self._reports.cancel()
@@ -137,7 +137,7 @@ class Receiver(RTCRtpReceiver):
             self._send(packet)
 
     def _send(self, packet: AnyRtcpPacket) -> None:
-        """Send a packet in a task. On a UDP socket that never waits, although it is a coroutine."""
+        """Send a packet in a task, because sending is a coroutine; on a UDP socket it never waits."""
         task = asyncio.ensure_future(self.transport._send_rtp(bytes(packet)))
         task.add_done_callback(_ignore_failure)
 
@@ -180,7 +180,7 @@ class Receiver(RTCRtpReceiver):
         self._sink.received(codec.name, packet, self, getattr(packet.extensions, "quarter_turns", None))
 
     def _estimate(self, packet: RtpPacket, arrival_time_ms: int) -> None:
-        """Send the sender the bitrate that arrives (REMB). Without it browsers stay at 300 kbit/s."""
+        """Report the estimated bitrate to the sender (REMB), without which browsers stay at 300 kbit/s."""
         if self._estimator is None or packet.extensions.abs_send_time is None or self._own_ssrc is None:
             return
         estimate = self._estimator.add(
@@ -221,6 +221,6 @@ class Receiver(RTCRtpReceiver):
 
 
 def _ignore_failure(task: asyncio.Future[None]) -> None:
-    """Ignore feedback that could not be sent: the transport is closing."""
+    """Ignore that feedback could not be sent, because the transport is closing."""
     if not task.cancelled():
         task.exception()

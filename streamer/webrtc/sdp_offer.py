@@ -14,16 +14,17 @@ from streamer.webrtc.candidate import MAX_CANDIDATES, BadCandidate, usable, with
 
 MAX_SDP_BYTES = 64 << 10
 MAX_LINES = 2000
-#: Lines of one section without candidates; browsers write 60 to 200. Some code here and in aiortc takes time
-#: that grows with the square of their number.
+#: Most lines of one section, without candidates; browsers write 60 to 200. Some code here and in aiortc takes
+#: time that grows with the square of their number.
 MAX_SECTION_LINES = 400
-#: Bytes of these lines: aiortc parses thousands of parameters for 80 ms. Browsers send some 6 KB for video.
+#: Most bytes of these lines, because aiortc takes 80 ms to parse thousands of parameters. Browsers send some
+#: 6 KB for video.
 MAX_SECTION_BYTES = 16 << 10
-#: Payload types of one section; they are numbers of seven bits.
+#: Most payload types of one section, because they are numbers of seven bits.
 MAX_PAYLOADS = 128
-#: Candidates that are checked; at most 16 of them are used.
+#: Most candidates that are checked; at most `MAX_CANDIDATES` of them are used.
 _MAX_CHECKED = 100
-#: One video, one audio (never decoded), one section of data channels.
+#: Kinds of sections, of which an offer may have one each: video, audio (never decoded) and data channels.
 KINDS = ("video", "audio", "application")
 CODECS_TAKEN = "VP8, H.264 (baseline, main, high; 8 bits, 4:2:0)"
 _AUDIO_TAKEN = {"opus", "g722", "pcmu", "pcma"}
@@ -57,7 +58,7 @@ class Offer:
     candidates: tuple[str, ...]
     #: Number of candidates that are not used: private, not UDP, host names, or beyond the limit.
     candidates_left_out: int
-    #: H.264 parameters by payload type, as offered.
+    #: H.264 parameters by payload type, as offered but without parameter sets (sprop).
     formats: dict[int, dict[str, str]]
     #: Whether the client insists on being the DTLS server.
     peer_is_dtls_server: bool
@@ -84,7 +85,7 @@ class _Section:
 
 
 def check_offer(text: str, *, allow_private: bool) -> Offer:
-    """Check an offer; return what aiortc gets of it. Raises BadOffer."""
+    """Check an offer; return it in the form that aiortc gets. Raises BadOffer."""
     head, sections = _split(text)
     _check_sections(sections)
     for section in sections:
@@ -313,12 +314,12 @@ def _rebuild(head: _Section, sections: list[_Section]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class SessionOptions:
-    """What a client asks of its session, as understood from its offer."""
+    """Holds the options that a client sets for its session with its offer."""
 
     params: Params
     #: Whether to send the video back with boxes.
     annotate: bool = False
-    #: Name of the stream in samples; empty: unnamed.
+    #: Name of the stream in samples; empty if it has none.
     name: str = ""
     #: Whether frames may be kept as samples.
     collect: bool = True

@@ -1,4 +1,4 @@
-"""What the routes of WebRTC and WHIP share: access to sessions, request bodies, addresses, answers."""
+"""Holds what the routes of WebRTC and WHIP share: access to sessions, request bodies, addresses, answers."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from streamer.http.body import BodyReader, hold_body, media_type
 
 
 class SessionAddress(Protocol):
-    """What identifies a session beside its id: the rest of its address, and its owner."""
+    """Says what identifies a session beside its id: the rest of its address, and its owner."""
 
     @property
     def version(self) -> str:
@@ -48,7 +48,7 @@ class SessionAddress(Protocol):
 
 
 class Signalling:
-    """The parts that both protocols have in common."""
+    """Does what both protocols have in common."""
 
     def __init__(self, peers: Peers, origin_policy: OriginPolicy, router: SessionRouter) -> None:
         self.peers = peers
@@ -80,14 +80,14 @@ class Signalling:
         raise Problem(410, "session_ended", f"The session has ended: {reason}.")
 
     def describe(self, request: web.Request) -> SessionState:
-        """Return the state of a session, also of one that ended recently. Raises Problem 404."""
+        """Return the state of a session that runs or has ended recently. Raises Problem 404 for any other."""
         session = self.peers.get(request.match_info["session"])
         if session is not None and _is_addressed(request, session):
             return session.describe()
         return self._describe_ended(request)
 
     def end(self, request: web.Request) -> None:
-        """End a session, unless it ended recently. Raises Problem 404."""
+        """End a session unless it has ended recently. Raises Problem 404 when it is unknown."""
         session = self.peers.get(request.match_info["session"])
         if session is not None and _is_addressed(request, session):
             session.end(EndReason.CLOSED)
@@ -102,7 +102,7 @@ class Signalling:
         return ended.description
 
     async def add_candidates(self, session: PeerSession, candidates: list[str]) -> None:
-        """Add those candidates of a client that may be sent to. Raises Problem 400."""
+        """Add those candidates of a client that we may send to. Raises Problem 400 for a malformed one."""
         for candidate in candidates:
             try:
                 good = usable(candidate, allow_private=self.settings.webrtc_private_candidates)
@@ -121,7 +121,7 @@ class Signalling:
 
 
 def _is_addressed(request: web.Request, session: SessionAddress) -> bool:
-    """Whether the request names the session by its full address and comes from its owner."""
+    """Return whether the request names the session by its full address and comes from its owner."""
     address = (request.match_info["version"], request.match_info["kind"])
     mine = session.owner == identity_of(request).owner
     return mine and (session.version, session.transport) == address

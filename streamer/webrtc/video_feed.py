@@ -21,9 +21,10 @@ from streamer.webrtc.video_pool import DecodeOutcome, VideoDecoder, VideoPool
 
 _CODECS = {"VP8": Codec.VP8, "H264": Codec.H264}
 _RTP_CLOCK_HZ = 90_000
-#: Timers wait this much longer, so that the gap is due when they run, however the clock rounds.
+#: Timers are set this much later than a gap is due, so that rounding of the clock cannot run them too early.
 _TICK_S = 0.001
-#: A key frame arrives after a round trip and the sender's next frame. Asking again before would cause two.
+#: Least time between two requests for a key frame. It arrives one round trip later, with the sender's next
+#: frame; an earlier second request would make the sender produce two.
 AGAIN_S = 0.250
 
 
@@ -63,7 +64,7 @@ class VideoFrame:
     flags: FrameFlag = NO_FLAGS
 
     def stamp(self) -> FrameTime:
-        """Return the RTP timestamp, by which a browser identifies the frame."""
+        """Return the RTP timestamp, with which a browser identifies the frame."""
         return {"rtp": self.rtp}
 
 
@@ -77,13 +78,14 @@ class FrameSink(Protocol):
         """Take the reason why a frame was not decoded."""
 
     def ended(self) -> None:
-        """The sender has ended the video."""
+        """Note that the sender has ended the video."""
 
 
 class VideoFeed:
-    """One video. Packets go to :meth:`received`; ``sink`` gets the outcome of each frame until :meth:`close`.
+    """Processes the packets of one video and passes the outcome of each frame to ``sink``.
 
-    ``charge`` is called with the processor time, in seconds, that decoding each frame took.
+    Packets go to :meth:`received`; outcomes end with :meth:`close`. ``charge`` is called with the processor
+    time, in seconds, that decoding each frame took.
     """
 
     def __init__(self, sink: FrameSink, decoders: VideoPool, charge: Callable[[float], None]) -> None:
@@ -103,9 +105,9 @@ class VideoFeed:
         self._closed = False
         self._seq = 0
         self._epoch = 0
-        #: Clockwise quarter turns of the newest frame that was released, from how the camera is held.
+        #: Clockwise quarter turns that make the newest released frame upright, from how the camera is held.
         self._turns = 0
-        #: Stored width and height, and quarter turns.
+        #: Stored width, stored height and quarter turns of the newest decoded frame.
         self._geometry = (0, 0, 0)
         self._rtp_high = 0
         #: When the last packet with media arrived, in monotonic seconds; 0 before the first.
@@ -144,7 +146,7 @@ class VideoFeed:
         self._set_timer()
 
     def ended(self) -> None:
-        """The sender has said that it ends."""
+        """Pass on that the sender has ended the video."""
         if not self._closed:
             self._sink.ended()
 
@@ -159,7 +161,7 @@ class VideoFeed:
             self._decoder = None
 
     def _begin(self, ssrc: int, codec: Codec) -> None:
-        """Begin with a new source or codec; packets of the former one are dropped."""
+        """Begin with a new source or codec, and drop the packets of the former one."""
         self._ssrc = ssrc
         self._turns = 0
         self._buffer = JitterBuffer()
@@ -171,7 +173,10 @@ class VideoFeed:
             self._decoder = VideoDecoder(codec, self._frame_finished, self._decoders, self._charge)
 
     def _set_timer(self) -> None:
-        """Set a timer for a gap that no packet may close. An earlier timer stays; it sets the next one."""
+        """Set a timer for a gap, as no packet may follow.
+
+        A timer that is due earlier stays, because it sets the next one.
+        """
         due = self._buffer.due
         if due is None:
             return
@@ -250,7 +255,7 @@ class VideoFeed:
 
 
 class KeyFrameRequests:
-    """Decides when to request a key frame: at once, then again while none arrives, but not more often. Pure.
+    """Decides when to request a key frame: at once, then every `AGAIN_S` until a frame is decoded. Pure.
 
     ``now`` is monotonic seconds.
     """
