@@ -1,4 +1,4 @@
-"""Holds the thresholds that a client sets for a detector. The supervisor imports it, so it avoids NumPy."""
+"""Holds the thresholds that a client sets for a detector; without NumPy, as the supervisor imports it."""
 
 from __future__ import annotations
 

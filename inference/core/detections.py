@@ -1,4 +1,4 @@
-"""The type of the boxes that a detector returns for one frame."""
+"""Defines the type of the boxes that a detector returns for one frame."""
 
 from __future__ import annotations
 

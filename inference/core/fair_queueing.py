@@ -1,4 +1,4 @@
-"""Two fair schedulers without I/O: start-time fair queueing, and stride scheduling between a few parties.
+"""Provides two fair schedulers without I/O: start-time fair queueing, and stride scheduling.
 
 Clients of a few classes share a resource by weight and are charged for the seconds that they use it. The
 planner uses this for the device, and workers use it for decoding. The algorithm is that of Goyal, Vin and

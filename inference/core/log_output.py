@@ -52,7 +52,7 @@ def dropped(reason: str) -> None:
 
 
 class PipeHandler(logging.Handler):
-    """Writes formatted records into a non-blocking pipe; a record that does not fit is dropped."""
+    """Writes formatted records into a non-blocking pipe, and drops a record that does not fit."""
 
     def __init__(self, fd: int, *, json_lines: bool, mark: bytes = MARK) -> None:
         super().__init__()
@@ -111,7 +111,7 @@ class NonBlockingText(io.TextIOBase):
         self._lock = threading.Lock()
 
     def write(self, text: str) -> int:
-        """Write what fits; returns the length of the text."""
+        """Write as much as fits, and return the length of the whole text."""
         with self._lock, contextlib.suppress(OSError):
             os.write(self._fd, text.encode("utf-8", "backslashreplace"))
         return len(text)

@@ -20,7 +20,7 @@ _LOCK = threading.Lock()
 
 
 class Value:
-    """A number that all processes can read, with the interface of a value of `prometheus_client`."""
+    """Holds a number that all processes can read, with the interface of a value of `prometheus_client`."""
 
     __slots__ = ("_cells", "_index", "_value")
 

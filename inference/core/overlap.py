@@ -1,4 +1,4 @@
-"""Intersection over union of boxes, and greedy matching of two sets of boxes, without I/O.
+"""Computes the intersection over union (IoU) of boxes, and matches two sets of boxes greedily, without I/O.
 
 All code of the project uses this IoU, with two exceptions. `postprocess.nms` uses OpenCV, which suppresses a
 thousand boxes in a fifth of the time that NumPy takes to compute the table of their IoUs. The training code

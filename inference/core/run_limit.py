@@ -15,8 +15,8 @@ HUNG_MIN_S = 2.0
 #: Slow runs raise the limit to at most this many times the limit after the warm-up, or to `RAISED_MAX_S`.
 RAISE_FACTOR_MAX = 4.0
 RAISED_MAX_S = 30.0
-#: Number of recent runs that the percentile covers at most, and at least before it replaces the measurement
-#: of the warm-up.
+#: The percentile covers at most `HISTORY` recent runs. Until there are `MIN_RUNS`, the limit is that of the
+#: warm-up.
 HISTORY = 512
 MIN_RUNS = 100
 #: Number of runs after which the percentile is computed again.

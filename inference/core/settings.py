@@ -9,7 +9,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class InferenceSettings:
-    """Holds the start parameters of an inference process, without its environment. Paths are absolute."""
+    """Holds the start parameters of an inference process, which takes none of them from its environment.
+
+    Paths are absolute.
+    """
 
     #: Maps each version name (``v1``, ``v2``) to its model file, in order of preference.
     models: dict[str, str]

@@ -29,7 +29,7 @@ class WarmUp:
 
 
 def worthwhile_buckets(cost_s: Mapping[int, float]) -> tuple[int, ...]:
-    """Return the batch sizes worth forming, given the seconds per run of each. The smallest is always one."""
+    """Return the batch sizes worth forming, given the seconds per run of each; always the smallest."""
     kept: list[int] = []
     best = 0.0
     for bucket in sorted(cost_s):

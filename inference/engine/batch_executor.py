@@ -27,7 +27,7 @@ log = logging.getLogger("inference.loop")
 
 
 class SupportsInference(Protocol):
-    """The part of a detector that the loop uses."""
+    """Defines the part of a detector that `BatchExecutor` and the loop use."""
 
     model: ModelInfo
     cost_s: dict[int, float]

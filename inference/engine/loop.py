@@ -128,7 +128,7 @@ class Loop:
         self._wake_writer.send(b"w")
 
     def _beat(self) -> bool:
-        """Post the loop's status; returns whether anything runs or waits."""
+        """Expire late items, post the loop's status, and return whether anything runs or waits."""
         self._beat_at = now = time.monotonic()
         self._relief.restore_due(now)
         with self._lock:

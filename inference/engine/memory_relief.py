@@ -28,7 +28,7 @@ _OUT_OF_MEMORY = ("bad allocation", "bad_alloc", "out of memory", "Failed to all
 
 
 class SupportsMemoryRelief(Protocol):
-    """The part of a detector that can free memory."""
+    """Defines the part of a detector that `MemoryRelief` uses."""
 
     def release_above(self, size: int) -> None:
         """Free what batches of more than ``size`` frames use."""

@@ -18,7 +18,8 @@ from inference.graph.cpu_model import CpuModel, read_cpu_model
 
 log = logging.getLogger("inference.detector")
 
-#: Log only fatal errors: onnxruntime raises all others, too, and users cannot act on its warnings.
+#: Log only fatal errors: onnxruntime also raises each error that it would log, and users cannot act on its
+#: warnings.
 _LOG_FATAL = 4
 #: Run option that releases the memory which larger warm-up batches left in the arena.
 _SHRINK = ("memory.enable_memory_arena_shrinkage", "cpu:0")

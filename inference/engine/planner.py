@@ -30,7 +30,7 @@ MAX_REMEMBERED_STREAMS = 4096
 
 
 class BatchReason(StrEnum):
-    """Why a batch has its size."""
+    """Says why a batch has its size."""
 
     FULL = "full"  # the largest worthwhile bucket
     DRAINED = "drained"  # it contains every item that may run

@@ -1,4 +1,4 @@
-"""Runs a loaded model once to check that it works and that its outputs can be served."""
+"""Runs a loaded model to check that it works and that its outputs can be served."""
 
 from __future__ import annotations
 

@@ -94,7 +94,7 @@ class InferenceClient:
         return self._ring.free if self._ring is not None else 0
 
     async def start(self) -> None:
-        """Start connecting; returns at once."""
+        """Start connecting, and return at once."""
         self._loop = asyncio.get_running_loop()
         self._task = self._loop.create_task(self._keep_connected(), name="inference-connection")
 

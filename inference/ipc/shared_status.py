@@ -31,7 +31,7 @@ class State(IntEnum):
 
 
 class Presence(IntEnum):
-    """State of a worker or of the sampling process; the supervisor writes it."""
+    """Says what a worker or the sampling process is doing; the supervisor writes it."""
 
     #: The process is switched off.
     OFF = 0

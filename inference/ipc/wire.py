@@ -45,7 +45,7 @@ class Kind(IntEnum):
 
 
 class Status(IntEnum):
-    """The outcome of an item."""
+    """Says how an item has ended."""
 
     OK = 0
     EXPIRED = 1

@@ -1,4 +1,4 @@
-"""Recognises the family of a model: collects readings of its outputs, and decides by their values."""
+"""Recognises the family of a model: collects what its outputs may mean, and decides by their values."""
 
 from __future__ import annotations
 
