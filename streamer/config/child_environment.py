@@ -1,8 +1,8 @@
-"""Environment of child processes: variables, settings in a sealed memory file, a limit for core dumps.
+"""Prepares the environment of child processes: variables, sealed settings, and a limit for core dumps.
 
 Every process of the same user can read `/proc/PID/environ`, including a compromised decoder. Therefore no
-secret is passed in the environment: workers and the sampling process read their settings from an inherited
-descriptor, and the inference process gets neither.
+secret is passed in the environment. Workers and the sampling process read their settings from a sealed memory
+file whose descriptor they inherit; the inference process gets no settings and no descriptor.
 """
 
 from __future__ import annotations
@@ -19,29 +19,29 @@ from streamer.config.settings import Settings
 
 #: Variable with the number of the descriptor from which the child reads its settings.
 _DESCRIPTOR = "STREAMER_SETTINGS_FD"
-#: Names of variables that contain secrets; settings are excluded by their own names. `PWD` alone is the
-#: working directory.
+#: Names of variables that contain secrets; settings are excluded by their own names. The pattern does not
+#: match `PWD` itself, which is the working directory.
 _SECRET_NAME = re.compile(
     r"KEY|SECRET|TOKEN|PASS|CREDENTIAL|AUTH|SIGNATURE|WEBHOOK|CONN(?:ECTION)?_?STR"
     r"|_(?:PWD|PAT|SAS|DSN|JWT|COOKIE)(?:_|$)|^(?:DSN|JWT)$|OTLP_(?:\w+_)?HEADERS$",
     re.IGNORECASE,
 )
-#: Names that match, although their values are only paths: of the files with which a client of a collector
-#: authenticates.
+#: Names that match the pattern although their values are only paths of key files, with which a process
+#: authenticates to a collector.
 _PATH_NAMES = frozenset(("OTEL_EXPORTER_OTLP_CLIENT_KEY", "OTEL_EXPORTER_OTLP_TRACES_CLIENT_KEY"))
-#: A user or a password in an address, such as that of a proxy; a password may contain a slash.
+#: A user name or password in an address, such as a proxy address; a password may contain a slash.
 _SECRET_VALUE = re.compile(r"://[^\s@]+@")
 
-#: Set for every child before it starts: glibc reads the first three, OpenCV its own, once.
+#: Variables of every child, set before it starts: glibc (the first three) and OpenCV read theirs only once.
 _TUNING = {
-    # Freed frame buffers go back to the kernel otherwise, and every frame pays for fresh pages:
-    # 2.6 times the cost of a frame with a model that does nothing (bench/throughput.py).
+    # Otherwise glibc returns freed frame buffers to the kernel and must get fresh pages for every frame. With
+    # a model that does nothing, a frame then costs 2.6 times as much (bench/throughput.py).
     "MALLOC_MMAP_THRESHOLD_": str(64 << 20),
     "MALLOC_TRIM_THRESHOLD_": str(256 << 20),
-    # With an arena for each thread, glibc keeps memory that no other thread can reuse.
+    # With an arena for each thread, glibc would keep memory that no other thread can reuse.
     "MALLOC_ARENA_MAX": "2",
     "OMP_NUM_THREADS": "1",
-    # Frames are decoded side by side; splitting one resize over threads only adds hand-overs.
+    # Frames are decoded in parallel, so splitting one resize over threads would only add overhead.
     "OPENCV_FOR_THREADS_NUM": "1",
     "OPENBLAS_NUM_THREADS": "1",
     "OPENCV_OPENCL_RUNTIME": "disabled",
@@ -49,10 +49,14 @@ _TUNING = {
 
 
 class ChildEnvironment:
-    """Variables and descriptors for children of one role. Without ``settings`` they inherit no descriptor."""
+    """Holds variables and descriptors for the children of one role."""
 
     def __init__(self, limits: Settings, settings: Settings | None, *, credentials: bool = False) -> None:
-        """``limits`` bounds OpenCV; children read ``settings``; ``credentials``: they use the store."""
+        """Take OpenCV's limits on images from ``limits``, and pass ``settings`` to the children.
+
+        If ``settings`` is None, they inherit no descriptor. With ``credentials`` they get the variables that
+        are needed to reach the store.
+        """
         self._limits = limits
         self._credentials = credentials
         self._fd = None if settings is None else _sealed(settings.model_dump_json().encode())
@@ -69,7 +73,7 @@ class ChildEnvironment:
         pixels = max(self._limits.image_max_pixels, self._limits.stream_max_pixels)
         found = without_secrets(os.environ, credentials=self._credentials) | _TUNING
         found |= {
-            # A second limit besides our own header check: OpenCV's defaults allow gigabytes.
+            # A second limit, in addition to our own check of headers: OpenCV's defaults allow gigabytes.
             "OPENCV_IO_MAX_IMAGE_WIDTH": str(side_px),
             "OPENCV_IO_MAX_IMAGE_HEIGHT": str(side_px),
             "OPENCV_IO_MAX_IMAGE_PIXELS": str(pixels),
@@ -88,7 +92,7 @@ class ChildEnvironment:
 def without_secrets(environment: Mapping[str, str], *, credentials: bool = False) -> dict[str, str]:
     """Return the variables that may be passed to children: neither settings of the service nor secrets.
 
-    With ``credentials``, the variables of AWS and the addresses of proxies are kept, to reach the store.
+    With ``credentials``, keep the variables of AWS and the addresses of proxies, which the store needs.
     """
     found = {}
     for name, value in environment.items():
@@ -116,10 +120,10 @@ def inherited_settings() -> Settings:
 def wipe_own_secrets() -> None:
     """Overwrite the secrets in the memory that `/proc/self/environ` shows; `os.environ` keeps its copies.
 
-    The supervisor calls it. Does nothing if the kernel does not reveal the address of that memory.
+    The supervisor calls this. It does nothing if the kernel does not reveal the address of that memory.
     """
     try:
-        # Fields 50 and 51 of the file; the second field, the name, may contain spaces.
+        # Read fields 50 and 51. Split after the second field, the program name, which may contain spaces.
         fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
         start, end = int(fields[47]), int(fields[48])
     except (OSError, ValueError, IndexError):

@@ -1,4 +1,4 @@
-"""Hosts from which the service fetches images, as `IMAGE_URL_HOSTS` lists them."""
+"""Reads `IMAGE_URL_HOSTS`, the list of hosts from which the service fetches images."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class HostRule:
     port: int | None
 
     def allows(self, host: str, port: int, *, is_default: bool) -> bool:
-        """Whether the entry allows a host and port; ``is_default``: the port is that of the scheme."""
+        """Whether the entry allows a host and port; ``is_default``: the port is the scheme's default."""
         if not (is_default if self.port is None else port == self.port):
             return False
         host = host.lower().removesuffix(".")
@@ -31,7 +31,7 @@ class HostRule:
 
 
 def parse_image_hosts(text: str) -> tuple[HostRule, ...]:
-    """Read comma-separated hosts. Raises ValueError that says what is allowed."""
+    """Return the rules of a comma-separated list. Raises ValueError that says what is allowed."""
     rules = []
     for part in filter(None, (part.strip().lower() for part in text.split(","))):
         host, port = _split(part)
@@ -42,7 +42,7 @@ def parse_image_hosts(text: str) -> tuple[HostRule, ...]:
 
 
 def _split(part: str) -> tuple[str, str | None]:
-    """Return host and port of an entry; IPv6 addresses with a port are in brackets."""
+    """Return the host and port of an entry; an IPv6 address with a port must be in brackets."""
     match = _BRACKETS.fullmatch(part)
     try:
         if match is not None:

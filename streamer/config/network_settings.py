@@ -54,7 +54,7 @@ class IceServers:
     """ICE servers for clients, and for the service itself."""
 
     urls: tuple[str, ...] = ()
-    #: Secret shared with the TURN servers; if empty, clients get no TURN servers, which they could not use.
+    #: Secret shared with the TURN servers. If empty, clients get no TURN servers: they could not use them.
     turn_secret: str = ""
     turn_ttl_s: int = 3600
 

@@ -1,4 +1,4 @@
-"""The replicas of a release: a short name and an address for each; `session_router` uses them.
+"""Finds the replicas of a release, each of which has a short name and an address, for `session_router`.
 
 A name is a digest of an address. A client can therefore choose only among the configured addresses, and
 cannot make the service connect to another one.
@@ -18,15 +18,15 @@ from dataclasses import dataclass
 
 log = logging.getLogger("streamer.replicas")
 
-#: Header of answers with the name of the replica, and header of forwarded requests, which are not forwarded
-#: again.
+#: Header of answers that names the replica.
 REPLICA_HEADER = "X-Replica"
+#: Header that marks a forwarded request; a replica does not forward such a request again.
 HOP_HEADER = "X-Replica-Hop"
 NAME_LENGTH = 8
 
-#: Time after which addresses are looked up again.
+#: Age of the known addresses at which they are looked up again.
 FRESH_S = 10.0
-#: Shortest interval of look-ups, so that unknown names in requests do not cause a flood of them.
+#: Shortest interval between look-ups, so that requests with unknown names do not cause a flood of look-ups.
 LOOK_UP_EVERY_S = 1.0
 LOOK_UP_TIMEOUT_S = 2.0
 
@@ -78,12 +78,12 @@ def parse_address(text: str, default_port: int) -> Address:
 
 
 def parse_peers(text: str, default_port: int) -> tuple[Address, ...]:
-    """Read comma-separated addresses; raises ValueError as :func:`parse_address`."""
+    """Read comma-separated addresses. Raises ValueError like :func:`parse_address`."""
     return tuple(parse_address(part, default_port) for part in text.split(",") if part.strip())
 
 
 def parse_own(text: str, default_port: int) -> Address | None:
-    """Read the own address, an IP address with an optional port; None if empty. Raises ValueError."""
+    """Read this replica's address, an IP address with an optional port; None if empty. Raises ValueError."""
     if not text:
         return None
     address = parse_address(text, default_port)
@@ -101,7 +101,7 @@ async def resolve(address: Address) -> list[Address]:
 
 
 class Replicas:
-    """This replica's name, and the addresses of the others by name. A single replica has no name."""
+    """Knows this replica's name, and finds the others by name. A single replica has no name."""
 
     def __init__(
         self,
@@ -127,7 +127,7 @@ class Replicas:
         return self._known.get(name)
 
     async def _refresh(self) -> None:
-        """Look up all peers; if a host name cannot be resolved, known addresses stay."""
+        """Look up all peers. If one cannot be resolved, keep the addresses that are already known."""
         found: dict[str, Address] = {}
         complete = True
         for peer in self._peers:
@@ -137,6 +137,6 @@ class Replicas:
             except (OSError, TimeoutError) as error:
                 complete = False
                 log.warning("replicas at %s cannot be looked up: %s", peer.host, error or "no answer")
-        # When a name server fails, known replicas stay known.
+        # Keep known replicas while a name server fails.
         self._known = found if complete else self._known | found
         self._looked_up_at = time.monotonic()

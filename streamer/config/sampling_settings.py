@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 from pydantic import Field, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings
 
-#: Variables that show AWS credentials. The role of an instance sets none of them: then `SAMPLES_STORE=s3` is
-#: needed.
+#: Variables that are set where the environment has AWS credentials. The role of an instance sets none of
+#: them, so it needs `SAMPLES_STORE=s3`.
 _AWS_CREDENTIALS = (
     "AWS_ACCESS_KEY_ID",
     "AWS_PROFILE",

@@ -228,7 +228,7 @@ def _least_budget(request_bytes: int) -> int:
     return (request_bytes + (1 << 20)) * 3 // 2
 
 
-#: Settings that are secrets: errors never show them, and only workers get them.
+#: Settings that are secrets. Errors never show them, and of the child processes only workers get them.
 SECRETS = frozenset(
     {"api_keys", "turn_secret", "otel_exporter_otlp_headers", "otel_exporter_otlp_traces_headers"}
 )
@@ -239,7 +239,7 @@ class SettingsError(Exception):
 
     def __init__(self, setting: str, text: str) -> None:
         super().__init__(text)
-        #: Name of the setting, in small letters.
+        #: Name of the setting, in lower case.
         self.setting = setting
 
 

@@ -7,16 +7,16 @@ from collections.abc import Callable
 
 #: Longest delay that a server can ask for with `Retry-After`.
 MAX_ASKED_S = 300.0
-#: Spread that is added to a delay that a server asked for, because it asked all its clients for the same.
+#: Largest random time added to a delay that a server asked for, because it asks all clients for the same.
 ASKED_SPREAD_S = 0.5
 _MAX_DOUBLINGS = 20
 
 
 class Backoff:
-    """Delays whose upper end doubles with each failure in a row.
+    """Computes delays whose upper end doubles with each failure in a row.
 
-    Every delay is drawn at random, so that clients of a restarted server and replicas of a failed store do
-    not come back in step.
+    Every delay is random, so that the clients of a restarted server, and the replicas that use a failed
+    store, do not all return at the same time.
     """
 
     def __init__(
@@ -27,10 +27,10 @@ class Backoff:
         max_s: float = 30.0,
         least_s: float | None = 0.5,
     ) -> None:
-        """``first_s`` is the upper end of the first delay, ``max_s`` the upper end of every delay.
+        """Set the ends of the delays: ``first_s`` is the first upper end, and ``max_s`` the largest one.
 
-        Delays are drawn between ``least_s`` and the upper end; with None, between half of it and all of it.
-        ``uniform`` is ``random.uniform`` or a fake.
+        Each delay is a random time from ``least_s`` to its upper end; if ``least_s`` is None, from half of
+        the upper end. ``uniform`` is ``random.uniform`` or a replacement in tests.
         """
         self._uniform = uniform
         self._first_s = first_s
@@ -41,8 +41,9 @@ class Backoff:
     def next_s(self, asked_s: float | None = None, *, floor_s: float = 0.0, factor: float = 1.0) -> float:
         """Count a failure and return the delay after it in seconds.
 
-        ``asked_s`` is the delay that the server asked for; it replaces the computed one. ``floor_s`` raises
-        the upper end of this delay, ``factor`` multiplies it; both stay below the maximum.
+        ``asked_s`` is the delay that the server asked for; it replaces the computed one. ``factor``
+        multiplies the upper end of this delay, and ``floor_s`` is the least upper end; the upper end never
+        exceeds ``max_s``.
         """
         self.failures += 1
         if asked_s is not None:

@@ -1,8 +1,8 @@
 """Limits the bytes that a worker holds for its clients: arriving bodies, waiting answers and messages. Pure.
 
-One client may hold twice the number of free bytes, a dynamic threshold as in the packet buffers of switches.
-A single client gets up to two thirds of the budget, two greedy ones two fifths each, and some stays free for
-others.
+One client may hold at most twice the number of free bytes. Network switches use such a dynamic threshold for
+their packet buffers. A single client gets up to two thirds of the budget, two greedy clients get two fifths
+each, and some bytes stay free for others.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ from types import TracebackType
 
 #: Most bytes of one client, as a multiple of the free bytes.
 _ALPHA = 2
-#: Bytes counted for a piece in addition to its content, so that many small pieces are not cheaper than one.
+#: Bytes counted for a piece in addition to its content, because many small pieces need more memory than one.
 PIECE_OVERHEAD_BYTES = 64
 
 
 class ByteBudget:
-    """The budget of one worker; ``on_refusal`` is called with the kind of each refused holding."""
+    """Keeps the budget of one worker; calls ``on_refusal`` with the kind of bytes that it refuses."""
 
     def __init__(self, limit_bytes: int, on_refusal: Callable[[str], None] = lambda kind: None) -> None:
         self.limit_bytes = limit_bytes
         self._on_refusal = on_refusal
-        #: Held bytes of clients that hold any, and of all kinds seen so far; a `Counter` takes more calls.
+        #: Held bytes of each client that holds any, and of each kind. A `Counter` would need more calls.
         self._by_client: dict[str, int] = {}
         self._by_kind: dict[str, int] = {}
         self._held = 0
@@ -67,7 +67,7 @@ class ByteBudget:
 
 
 class Holding:
-    """The bytes of one body, answer or queue of messages."""
+    """Counts the bytes of one body, answer or queue of messages."""
 
     __slots__ = ("_budget", "_client", "_kind", "held_bytes")
 
@@ -91,7 +91,7 @@ class Holding:
             self.held_bytes -= count
 
     def release(self) -> None:
-        """Return all bytes to the budget; may be called again."""
+        """Return all bytes to the budget. Calling it again does no harm."""
         self.give_back(self.held_bytes)
 
     def __enter__(self) -> Holding:

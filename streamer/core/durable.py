@@ -11,10 +11,10 @@ FOLDER_MODE = 0o700
 
 
 def write_durably(path: Path, data: bytes, aside: Path, *, flush_folder: bool = True) -> None:
-    """Write ``data`` to ``path`` through ``aside``, a path on the same file system. Raises OSError.
+    """Write ``data`` to ``path`` via ``aside``, a temporary path on the same file system. Raises OSError.
 
-    Without ``flush_folder`` the name may be lost in a crash; the caller flushes the folder after several
-    files.
+    Without ``flush_folder`` a crash may lose the name; a caller that writes several files flushes the folder
+    once after them.
     """
     descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, FILE_MODE)
     try:

@@ -1,4 +1,4 @@
-"""The selector of a worker's event loop: limits the streams and closed connections handled in one iteration.
+"""Limits how many streams and closed connections a worker's event loop handles in one iteration.
 
 asyncio handles everything that is ready before it polls again. When thousands of clients disconnect or send
 something at once, the loop would handle all of them before it answers any other request.
@@ -16,21 +16,21 @@ from typing import Any
 #: Streams and closed connections handled in one iteration; each takes about 0.2 ms.
 MAX_PER_ITERATION = 32
 _READ = select.EPOLLIN | select.EPOLLRDHUP
-#: The client has closed its side, or both sides are closed.
+#: Events of a connection that the client has closed, or that has ended on both sides.
 _ENDED = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
 
 
 class TurnSelector(selectors.BaseSelector):
-    """`selectors.EpollSelector`, which returns streams and connections closed by their clients last."""
+    """Works like `selectors.EpollSelector`, but returns streams and ended connections after all others."""
 
     def __init__(self) -> None:
         self._epoll = select.epoll()
         self._keys: dict[int, selectors.SelectorKey] = {}
         #: Descriptors of streams; the code that adds one removes it before it is closed.
         self.streams: set[int] = set()
-        #: Where the next iteration starts among the streams, so that all are served in turn.
+        #: Where the next iteration starts among streams and ended connections, so that all get their turn.
         self._next = 0
-        #: Whether everything that was ready in the last iteration was returned by it.
+        #: Whether the last iteration returned everything that was ready in it.
         self._returned_all = False
 
     def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
@@ -60,10 +60,10 @@ class TurnSelector(selectors.BaseSelector):
         return key
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        """Wait for at most ``timeout`` seconds, None for ever; returns what is handled in this iteration."""
-        # A POST takes seven iterations, most of which do not wait, so this avoids calls where it can.
+        """Wait up to ``timeout`` seconds, None for ever; return the events to handle in this iteration."""
+        # A POST takes seven iterations, most of which do not wait, so skip system calls where possible.
         if timeout == 0 and self._returned_all:
-            # Callbacks wait that those of the last iteration have added. The kernel is asked after them.
+            # Callbacks of the last iteration have added callbacks. Run those before polling the kernel again.
             self._returned_all = False
             return []
         try:
@@ -87,7 +87,7 @@ class TurnSelector(selectors.BaseSelector):
                 waits = happened & _ENDED or fd in self.streams
                 (later if waits else ready).append((key, events & key.events))
         if later and len(later) > MAX_PER_ITERATION:
-            # The others are reported again in the next iteration.
+            # The kernel reports the others again in the next iteration.
             self._returned_all = False
             start = self._next % len(later)
             self._next = start + MAX_PER_ITERATION
@@ -111,7 +111,7 @@ class TurnSelector(selectors.BaseSelector):
 class TurnLoop(asyncio.SelectorEventLoop):
     """An event loop with a `TurnSelector`."""
 
-    #: The clock itself, because a frame asks for the time eight times.
+    #: The clock function itself, which saves a method call: the loop reads the time eight times per frame.
     time = staticmethod(time.monotonic)
 
     def __init__(self) -> None:

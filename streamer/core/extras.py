@@ -1,4 +1,4 @@
-"""Names the extra of the project that installs a missing package."""
+"""Finds the extra of the project that installs a missing package."""
 
 from __future__ import annotations
 
@@ -37,7 +37,8 @@ def install_command(extra: str) -> str:
 def explain_missing(error: ModuleNotFoundError, extra: str = "") -> str | None:
     """Return a sentence that says what to install; None if the module is not from one of the extras.
 
-    ``extra`` is named instead of the module's extra, for a command that needs more than the module.
+    The sentence names ``extra``, if given, instead of the module's extra: a command may need more than the
+    module.
     """
     module = (error.name or "").partition(".")[0]
     if module not in EXTRAS:

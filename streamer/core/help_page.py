@@ -1,6 +1,6 @@
-"""Help pages of the commands: headings, options in groups and examples, for a terminal of any width.
+"""Draws help pages of the commands: headings, options in groups and examples, for any terminal width.
 
-The same page goes to terminals, with colour, and to pipes, without.
+The same page is written with colour to terminals and without colour to pipes.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from rich.text import Text
 
 from streamer.core.redact import redact
 
-#: Longer lines are hard to read, so a wider terminal is not filled.
+#: Widest page. Longer lines are hard to read, so the page does not fill a wider terminal.
 _MAX_COLUMNS = 100
-#: Widest name of an option; the help of a longer one begins in the next line.
+#: Widest name of an option in one line with its help. The help of a longer name begins on the next line.
 _NAME_COLUMNS = 24
 _INDENT = "  "
 _HEADING, _NAME, _VALUE, _EXAMPLE, _REMARK = "bold yellow", "bold cyan", "cyan", "green", "dim"
@@ -29,7 +29,7 @@ def help_page(command: Any, ctx: Any, stream: TextIO) -> str:
     """Return the page of a typer command, with colour if ``stream`` is a terminal and NO_COLOR is not set."""
     console = Console(file=stream, highlight=False)
     width = min(console.width, _MAX_COLUMNS)
-    # typer writes the page, so it is drawn in memory as it would be to `stream`.
+    # typer writes the page, so draw it in memory, with the width and colours of `stream`.
     out = io.StringIO()
     colours: Literal["standard"] | None = "standard" if console.is_terminal else None
     page = Console(file=out, width=width, highlight=False, color_system=colours)
@@ -47,14 +47,14 @@ def show_help(ctx: Any, stream: TextIO) -> None:
 
 
 def show_usage_error(error: typer.TyperException, stream: TextIO) -> None:
-    """Write how the command is used, and what is wrong: the option, what was found, and what is allowed."""
+    """Write how to use the command and what is wrong: the option, the value found, and what is allowed."""
     console = Console(file=stream, highlight=False)
     ctx: Any = getattr(error, "ctx", None)
     path = ctx.command_path if ctx is not None else "streamer"
     if ctx is not None:
         console.print(_usage_line(ctx), soft_wrap=True)
         console.print(Text(f"Try '{path} --help' for help.", _REMARK), soft_wrap=True)
-    text = redact(_explained(error))  # a word too many may be an address with a password
+    text = redact(_explained(error))  # a surplus word may be an address with a password
     console.print(Text.assemble((f"{path}: error:", "bold red"), " ", text), soft_wrap=True)
 
 
@@ -67,7 +67,7 @@ def _explained(error: typer.TyperException) -> str:
         hint = param.opts[-1] if param.param_type_name == "option" else param.metavar
     if not error.message:
         return f"{hint}: expected a value; found none"
-    # pydantic, with which typer reads values, begins messages with these words.
+    # typer reads values with pydantic, whose messages begin with these words.
     message = error.message.removeprefix("Value error, ")
     found, is_choice, allowed = message.partition(" is not one of ")
     if is_choice:
@@ -105,7 +105,7 @@ def _parts(command: Any, ctx: Any, width: int) -> Iterator[Iterable[Text]]:
 
 
 def _described(param: Any) -> tuple[Text, str]:
-    """Return the spellings and the value of a parameter, and its help."""
+    """Return the spellings of a parameter with its kind of value, and its help."""
     text = param.help or ""
     if text.endswith("."):  # typer added this option
         text = text[0].lower() + text[1:-1]
@@ -134,7 +134,7 @@ def _rows(rows: list[tuple[Text, str]], name_width: int, width: int) -> Iterator
 
 
 def _paragraph(paragraph: str, width: int) -> Iterator[Text]:
-    """Yield the lines of a paragraph. Indented lines stay lines; other text is wrapped."""
+    """Yield the lines of a paragraph. Keep the breaks of indented lines, and wrap other text."""
     prose: list[str] = []
     for line in paragraph.split("\n"):
         if not line.startswith(_INDENT):

@@ -1,4 +1,4 @@
-"""Sets up the log of a service process: JSON for machines, text for a terminal; `inference` has the parts."""
+"""Sets up the log of a service process, as JSON or as text, with the formatters of `inference`."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ __all__ = ["MAX_MESSAGE_CHARS", "JsonFormatter", "TextFormatter", "redact", "sec
 _SECRET_VARIABLES = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 
 
-#: Libraries that log credentials in requests and answers at level debug.
+#: Loggers of libraries that log requests and answers with credentials at level debug.
 _CREDENTIAL_LOGGERS = ("aiobotocore", "botocore", "urllib3")
 
 
 def secrets_of(settled: Iterable[str]) -> list[str]:
-    """Return the values that must not be logged: secrets of the settings and of the environment."""
+    """Return the secrets that must not be logged: ``settled``, and those of the environment."""
     return [*settled, *(os.environ[name] for name in _SECRET_VARIABLES if os.environ.get(name))]
 
 
 def set_up_logging(level: str, log_format: str, settled: Iterable[str] = ()) -> None:
-    """Configure the root logger of this process; ``log_format`` is auto, json or text."""
+    """Configure the root logger; ``log_format`` is auto, json or text, ``settled`` are secret values."""
     log_output.set_up_logging(level, json_lines=uses_json(log_format), secrets=secrets_of(settled))
     for name in _CREDENTIAL_LOGGERS:
         logging.getLogger(name).setLevel(logging.INFO)

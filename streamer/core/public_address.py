@@ -1,4 +1,4 @@
-"""Which addresses are hosts of the internet. Pure.
+"""Decides which addresses belong to hosts on the public internet. Pure.
 
 Clients name addresses in two places: ICE candidates (`streamer.webrtc.candidate`) and URLs of images
 (`streamer.predict.image_url`). Without a check they could use the service to reach its own network.
@@ -13,10 +13,10 @@ _PRIVATE = tuple(
     ipaddress.ip_network(network)
     for network in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7")
 )
-#: Metadata services of clouds, with credentials of their machines, in those networks; never public.
+#: Metadata services of clouds, which hand out credentials of a machine. They are always refused.
 _METADATA = tuple(ipaddress.ip_address(host) for host in ("100.100.100.200", "fd00:ec2::254", "192.0.0.192"))
-#: IPv4 networks without public hosts (RFC 6890 and the registry that it created). Link-local addresses, with
-#: most metadata services, are among them.
+#: IPv4 networks without public hosts (RFC 6890 and the registry that it created). They include link-local
+#: addresses, which most metadata services use.
 _SPECIAL_V4 = tuple(
     ipaddress.ip_network(network)
     for network in (
@@ -29,7 +29,8 @@ _SPECIAL_V4 = tuple(
 )
 #: Global unicast, the only IPv6 network with addresses of public hosts.
 _GLOBAL_V6 = ipaddress.IPv6Network("2000::/3")
-#: Parts of it for other purposes. Teredo and 6to4 addresses contain an IPv4 address that a relay forwards to.
+#: Parts of that network for other purposes. Teredo and 6to4 addresses contain an IPv4 address to which a
+#: relay forwards.
 _SPECIAL_V6 = tuple(
     ipaddress.IPv6Network(network)
     for network in ("2001::/23", "2001:db8::/32", "2002::/16", "2620:4f:8000::/48", "3fff::/20")
@@ -37,10 +38,11 @@ _SPECIAL_V6 = tuple(
 
 
 def is_public(address: ipaddress.IPv4Address | ipaddress.IPv6Address, *, allow_private: bool = False) -> bool:
-    """Whether ``address`` is a host of the internet, or of a private network if these are allowed.
+    """Whether ``address`` is a host on the public internet, or in a private network if those are allowed.
 
-    IPv6 forms that carry an IPv4 address (compatible, NAT64, 6to4, Teredo, ISATAP) are never public: they
-    would be a way around the judgement of the address inside. Mapped ones are that address.
+    IPv6 addresses that contain an IPv4 address (compatible, NAT64, 6to4, Teredo, ISATAP) are never public,
+    because they would bypass the check of the IPv4 address. An IPv4-mapped address is checked as its IPv4
+    address.
     """
     if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
         address = address.ipv4_mapped

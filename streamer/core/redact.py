@@ -7,10 +7,11 @@ from collections.abc import Iterable
 from urllib.parse import quote, quote_plus, unquote, urlsplit
 
 MASK = "***"
-#: ``scheme://user:secret@``; passwords may contain unescaped ``@`` and ``:``, so it matches up to the last
-#: ``@`` before the path.
+#: Matches ``scheme://user:secret@``. Passwords may contain unescaped ``@`` and ``:``, so it matches up to the
+#: last ``@`` before the path.
 _USERINFO = re.compile(r"(?P<scheme>[a-zA-Z][a-zA-Z0-9+.-]*://)[^/\s?#'\"]*@")
-#: The same for passwords that contain unescaped ``/``, ``?`` or ``#``: up to the last ``@`` before a space.
+#: Does the same for passwords with unescaped ``/``, ``?`` or ``#``: it matches up to the last ``@`` before a
+#: space.
 _WILD_USERINFO = re.compile(r"(?P<scheme>[a-zA-Z][a-zA-Z0-9+.-]*://)[^/\s'\"@]*:[^\s'\"]*@(?=[\w.\[-])")
 _SENSITIVE = (
     r"[\w.-]*(?:token|secret|passw(?:or)?d|pwd|passphrase|api[_-]?key|auth|signature|credential|session)[\w.-]*"
@@ -25,7 +26,7 @@ _SHORTEST_SECRET = 4
 def redact(text: object, secrets: Iterable[str] = ()) -> str:
     """Return ``text`` without userinfo of addresses, secret query values, bearer tokens and ``secrets``.
 
-    ``text`` may be an exception: those of libraries often contain the whole address.
+    ``text`` may be an exception, because the messages of libraries often contain the whole address.
     """
     shown = str(text)
     for secret in sorted({s for s in secrets if len(s) >= _SHORTEST_SECRET}, key=len, reverse=True):

@@ -1,4 +1,4 @@
-"""Treats Ctrl-C and SIGTERM as requests for an orderly end. ``push`` and ``models pull`` use it."""
+"""Handles Ctrl-C and SIGTERM as requests for an orderly end, for ``push`` and ``models pull``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ EXIT_TERMINATED = 143
 
 
 class Signals:
-    """The first Ctrl-C or SIGTERM ends the run in an orderly way; the second ends it immediately."""
+    """Ends the run in an orderly way at the first Ctrl-C or SIGTERM, and immediately at the second."""
 
     def __init__(self) -> None:
         self.exit_code = 0
@@ -50,7 +50,7 @@ class Signals:
         await self._signalled.wait()
 
     async def unless_signalled(self, work: Awaitable[object]) -> bool:
-        """Await ``work``, or cancel it at a signal; returns whether it was done."""
+        """Await ``work``, but cancel it at a signal; return whether it was completed."""
         task, signalled = asyncio.ensure_future(work), asyncio.ensure_future(self._signalled.wait())
         await asyncio.wait({task, signalled}, return_when=asyncio.FIRST_COMPLETED)
         signalled.cancel()

@@ -1,4 +1,4 @@
-"""Draws the progress of one piece of work with rich; `Terminal` decides when, and what else is written."""
+"""Draws the progress of one piece of work with rich. `Terminal` decides when to draw, and writes all else."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from rich.text import Text
 #: The rate of a download is the mean over this many seconds.
 RATE_S = 5.0
 _BAR_COLUMNS = 24
-#: Width of a plain line: no status is longer, so none is wrapped.
+#: Width of a plain line. No status is longer, so rich wraps none.
 _PLAIN_COLUMNS = 1000
 
 
 class StatusLine:
-    """Progress of one piece of work. It keeps its rate while it is erased from the terminal for a line."""
+    """Shows the progress of one piece of work; keeps its rate while it is erased to print another line."""
 
     def __init__(self, layout: str, stream: TextIO, clock: Callable[[], float]) -> None:
         self.layout = layout
@@ -39,7 +39,7 @@ class StatusLine:
             console=Console(file=stream, force_terminal=True),
             auto_refresh=False,
             transient=True,
-            # Standard output is left to data, even while a status is shown.
+            # Do not let rich capture standard output, which is for data even while a status is shown.
             redirect_stdout=False,
             redirect_stderr=False,
             get_time=clock,
@@ -50,27 +50,28 @@ class StatusLine:
         self._done = 0.0
 
     def update(self, text: str, done: float, total: float | None) -> None:
-        """Set what is shown."""
+        """Set the text and the progress that `draw` shows."""
         if self._task is not None and done < self._done:
             self._progress.remove_task(self._task)  # the work has begun again
             self._task = None
         if self._task is None:
-            # A new task: what was done before it, such as an earlier part of a download, has no rate.
+            # Start a task with the work that is already done, such as an earlier part of a download, so that
+            # it does not count in the rate.
             self._task = self._progress.add_task("", total=total, completed=int(done))
         self._progress.update(self._task, completed=done, total=total, description=text)
         self._done = done
 
     def draw(self) -> None:
-        """Draw it in the last line of the terminal."""
+        """Draw the status on the last line of the terminal."""
         self._progress.start()
         self._progress.refresh()
 
     def erase(self) -> None:
-        """Remove it from the terminal; ``draw`` shows it again."""
+        """Remove the status from the terminal; ``draw`` shows it again."""
         self._progress.stop()
 
     def plain(self) -> str:
-        """Return it as a line without bar and colour."""
+        """Return the status as one line without bar and colour. It has no bar afterwards."""
         out = io.StringIO()
         self._progress.columns = tuple(c for c in self._progress.columns if not isinstance(c, BarColumn))
         table = self._progress.make_tasks_table(self._progress.tasks)
@@ -79,14 +80,14 @@ class StatusLine:
 
 
 class _Share(TaskProgressColumn):
-    """The done share in per cent, or nothing where the size of the work is unknown."""
+    """Shows the completed share in per cent, or nothing if the size of the work is unknown."""
 
     def render(self, task: Task) -> Text:
         return Text() if task.total is None else super().render(task)
 
 
 def _description() -> TextColumn:
-    # Cut off and never wrapped: a status takes one line.
+    # A long text is cut off, not wrapped, because a status takes one line.
     column = Column(no_wrap=True, overflow="ellipsis", ratio=1)
     return TextColumn("{task.description}", markup=False, table_column=column)
 

@@ -1,4 +1,4 @@
-"""Text output of the commands: lines without secrets, a status line that is drawn again, and tables."""
+"""Writes text output of the commands: lines without secrets, a status line that is redrawn, and tables."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from streamer.core.redact import redact
 if TYPE_CHECKING:
     from streamer.core.status_line import StatusLine
 
-#: Without a terminal the status is printed as a line at this interval.
+#: Interval at which the status is written as a line where there is no terminal.
 PLAIN_INTERVAL_S = 5.0
 
 
 def is_terminal(stream: TextIO) -> bool:
-    """Return whether lines can be drawn again. FORCE_COLOR does not make a terminal of a file."""
+    """Return whether ``stream`` is a terminal that can redraw lines; FORCE_COLOR does not matter."""
     return stream.isatty() and os.environ.get("TERM", "").lower() not in ("dumb", "unknown")
 
 
@@ -46,7 +46,7 @@ class Terminal:
         self._clock = clock
         self._is_terminal = is_terminal(self._stream)
         self._lock = threading.RLock()
-        #: The work whose progress was shown last; None before the first.
+        #: The status that was shown last; None before the first.
         self._status: StatusLine | None = None
         self._next_plain_at = 0.0
 
@@ -59,7 +59,7 @@ class Terminal:
             self._write(redact(text, self._secrets) + "\n")
 
     def error(self, text: str) -> None:
-        """Write the line that says why the command has failed; red on a terminal."""
+        """Write the line that says why the command failed, in red on a terminal without NO_COLOR."""
         with self._lock:
             self._erase()
             shown = redact(text, self._secrets)
@@ -68,10 +68,10 @@ class Terminal:
             self._write(shown + "\n")
 
     def status(self, text: str, share: float | None = None) -> None:
-        """Replace the status by ``text``, with a bar if the done share (0..1) of the work is known."""
+        """Replace the status with ``text``, and a bar if the completed ``share`` (0..1) is known."""
         shown = redact(text, self._secrets)
         if not self._is_terminal:
-            # Without rich, which a device that streams into a log need not load.
+            # Do not use rich here, so that a device that streams into a log need not load it.
             self._show_plain(lambda: shown if share is None else f"{share:.0%} {shown}")
         elif share is None:
             self._show("text", shown, 0.0, None)
@@ -79,7 +79,7 @@ class Terminal:
             self._show("share", shown, share, 1.0)
 
     def transfer(self, name: str, done: int, total: int | None) -> None:
-        """Replace the status by that of a download of ``total`` bytes: share, rate and remaining time."""
+        """Replace the status with that of a download of ``total`` bytes: share, rate and remaining time."""
         self._show("transfer", name, done, total)
 
     def close(self) -> None:
@@ -122,12 +122,12 @@ class Terminal:
             self._stream.write(text)
             self._stream.flush()
         except (OSError, ValueError):
-            return  # nobody reads the output any more; the command goes on
+            return  # nobody reads the output any more, but the command continues
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """Rows below a title. Columns whose cells are numbers have their names in ``numbers``."""
+    """Holds rows below a title. ``numbers`` names the columns whose cells are numbers."""
 
     title: str
     head: tuple[str, ...]
@@ -158,7 +158,7 @@ def _draw(table: Table) -> None:
     console = Console(highlight=False)
     console.print(Text(_printable(table.title), "bold"))
     drawn = Drawn(box=box.SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), header_style="bold cyan")
-    # A column without name holds remarks, which perhaps no row has.
+    # A column without a name holds remarks; leave it out if no row has one.
     shown = [i for i, name in enumerate(table.head) if name or any(row[i] for row in table.rows)]
     for i in shown:
         is_number = table.head[i] in table.numbers
@@ -177,5 +177,5 @@ def _draw(table: Table) -> None:
 
 
 def _printable(text: str) -> str:
-    """Replace control characters: names in a file or of a server may hold escape sequences."""
+    """Replace control characters, because names from a file or a server may contain escape sequences."""
     return "".join(char if char.isprintable() else "?" for char in text)

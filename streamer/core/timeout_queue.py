@@ -1,7 +1,7 @@
 """Implements many timeouts with one timer of the event loop, for timeouts that are nearly always cancelled.
 
-Every POST sets two timeouts and cancels them once it is answered. Creating, sorting and cancelling a timer of
-the event loop takes some 20 calls; a timeout takes 6.
+Every POST sets two timeouts and cancels them once it is answered. To create, sort and cancel a timer of the
+event loop takes some 20 calls; a timeout of this queue takes 6.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from collections.abc import Callable
 
 #: The heap may contain this many cancelled timeouts more than it contains active ones.
 MAX_CANCELLED = 128
-#: Interval, in timeouts, at which the number of cancelled ones is checked.
+#: Cancelling a timeout whose number is a multiple of this checks how many cancelled ones the heap contains.
 _CHECK_EVERY = 64
 
 
 class TimeoutQueue:
-    """Times are monotonic seconds, as in the event loop. All methods must be called on the event loop."""
+    """Calls functions at given times, which are monotonic seconds. Use it only on the event loop."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -38,7 +38,7 @@ class TimeoutQueue:
         return len(self._heap)
 
     def schedule(self, when: float, call: Callable[[], object]) -> int:
-        """Schedule ``call`` for the time ``when``, or soon after; returns the timeout's number, 1 or more."""
+        """Schedule ``call`` for the time ``when`` or soon after; return the timeout's number, 1 or more."""
         number = next(self._numbers)
         self._calls[number] = call
         heapq.heappush(self._heap, (when, number))
@@ -47,7 +47,7 @@ class TimeoutQueue:
         return number
 
     def cancel(self, number: int) -> None:
-        """Cancel a timeout; does nothing for number 0 and for a timeout that has run or was cancelled."""
+        """Cancel a timeout; do nothing for number 0 or for a timeout that has run or was cancelled."""
         self._calls.pop(number, None)
         if not number % _CHECK_EVERY and len(self._heap) > 2 * len(self._calls) + MAX_CANCELLED:
             # Change the list in place, because a callback of `run_due` may have called this.

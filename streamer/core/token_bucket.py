@@ -1,4 +1,4 @@
-"""A token bucket: limits a rate and allows bursts. Pure; times are monotonic seconds."""
+"""Limits a rate and allows bursts, with a token bucket. Pure; times are monotonic seconds."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ class TokenBucket:
         self._at = now
 
     def take(self, now: float, amount: float = 1.0) -> bool:
-        """Take ``amount`` tokens; returns False and takes none if there are too few.
+        """Take ``amount`` tokens; return False and take none if there are too few.
 
-        A full bucket grants even more than ``burst``, which would otherwise never be granted; it is in debt
-        afterwards.
+        A full bucket grants even an ``amount`` above ``burst``, which would otherwise never be granted. Its
+        number of tokens is then negative.
         """
         self._fill(now)
         if self._tokens < min(amount, self.burst):
@@ -37,7 +37,7 @@ class TokenBucket:
         return True
 
     def spend(self, now: float, amount: float) -> None:
-        """Take ``amount`` tokens that were already used, into debt if necessary."""
+        """Take ``amount`` tokens that were already used, even if their number becomes negative."""
         self._fill(now)
         self._tokens -= amount
 

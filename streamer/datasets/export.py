@@ -34,7 +34,7 @@ class LabelledImage:
 
 
 def all_labels(samples: Iterable[Sample]) -> list[str]:
-    """Return the labels of all models that produced the samples, in order; equal names are one class."""
+    """Return the labels of all models of the samples, in order of appearance; equal names are one class."""
     return list(dict.fromkeys(label for sample in samples for label in sample.labels))
 
 
@@ -116,7 +116,7 @@ def yolo_lines(image: LabelledImage, labels: Sequence[str]) -> str:
 def yolo_yaml(labels: Sequence[str]) -> str:
     """Return data.yaml: the folders of train, val and test, relative to the file, and the class names."""
     lines = [f"{subset}: images/{subset}" for subset in SUBSETS]
-    # Every JSON string is a valid YAML string, so no label needs escaping of its own.
+    # Every JSON string is a valid YAML string, so JSON's escaping is enough for labels.
     lines += ["names:", *(f"  {index}: {json.dumps(label)}" for index, label in enumerate(labels))]
     return "".join(f"{line}\n" for line in lines)
 
@@ -125,7 +125,7 @@ def yolo_yaml(labels: Sequence[str]) -> str:
 
 
 def label_studio_tasks(images: Sequence[LabelledImage], address: str) -> list[dict[str, Any]]:
-    """Return the tasks. ``address`` is put in front of each image's path within the export.
+    """Return the tasks, with ``address`` in front of each image's path within the export.
 
     The score of a prediction is 1 - uncertainty, so that Label Studio's order "lowest score first" shows the
     most informative images first.
@@ -169,7 +169,7 @@ def label_studio_config(labels: Sequence[str]) -> str:
 
 
 def _label_studio_box(sample: Sample, detection: Detection) -> dict[str, Any]:
-    """Return one rectangle; Label Studio counts in percent of width and height."""
+    """Return one rectangle, in Label Studio's unit: per cent of width and height."""
     x1, y1, x2, y2 = detection.box
     percent_x, percent_y = 100 / sample.width, 100 / sample.height
     return {
@@ -215,18 +215,18 @@ class ExportOptions:
 
     format: DatasetFormat
     split: Split
-    #: Only samples that were taken for one of these reasons; empty: all.
+    #: Export only samples that were taken for one of these reasons; if empty, all samples.
     reasons: frozenset[str] = frozenset()
     #: Also export boxes with a score below the caller's threshold.
     below_threshold: bool = False
-    #: Put in front of the path of an image in Label Studio's tasks.
+    #: Address in front of the path of each image in Label Studio's tasks.
     address: str = DEFAULT_ADDRESS
 
 
 def export(source: Source, folder: Path, options: ExportOptions) -> Counter[str]:
-    """Write the dataset into ``folder``, which must not exist yet; returns the images of each subset.
+    """Write the dataset into ``folder``, which must not exist; return the number of images by subset.
 
-    Raises BadRequest, CannotRead, CannotWrite or DamagedSample, and leaves nothing behind then.
+    Raises BadRequest, CannotRead, CannotWrite or DamagedSample; after an error, no partial dataset remains.
     """
     if folder.exists():
         raise BadRequest(f"{folder} exists already; name a folder that does not exist")

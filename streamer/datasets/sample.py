@@ -1,4 +1,4 @@
-"""One collected sample and its annotations, as a store holds them."""
+"""Reads the sidecar of a sample: facts about its image, and its annotations."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ class Detection:
     box: tuple[float, float, float, float]
     score: float
     label: str
-    #: Whether its score is below the threshold that the caller had set.
+    #: Whether the score is below the threshold that the client had set.
     below_threshold: bool
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """An image and what the model found in it; width and height are those of the upright image, in pixels."""
+    """An image and what the model found in it; ``width`` and ``height`` are pixels of the upright image."""
 
     key: str
     sha256: str

@@ -24,7 +24,7 @@ SCHEME = "s3://"
 
 
 class Source(Protocol):
-    """Reads objects by key."""
+    """Lists and reads objects by key."""
 
     def keys(self, prefix: str) -> Iterator[str]:
         """Return the keys that begin with ``prefix``, in order. Raises CannotRead."""
@@ -41,7 +41,7 @@ def read_samples(source: Source) -> Iterator[Sample]:
 
 @contextmanager
 def open_source(address: str | None) -> Iterator[Source]:
-    """Open the samples at ``address``: a folder, ``s3://BUCKET/PREFIX``, or None for what the settings say.
+    """Open the samples at ``address``: a folder, ``s3://BUCKET/PREFIX``, or None for the configured store.
 
     Raises BadRequest when there are no samples, and CannotRead when they cannot be reached.
     """
@@ -61,10 +61,10 @@ def open_source(address: str | None) -> Iterator[Source]:
 
 
 class FolderSource:
-    """A folder with the same layout as a bucket."""
+    """Reads a folder with the same layout as a bucket."""
 
     def __init__(self, folder: Path) -> None:
-        """Raise BadRequest when it is not a folder of samples."""
+        """Check the folder. Raises BadRequest when it is not a folder of samples."""
         if not (folder / "v1").is_dir():
             raise BadRequest(f"{folder} holds no samples: it has no folder `v1` (see SAMPLES_DIR)")
         self._folder = folder
@@ -93,7 +93,7 @@ class FolderSource:
 
 
 def parse_bucket(address: str, defaults: Bucket) -> Bucket:
-    """Return the bucket of ``s3://NAME/PREFIX``, with all else from ``defaults``. Raises BadRequest."""
+    """Return the bucket of ``s3://NAME/PREFIX``, with other fields from ``defaults``. Raises BadRequest."""
     name, _, prefix = address.removeprefix(SCHEME).partition("/")
     if not name:
         raise BadRequest(f"--in is {address!r}; expected a folder, or s3://BUCKET/PREFIX")
@@ -101,9 +101,9 @@ def parse_bucket(address: str, defaults: Bucket) -> Bucket:
 
 
 class BucketSource:
-    """A bucket, read one object at a time on an event loop of its own. A context manager.
+    """Reads a bucket, one object at a time, on its own event loop. A context manager.
 
-    Its key needs the permissions to list and to get; the service itself needs neither.
+    The access key must have permission to list and to get objects; the service itself needs neither.
     """
 
     def __init__(self, bucket: Bucket) -> None:
@@ -150,7 +150,7 @@ class BucketSource:
         return result
 
     def _run(self, request: Any) -> Any:
-        """Wait for one request, as long as the bucket's time-out allows."""
+        """Wait for one request, up to the bucket's time-out. Raises CannotRead or FileNotFoundError."""
 
         async def bounded() -> Any:
             async with asyncio.timeout(self._bucket.timeout_s):
@@ -167,12 +167,12 @@ class BucketSource:
 
 @dataclass(slots=True)
 class Verification:
-    """Result of a verification; a collection is sound when ``problems`` is empty."""
+    """Holds the result of a verification; the samples are sound when ``problems`` is empty."""
 
     samples: int = 0
-    #: One sentence each, which names the key.
+    #: One sentence for each problem, which names the key.
     problems: list[str] = field(default_factory=list)
-    #: Images without a sidecar. They are no problem: a delivery is under way, or a crash interrupted it.
+    #: Images without a sidecar. They are not errors: a delivery is under way, or a crash interrupted it.
     incomplete: list[str] = field(default_factory=list)
 
 
