@@ -37,9 +37,10 @@ from streamer.webrtc.video_messages import (
 
 #: Memory for encoded frames on their way to the process.
 _INPUT_BYTES = 32 << 20
-#: Memory for decoded frames in use, 38 of 4096x2304. Pages are allocated when they are written to.
+#: Memory for decoded frames in use: 37 of 4096x2304 pixels as planes. The kernel allocates its pages when
+#: they are written to.
 _DECODED_BYTES = 512 << 20
-#: After so many later frames of all streams, a frame without a decoded frame is given up.
+#: A frame without an outcome is given up after this many later frames of all streams.
 _MAX_HIDDEN = 4096
 Image = npt.NDArray[np.uint8]
 
@@ -50,13 +51,13 @@ class Stream(Protocol):
     codec: Codec
 
     def restarted(self) -> None:
-        """The process has ended. All frames have an outcome, and another process takes the stream."""
+        """Note that the process has ended and another takes the stream; frames left then get an outcome."""
 
     def was_read(self, cpu_s: float) -> None:
-        """The process has read one frame, which took ``cpu_s`` to decode, and has room for another."""
+        """Note that the process has read one frame, took ``cpu_s`` to decode it, and has room for another."""
 
     def answered(self, frame: EncodedFrame, answer: VideoAnswer, decoded: SharedFrame | None) -> None:
-        """A frame has an outcome."""
+        """Take the outcome of a frame."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,7 @@ class _Input:
 
 
 class VideoHost:
-    """One process and the streams that it decodes."""
+    """Connects one process with the streams that it decodes."""
 
     def __init__(self) -> None:
         self._decoded_fd = sealed_memory("video-frames", _DECODED_BYTES)
@@ -81,7 +82,7 @@ class VideoHost:
         self.held: dict[int, _Input] = {}
         #: Frames without an outcome, with their stream; oldest first.
         self._frames: dict[int, tuple[int, EncodedFrame]] = {}
-        #: Offsets of decoded frames that are not used any more; appended in any thread.
+        #: Offsets of decoded frames that nobody uses any more. Any thread may append to it.
         self._dropped: deque[int] = deque()
 
     def send(self, number: int, stream: int, frame: EncodedFrame, *, fresh: bool) -> bool:
@@ -162,7 +163,8 @@ class VideoHost:
                 self.group.arena.free(read.offset, read.length)
                 reader = self.streams.get(answer.stream)
                 if reader is not None:
-                    # The process may be compromised, but it cannot have worked longer than it had the frame.
+                    # A compromised process may state any time, but it cannot have worked longer than it had
+                    # the frame.
                     reader.was_read(min(answer.cpu_us / 1e6, time.monotonic() - read.sent_at))
             self._forget_hidden(answer)
             return
@@ -188,7 +190,7 @@ class VideoHost:
 
 
 class SharedFrame:
-    """A decoded frame in memory of the process that decoded it. Its pixels are converted on demand.
+    """Holds a decoded frame in memory shared with its decoder process, and converts its pixels on demand.
 
     ``release`` is called when the frame is garbage-collected, in any thread.
     """
@@ -206,7 +208,7 @@ class SharedFrame:
         self._turning = Turning(mirrored=False, turns=0)
 
     def turn(self, turns: int) -> None:
-        """Make the frame upright by so many clockwise quarter turns of its stored pixels."""
+        """Set how many clockwise quarter turns of its stored pixels make the frame upright."""
         self._turning = Turning(mirrored=False, turns=turns % 4)
         self.width, self.height = self._stored[:: -1 if turns % 2 else 1]
 

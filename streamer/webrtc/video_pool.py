@@ -27,8 +27,9 @@ from streamer.webrtc.video_messages import Answer, VideoAnswer
 
 log = logging.getLogger("streamer.webrtc.video")
 
-#: Processor time after which a frame that reached the time limit is blamed for it. A video decoder yields to
-#: others (`video_process.NICENESS`): beside two busy threads on each core it has some 0.24 s until then.
+#: A frame that reached the time limit is blamed for it if it took this much processor time. A video decoder
+#: yields to other processes (`video_process.NICENESS`): beside two busy threads on each core it gets some
+#: 0.24 s of processor time within the limit.
 COMPUTING_CPU_S = 0.2
 #: Module that is run as the fork server of video decoders.
 FORK_SERVER = "streamer.webrtc.video_process"
@@ -37,14 +38,14 @@ _WATCH_S = 0.25
 _IDLE_S = 10.0
 #: Address space of a video decoder beyond its libraries: reference frames of some streams at 4096x2304.
 _MEMORY_BYTES = 1 << 30
-#: A stream that has crashed so many decoders is not decoded any more.
+#: A stream that has crashed or hung this many decoders is not decoded any more.
 MAX_DEATHS = 3
-#: Frames that may wait for the decoder: a second of video. If more wait, the machine is too slow.
+#: Most frames that may wait for the decoder: a second of video. If more wait, the machine is too slow.
 MAX_WAITING = 30
 
 
 class VideoPool:
-    """The video decoder processes of one worker; each decodes the streams assigned to it."""
+    """Keeps the video decoder processes of one worker; each decodes the streams assigned to it."""
 
     def __init__(
         self,
@@ -185,7 +186,7 @@ class VideoPool:
 
 
 def video_decoder_count(workers: int) -> int:
-    """Return the limit of video decoder processes for each of ``workers``: its share of the cores."""
+    """Return how many video decoder processes each of ``workers`` may have: its share of the cores."""
     return max(1, -(-len(os.sched_getaffinity(0)) // workers))
 
 
@@ -207,7 +208,7 @@ class DecodeOutcome:
 class VideoDecoder:
     """Decodes the frames of one stream in order. ``deliver`` is called on the event loop with each outcome.
 
-    Every frame is decoded, because later ones refer to it. Which of them a model sees is decided later.
+    It decodes every frame, because later ones refer to it. Later steps decide which of them a model sees.
     ``charge`` is called with the processor time, in seconds, that each frame took.
     """
 

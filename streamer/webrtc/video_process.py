@@ -1,7 +1,7 @@
-"""The video decoder process, which decodes streams of one worker in a sandbox.
+"""Decodes video streams of one worker in a process with a sandbox.
 
-Run as a module, this is the fork server that starts such processes. Unlike image decoders each has its own
-socket, because all frames of a stream must reach the same decoder.
+Run as a module, this file is the fork server that starts such processes. Unlike image decoders, each process
+has its own socket, because all frames of a stream must reach the same decoder.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ from streamer.webrtc.video_messages import (
 NICENESS = 5
 #: The largest number that fits in a message.
 _MOST_US = 2**32 - 1
-#: Frames that the decoder may hold back; B-frames of real encoders need four.
+#: Most frames that the decoder may hold back; B-frames of real encoders need four.
 _MAX_IN_DECODER = 32
 _DECODERS = {Codec.VP8: "libvpx", Codec.H264: "h264"}
 #: Accepted pixel formats: 8 bits, 4:2:0. Others come from profiles that were not negotiated.
@@ -87,7 +87,7 @@ class VideoContext:
         if self._wants_key and not header.key:
             return [FrameOutcome(number, None, DropReason.NO_KEYFRAME)]
         if self._wants_key:
-            # Frames that the decoder still holds are from before the gap.
+            # Drop the frames that the decoder still holds, because they are from before the gap.
             self._context = _open(self._codec)
             self._inside.clear()
             self._wants_key = False
@@ -220,7 +220,7 @@ class VideoProcess:
 
 
 def _warm_up() -> None:
-    """Use each decoder and the converter once, because the sandbox prevents what they load on first use."""
+    """Use each decoder and the converter once, because on first use they load what the sandbox denies."""
     for codec in (Codec.VP8, Codec.H264):
         VideoContext(codec)
     frame = av.VideoFrame.from_ndarray(np.zeros((24, 16), np.uint8), format="yuv420p")
@@ -228,7 +228,10 @@ def _warm_up() -> None:
 
 
 def run(request: Mapping[str, Any], descriptors: list[int]) -> None:
-    """Run a video decoder in a new process. ``descriptors``: channel, input, status page, decoded frames."""
+    """Run a video decoder in a new process.
+
+    ``descriptors`` are those of the channel, the input, the status page and the decoded frames.
+    """
     channel_fd, arena_fd, page_fd, decoded_fd = descriptors
     channel = socket.socket(fileno=channel_fd)
     arena = mmap.mmap(arena_fd, 0, prot=mmap.PROT_READ)

@@ -1,4 +1,4 @@
-"""``/v1/whip``: ingest by WHIP (RFC 9725), for OBS, GStreamer, ffmpeg and web pages without our script."""
+"""Serves ``/v1/whip``: ingest by WHIP (RFC 9725) from OBS, GStreamer, ffmpeg and pages without our script."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class WhipRoutes:
         )
 
     async def offer(self, request: web.Request) -> web.Response:
-        """Answer an offer: 201 with the session's URL. The query has the parameters of `predict`."""
+        """Answer an offer with 201 and the session's URL. The query may set parameters of ``/predict``."""
         signalling = self._signalling
         version = request.match_info["version"]
         model = signalling.peers.dispatcher.model(version)

@@ -1,4 +1,4 @@
-"""One WebSocket of detect.v1 from its hello to its close. The hub owns it.
+"""Serves one WebSocket of detect.v1 from its hello to its close. The hub owns the connection.
 
 One task reads messages and never waits for inference; one task writes. Frames go to `frame_receiver`, control
 messages to `streams.session_control`; results come from the dispatcher.
@@ -39,9 +39,9 @@ from streamer.websocket.handshake import HelloReader, await_hello, identify
 from streamer.websocket.outbox import MAX_MESSAGES
 from streamer.websocket.writer import SocketWriter
 
-#: Time for outcomes of frames in flight after a client's `bye`.
+#: How long a connection waits for outcomes of frames in flight after a client's `bye`.
 BYE_GRACE_S = 2.0
-#: Messages up to this size are parsed within some 0.1 ms; what pages and clients usually send is shorter.
+#: Messages up to this size are parsed within some 0.1 ms. Most messages of clients are shorter.
 _SHORT_MESSAGE_BYTES = 256
 #: Paused streams may be silent this many times longer than `stream_idle_timeout_s`.
 PAUSED_IDLE_FACTOR = 10
@@ -67,23 +67,23 @@ class Hub(Protocol):
     background: set[asyncio.Task[None]]
 
     def opened(self, connection: Connection) -> None:
-        """A session has started."""
+        """Note that a session has started."""
 
     def leave(self, connection: Connection, *, resumable: bool) -> None:
-        """The connection has ended."""
+        """Note that the connection has ended."""
 
     def admit(self, version: str, identity: Identity) -> Client:
         """Count one more connection of a client and return it. Raises SchedulingError."""
 
     async def resume(self, session_id: str, newcomer: Connection, token: str | None) -> Session | None:
-        """Return a session to continue."""
+        """Return the session to continue, or None if there is none."""
 
     def describe_limits(self) -> ConnectionLimits:
         """Return ``welcome.limits``."""
 
 
 class Connection:
-    """One WebSocket. Create it after the upgrade, then await :meth:`run`."""
+    """Serves one WebSocket. Create it after the upgrade, then await :meth:`run`."""
 
     def __init__(
         self,
@@ -104,7 +104,7 @@ class Connection:
         self.version = version
         self._model = hub.dispatcher.model(version)
         self.session = Session.of(version, self._model, id=hub.router.new_id(), owner=identity.owner)
-        #: Who the client is; known from `hello` on if no key came with the upgrade.
+        #: Who the client is. If no key came with the upgrade, `hello` may set it.
         self.identity = identity
         #: The client that frames are charged to; None until the hub, or `hello`, has identified it.
         self.client: Client | None = None
@@ -155,7 +155,7 @@ class Connection:
                     writing.cancel()
                     await self._writer.close(closing)
             finally:
-                # This comes first: whatever fails below, no stream stays registered whose socket is gone.
+                # Leave first, so that whatever fails below, no stream without a socket stays registered.
                 self._leave(resumable=closing is None or closing.code == CloseCode.RESTART)
                 writing.cancel()
                 self._writer.drop()
@@ -174,7 +174,7 @@ class Connection:
 
     @property
     def in_flight(self) -> bool:
-        """Whether frames of it have no outcome yet."""
+        """Whether any frame of this connection has no outcome yet."""
         return any(handle.flow.ledger.in_flight for handle in self.streams.values())
 
     def _release_streams(self) -> None:
@@ -199,7 +199,7 @@ class Connection:
             await asyncio.sleep(0.01)
 
     async def _welcome(self, hello: Hello) -> None:
-        """Open the session that ``hello`` asks for. Raises ProtocolError for a field that cannot be met."""
+        """Open the session that ``hello`` asks for. Raises ProtocolError for an unacceptable field."""
         hub = self.hub
         if not self.identity.may(Scope.STREAM):
             self.identity = await identify(hub.authenticator, hello.token, self.identity.name)
@@ -236,7 +236,7 @@ class Connection:
         self._control.report_unknown_fields(hello)
 
     def _sampler(self, hello: Hello, offer: StreamOffer) -> Sampler | None:
-        """Return the sampler of a stream; None when nobody may keep its frames."""
+        """Return the sampler of a stream; None when its frames must not be kept."""
         if not (hello.collect and offer.collect):
             return None
         return self.hub.samplers.create(offer.name, "websocket", self.version, self._model)
@@ -247,7 +247,7 @@ class Connection:
         """Read messages until either side closes. Nothing here waits for inference."""
         while not self._bye_received:
             if len(self._writer) > MAX_MESSAGES // 2:
-                # Messages that wait in the socket come without a pause, so the writer needs a turn.
+                # While messages wait in the socket, receive() does not pause, so give the writer a turn.
                 await asyncio.sleep(0)
             message = await self._socket.receive()
             self._read_limiter.message_read()
@@ -265,7 +265,7 @@ class Connection:
                 self._receive_message(data)
                 await asyncio.sleep(0)
                 continue
-            # Only one long message of all clients in each turn of the event loop: many would block it.
+            # In each turn of the event loop, parse only one long message of all clients: many would block it.
             async with self.hub.long_messages:
                 self._receive_message(data)
                 await asyncio.sleep(0)
@@ -291,7 +291,7 @@ class Connection:
         return handle
 
     def bye_received(self) -> None:
-        """The client leaves: stop reading, wait for the outcomes of its last frames, close."""
+        """Stop reading, because the client leaves; :meth:`run` awaits its last outcomes and closes."""
         self._bye_received = True
 
     # -- writing -------------------------------------------------------------------------------------
@@ -306,7 +306,7 @@ class Connection:
             self._release_streams()
 
     def send(self, message: ServerMessage) -> None:
-        """Queue one message; never waits."""
+        """Queue one message without waiting."""
         if self._closing is not None or self._left:
             return
         handle = self.streams.get(message["stream"]) if message["type"] == "result" else None

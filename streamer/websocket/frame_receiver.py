@@ -32,7 +32,7 @@ from streamer.streams.session_control import (
 )
 from streamer.streams.stream_handle import StreamHandle
 
-#: Frames in text form, which are for debugging: a burst and a rate that a camera does not exceed.
+#: Rate and burst allowed for frames in text form, which are for debugging. A camera does not exceed them.
 TEXT_FRAMES_PER_S = 60.0
 TEXT_FRAMES_BURST = 120
 
@@ -48,10 +48,10 @@ class MessageDecoder:
         """Return the map of a message.
 
         Raises CloseConnection for a message that is too large, RateLimited or TooManyMessages for one that
-        came too soon, and ProtocolError for what is no message.
+        came too soon, and ProtocolError for data that is not a message.
         """
         size_bytes = size_in_bytes(data)
-        # This check is cheap and may be wrong: a message that is no frame after all is charged again below.
+        # This check is cheap and may be wrong. A message that turns out to be no frame is charged again.
         may_be_frame = ('"frame"' in data) if isinstance(data, str) else (b"frame" in data)
         if size_bytes > CONTROL_MAX_BYTES and not may_be_frame:
             raise _too_large(size_bytes)
@@ -83,14 +83,14 @@ def _too_large(size_bytes: int) -> CloseConnection:
 
 
 class FrameSender(Protocol):
-    """The connection that the frames come from."""
+    """The connection that the frames come from, as far as it is used here."""
 
     version: str
     streams: dict[int, StreamHandle]
     counters: FrameCounters
 
     def send(self, message: ServerMessage) -> None:
-        """Queue one message; never waits."""
+        """Queue one message without waiting."""
 
     def send_all(self, messages: list[ServerMessage]) -> None:
         """Queue messages that belong to an outcome, and account it."""
@@ -168,7 +168,7 @@ class FrameReceiver:
             handle.send_drops_soon()
 
     def _refuse(self, answer: Error, now: float) -> None:
-        """Answer a frame that no stream can take. Such frames share the rate of control messages."""
+        """Send an error for a frame that no stream takes. Such frames share the rate of control messages."""
         self._refused.received += 1
         self._refused.failed += 1
         self.account()
@@ -185,7 +185,7 @@ def unknown_stream(number: int, known: Mapping[int, StreamHandle]) -> str:
 
 
 def _text_frame_error(error: ProtocolError, message: dict[str, Any]) -> Error:
-    """Return the answer to a malformed text frame, with those of its numbers that are valid."""
+    """Return the error for a malformed text frame, with its `seq` and `stream` if these are valid."""
     answer = server_messages.protocol_error(error)
     seq, stream = message.get("seq"), message.get("stream")
     if isinstance(seq, int) and 0 <= seq <= MAX_SEQ:

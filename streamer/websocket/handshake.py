@@ -21,22 +21,22 @@ from streamer.protocol.wire import FRAME_MARK, ProtocolError, decode_message
 from streamer.streams.session import UnsupportedCodec
 from streamer.streams.session_control import CONTROL_MAX_VALUES, size_in_bytes
 
-#: Invalid hellos after which the connection is closed.
+#: Number of invalid hellos after which the connection is closed.
 HELLO_TRIES = 3
 #: The largest hello of a client that has not shown a valid key yet.
 HELLO_MAX_BYTES = 4 << 10
-#: WebSockets of one address, and of all, that may be open without an accepted hello. Many clients of one
-#: network come back at once after a restart; each needs one round trip.
+#: Most WebSockets of one address, and of all together, that may be open without an accepted hello. Many
+#: clients of one network come back at once after a restart; each needs a slot for one round trip.
 MOST_PER_ADDRESS = 64
 MOST_IN_ALL = 512
-#: A hello is due within seconds, so slots become free as fast.
+#: When a refused client may retry. A hello is due within seconds, so slots become free in that time.
 _RETRY_S = 2
 
 
 class HelloReader:
     """Reads messages until the hello is accepted, within the bytes that ``limiter`` lets through.
 
-    ``close_soon`` closes the connection with a code and a reason when there are more.
+    ``close_soon`` closes the connection with a code and a reason when a client sends more.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ async def await_hello(
     send: Callable[[ServerMessage], None],
     limit_s: float,
 ) -> None:
-    """Wait for a valid hello. Each invalid one is answered with an error that names the field.
+    """Wait for a valid hello. Answer each invalid one with an error that names the field.
 
     ``welcome`` opens the session, or raises ProtocolError. Raises CloseConnection when no valid hello comes.
     """
@@ -104,7 +104,11 @@ async def await_hello(
 
 
 def parse_hello(data: str | bytes, send: Callable[[ServerMessage], None], most_bytes: int) -> Hello:
-    """Parse the first message. Anything but a hello closes the connection; a wrong field may be corrected."""
+    """Parse the first message.
+
+    Raises CloseConnection when it is not a hello or is too long, and ProtocolError for a wrong field, which
+    the client may correct.
+    """
     if isinstance(data, bytes) and data[:1] == bytes((FRAME_MARK,)):
         raise CloseConnection(CloseCode.MALFORMED, "the first message is `hello`, found a frame")
     # The size is checked before anything is parsed, because the sender has not authenticated yet.
@@ -146,7 +150,7 @@ async def identify(authenticator: Authenticator, token: str | None, address: str
 
 
 class HandshakeSlots:
-    """Slots of sockets without an accepted hello, for each client address and in all."""
+    """Counts the sockets without an accepted hello, for each client address and in all."""
 
     def __init__(self, per_address: int = MOST_PER_ADDRESS, in_all: int = MOST_IN_ALL) -> None:
         self._per_address = per_address
@@ -155,7 +159,7 @@ class HandshakeSlots:
         self._count = 0
 
     def take(self, address: str) -> None:
-        """Take a slot. Raises Problem 503 when the address, or everyone together, has none left."""
+        """Take a slot. Raises Problem 503 when none is left for the address or for all addresses together."""
         if self._count >= self._in_all or self._taken[address] >= self._per_address:
             raise Problem.unavailable(
                 "Too many connections have not sent their hello yet; try again.", retry_after_s=_RETRY_S
@@ -164,7 +168,7 @@ class HandshakeSlots:
         self._count += 1
 
     def release(self, address: str) -> None:
-        """Give a slot back; once for each that was taken."""
+        """Give a slot back. Call it once for each slot that was taken."""
         self._count -= 1
         self._taken[address] -= 1
         if not self._taken[address]:

@@ -1,4 +1,4 @@
-"""``GET /v1/stream``: accepts and owns the WebSockets of a worker, keeps sessions that may be resumed."""
+"""Serves ``GET /v1/stream``: owns the WebSockets of a worker, and keeps sessions that may be resumed."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ log = logging.getLogger("streamer.websocket")
 
 #: Bytes that the transport may hold before a send waits. It is small, so that results do not age there.
 WRITER_LIMIT_BYTES = 64 << 10
-#: Connections that are handled in one turn of the loop, which takes some milliseconds.
+#: How many connections are handled in one turn of the event loop, which takes some milliseconds.
 _CONNECTIONS_PER_ITERATION = 64
 
 
 class StreamHub:
-    """All WebSocket streams of one worker, and the sessions whose sockets were lost."""
+    """Keeps all WebSocket streams of one worker, and the sessions whose sockets were lost."""
 
     def __init__(
         self,
@@ -110,13 +110,13 @@ class StreamHub:
             # JPEGs do not compress further, and inflating messages would block the loop.
             compress=False,
             heartbeat=self.settings.stream_heartbeat_s,
-            # The limit is exclusive.
+            # aiohttp accepts only messages that are shorter than its limit.
             max_msg_size=self.settings.stream_max_message_bytes + 1,
             writer_limit=WRITER_LIMIT_BYTES,
             timeout=2.0,
         )
         identity = identity_of(request)
-        # A client with a valid key may send a long list of classes.
+        # The hello of a client with a valid key may be long, for example with many classes.
         read_limiter = ReadLimiter(
             HELLO_MAX_BYTES if identity.anonymous else CONTROL_MAX_BYTES, request.protocol
         )
@@ -160,7 +160,7 @@ class StreamHub:
         return client
 
     def _check(self, request: web.Request, version: str) -> None:
-        """Raise the Problem or SchedulingError with which this request is refused."""
+        """Raise Problem or SchedulingError if this request must be refused."""
         if request.headers.get("Upgrade", "").lower() != "websocket" or request.version < HttpVersion11:
             raise Problem.upgrade_required(
                 "This address speaks WebSocket (subprotocol detect.v1.json or detect.v1.msgpack)."
@@ -196,9 +196,10 @@ class StreamHub:
             self._store.keep(connection.session, time.monotonic())
 
     async def resume(self, session_id: str, newcomer: Connection, token: str | None) -> Session | None:
-        """Return the session to resume, which another process may have.
+        """Return the session to resume; fetch it if another process has it.
 
-        None when no process has it, or when it belongs to another client than the newcomer's.
+        The result is None when no process has it, when it belongs to another client than the newcomer's, or
+        when it cannot be continued here.
         """
         version = newcomer.version
         session = self._release(session_id, version, newcomer.identity.owner, newcomer)
@@ -220,7 +221,7 @@ class StreamHub:
     def _release(
         self, session_id: str, version: str, owner: str, newcomer: Connection | None
     ) -> Session | None:
-        """Return a session of this process; an older connection that still uses it is closed with 4409."""
+        """Return a session of this process; close an older connection that still uses it with 4409."""
         for connection in self._connections:
             if connection is not newcomer and connection.session.id == session_id and connection.streams:
                 if (connection.version, connection.session.owner) != (version, owner):

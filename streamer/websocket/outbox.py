@@ -1,4 +1,4 @@
-"""The outbox: encoded messages for one client, bounded. Newer results replace older ones of a slow reader."""
+"""Queues a bounded number of messages for one client; newer results replace those that a slow reader left."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from streamer.protocol import server_messages
 from streamer.protocol.server_messages import ServerMessage
 from streamer.protocol.wire import DropReason
 
-#: A client with so many unread messages counts as not reading. Typical messages of this number are 60 KiB.
+#: A client with this many unread messages counts as not reading. This many typical messages have 60 KiB.
 MAX_MESSAGES = 256
 #: Size of two dozen results with a thousand boxes each, in JSON.
 MAX_BYTES = 2 << 20
-#: Bytes that every client may leave unread. Only bytes beyond are charged to the worker's byte budget, so
-#: that clients that read are served even when others have filled it.
+#: Bytes that every client may leave unread. Only bytes beyond these are charged to the worker's byte budget,
+#: so that clients that read are served even when others have filled the budget.
 FREE_BYTES = 64 << 10
 
 Encoded = str | bytes
@@ -33,7 +33,7 @@ def _closed(*_arguments: object) -> NoReturn:
 
 @dataclass(slots=True)
 class _Waiting:
-    """One message. ``result`` is stream, seq, ack and win of a result, for the drop that may replace it."""
+    """Holds one message; for a result, also its stream, seq, ack and win for a drop that may replace it."""
 
     encoded: Encoded
     size_bytes: int
@@ -41,7 +41,7 @@ class _Waiting:
 
 
 class Outbox:
-    """Messages in order. While the client is slow, a live stream keeps only its newest result.
+    """Keeps messages in order. While the client is slow, a live stream keeps only its newest result.
 
     ``encode`` returns a message as it is sent; ``hold`` returns the client's holding in the byte budget, and
     is called when it is first needed.
@@ -51,7 +51,7 @@ class Outbox:
         self._encode = encode
         self._hold = hold
         self._holding: Holding | None = None
-        #: The messages, oldest first. Others only ask whether there are any, which is cheaper than a method.
+        #: The messages, oldest first. Other modules only test whether it is empty, which saves them a call.
         self.messages: deque[_Waiting] = deque()
         self._bytes = 0
 
@@ -128,7 +128,7 @@ class Outbox:
         return self._holding.take(self._bytes - FREE_BYTES - self._holding.held_bytes)
 
     def _settle(self) -> None:
-        """Give the bytes of messages that have left back to the budget."""
+        """Return the bytes of messages that have left the outbox to the budget."""
         holding = self._holding
         if holding is not None and holding.held_bytes:
             holding.give_back(holding.held_bytes - max(0, self._bytes - FREE_BYTES))

@@ -20,10 +20,10 @@ log = logging.getLogger("streamer.connection")
 #: A send that takes longer than this shows that the client reads slowly. From then on newer results replace
 #: older ones.
 SLOW_SEND_S = 0.05
-#: An empty transport takes a message of this size without pausing, in characters of up to four bytes: its
-#: high-water mark is 64 KiB.
+#: An empty transport takes a shorter message without pausing. Text is measured in characters, which have up
+#: to four bytes; the high-water mark of the transport is 64 KiB.
 _SMALL_BYTES = 8 << 10
-#: When the connection closes: time for the messages that still wait, and then for the close frame.
+#: When the connection closes: the time to send waiting messages, and then the time for the close frame.
 FLUSH_S = 1.0
 CLOSE_S = 2.0
 
@@ -32,7 +32,7 @@ class SocketWriter:
     """Queues messages without waiting and sends them in order. The connection owns it and runs its task.
 
     A client that takes nothing for ``send_timeout_s`` is closed with 4441. ``hold`` returns the client's
-    holding in the byte budget, which the queued messages are charged to.
+    holding in the byte budget, to which the queued messages are charged.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class SocketWriter:
         self._send_timeout_s = send_timeout_s
         self._outbox = Outbox(self._encode, hold)
         self._filled = asyncio.Event()
-        #: Start of the send in progress; 0 while none is.
+        #: When the send in progress began, in monotonic seconds; 0 while none is in progress.
         self._sending_since = 0.0
 
     def __len__(self) -> int:
