@@ -17,13 +17,14 @@ from streamer.http.connection_limits import ADDRESS_SHARE, ConnectionLimiter, Tr
 
 log = logging.getLogger("streamer.acceptor")
 
-#: Connections accepted in one turn of the loop, so that existing ones are served before more come.
+#: Connections accepted in one turn of the loop, so that the loop serves existing ones before it accepts more.
 _PER_TURN = 16
-#: Pause in accepting after a connection was refused or descriptors ran out.
+#: Pause in accepting after a connection could not be admitted or descriptors ran out.
 PAUSE_S = 0.05
-#: Longest time that a connection waits to be admitted; meanwhile one more is accepted after each pause.
+#: Longest time that a connection waits to be admitted. Meanwhile, one more is accepted after each pause.
 WAIT_S = 0.5
-#: Time to send what is buffered for a connection that is closed to make room; then its descriptor is freed.
+#: When a connection is closed to make room, its buffered data may be sent for this time. Then its descriptor
+#: is freed.
 FLUSH_S = 1.0
 #: Descriptors kept free for everything else: WebRTC, decoders, files.
 _OTHERS = 64
@@ -31,7 +32,10 @@ _SHORT = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
 class Acceptor:
-    """Serves connections by protocols from ``make``; calls ``refused`` for each that is not admitted."""
+    """Accepts connections and serves each that is admitted by a protocol from ``make``.
+
+    It calls ``refused`` for each connection that is not admitted.
+    """
 
     def __init__(
         self,
@@ -42,7 +46,10 @@ class Acceptor:
         accepted: Callable[[], None] = lambda: None,
         refused: Callable[[], None] = lambda: None,
     ) -> None:
-        """``accepted`` is called for each connection that is taken from the port, served or not."""
+        """Start accepting on ``listener``.
+
+        ``accepted`` is called for each connection that is accepted from it, even if it is then refused.
+        """
         self._listener = listener
         self._make = make
         self._limiter = limiter
@@ -52,7 +59,8 @@ class Acceptor:
         #: Socket on which the supervisor sends connections; None until `adopt_from`.
         self._channel: socket.socket | None = None
         self._tasks: set[asyncio.Task[object]] = set()
-        #: Closed for a moment to accept and refuse a connection when no other descriptor is free.
+        #: A spare descriptor. It is closed for a moment to accept and refuse a connection when no other
+        #: descriptor is free.
         self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         self._closed = False
         listener.setblocking(False)
@@ -94,7 +102,7 @@ class Acceptor:
                 return
 
     def _admit(self, connection: socket.socket, address: str) -> bool:
-        """Serve a connection; returns False if it cannot be admitted now."""
+        """Serve a connection; return False if it cannot be admitted now."""
         tracked = self._limiter.admit(address, self._loop.time())
         if tracked is None:
             return False
@@ -105,7 +113,7 @@ class Acceptor:
         return True
 
     def _retry_later(self, connection: socket.socket, address: str, until: float) -> None:
-        """Try again after a pause: by then another connection may have been idle for long enough."""
+        """Try again after a pause: by then another connection may be idle for long enough to be closed."""
         self._loop.call_later(PAUSE_S, self._retry, connection, address, until)
 
     def _retry(self, connection: socket.socket, address: str, until: float) -> None:
@@ -130,12 +138,15 @@ class Acceptor:
             tracked.close = lambda: self._cut(transport)
 
     def _cut(self, transport: asyncio.Transport) -> None:
-        """Close a connection, after a short time in which written data can be sent."""
+        """Close a connection after it has had a short time to send its buffered data."""
         transport.close()
         self._loop.call_later(FLUSH_S, transport.abort)
 
     def _refuse_one(self, error: OSError) -> None:
-        """Accept and close one connection: without a free descriptor it would make the loop spin."""
+        """Accept and close one connection although no descriptor is free.
+
+        If it stayed in the backlog, the loop would be woken for it again and again.
+        """
         log.warning("refused a connection: %s", error.strerror)
         self._pause()
         if self._spare < 0:
@@ -178,7 +189,7 @@ class Acceptor:
 
 
 def limiter_for(connections_max: int, connections_per_address: int) -> ConnectionLimiter:
-    """Return the limits from the settings, else what the descriptors of the process allow."""
+    """Return a limiter with the given limits; 0 means as many as the descriptors of the process allow."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     in_use = sum(1 for _ in Path("/proc/self/fd").iterdir())
     total = connections_max or max(16, min(int(soft * 0.8), soft - in_use - _OTHERS))
@@ -186,7 +197,7 @@ def limiter_for(connections_max: int, connections_per_address: int) -> Connectio
 
 
 class _Server(Protocol):
-    """What listens: an `Acceptor`, or a server of asyncio."""
+    """Describes an object that listens: an `Acceptor`, or a server of asyncio."""
 
     def close(self) -> None:
         """Stop listening and close the socket."""
@@ -197,8 +208,9 @@ async def close_port(
 ) -> None:
     """Close ``server``, which listens on ``listener``, and serve connections in its backlog by ``protocol``.
 
-    The kernel completes connections by itself and keeps them until they are accepted. Those that still wait
-    when the socket is closed are reset, although their clients may have sent a request.
+    The kernel completes connections by itself and keeps them until they are accepted. If they were still in
+    the backlog when the socket is closed, the kernel would reset them, although their clients may already
+    have sent a request.
     """
     waiting: list[socket.socket] = []
     try:

@@ -58,7 +58,7 @@ FULLNESS: web.AppKey[Callable[[], float]] = web.AppKey("fullness")
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """What a worker's process passes to its application."""
+    """Holds what a worker's process passes to its application."""
 
     number: int
     settings: Settings
@@ -77,7 +77,7 @@ class Resources:
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """The parts that are drained at the end."""
+    """Holds the parts of the application that are drained when the worker shuts down."""
 
     dispatcher: Dispatcher
     hub: StreamHub
@@ -123,7 +123,7 @@ def make_app(resources: Resources) -> tuple[web.Application, Parts]:
         admission=Admission(
             metrics,
             versions,
-            # The address serves as a secret of this replica that all its workers share.
+            # The address also serves as a secret that all workers of this replica share.
             Clients(resources.inference_address),
             queue_max=settings.request_queue_max,
             queue_s=settings.request_queue_s,
@@ -207,7 +207,7 @@ def make_app(resources: Resources) -> tuple[web.Application, Parts]:
 
 
 def _make_decoders(resources: Resources) -> tuple[DecoderPool, VideoPool]:
-    """Return the decoder processes for images and for videos; both refuse input that killed a decoder."""
+    """Return the decoder pools for images and for videos; both refuse input that has killed a decoder."""
     settings, count_end = resources.settings, resources.metrics.decoder_ended
     digests = RefusedDigests(resources.metrics_dir / "harmful-images")
     pool = DecoderPool(
@@ -252,7 +252,7 @@ def _name_replica(app: web.Application, name: str) -> None:
 def _make_samplers(
     resources: Resources, shadow_runs: ShadowRuns | None
 ) -> tuple[SampleSender | None, SamplerFactory]:
-    """Return the sender of sample candidates, None when sampling is off, and the factory of samplers."""
+    """Return the sender of sample candidates and the factory of samplers; no sender if sampling is off."""
     denied = resources.settings.samples_denied
     if not resources.sampling_address:
         return None, SamplerFactory(None, denied)

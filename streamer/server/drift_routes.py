@@ -1,4 +1,7 @@
-"""``/drift/status``, ``/drift/report`` and ``/reference/update``; the sampling process does the work."""
+"""Serves ``/drift/status``, ``/drift/report`` and ``/reference/update``.
+
+The sampling process does the work; the handlers pass requests to it.
+"""
 
 from __future__ import annotations
 
@@ -19,11 +22,11 @@ from streamer.http.problem_details import Problem
 from streamer.sampling.process_handle import SamplingProcessUnavailable, SamplingStatus, call
 
 MAX_UPLOAD_BYTES = 16 << 20
-#: Evidently may wait for a run in progress before its own run.
+#: Evidently may have to wait for another run before it starts this one, so a report may take this long.
 REPORT_TIMEOUT_S = 400.0
 UPDATE_TIMEOUT_S = 300.0
 BODY_TIMEOUT_S = 60.0
-#: Evidently's page contains scripts: the sandbox runs them in an origin of their own.
+#: Evidently's page contains scripts. The sandbox makes the browser run them in an origin of their own.
 _REPORT_POLICY = (
     "sandbox allow-scripts; default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval'; "
     "style-src 'unsafe-inline'; img-src data: blob:; font-src data:; "
@@ -32,7 +35,7 @@ _REPORT_POLICY = (
 
 
 class DriftRoutes:
-    """The handlers of the drift routes. ``sampling_address`` is empty when sampling is off."""
+    """Handles the drift routes. ``sampling_address`` is empty when sampling is off."""
 
     def __init__(self, page: SharedDocument, shared_status: SharedStatus, sampling_address: str) -> None:
         self._page = page
@@ -40,7 +43,7 @@ class DriftRoutes:
         self._address = sampling_address
 
     async def status(self, request: web.Request) -> web.Response:
-        """Always answer 200: the last drift status that the sampling process published, and its own status.
+        """Answer the last published drift status and the state of the sampling process, always with 200.
 
         Only administrators get the groups of streams.
         """
@@ -68,8 +71,9 @@ class DriftRoutes:
         )
 
     async def update(self, request: web.Request) -> web.Response:
-        """Replace the reference; answers with what was learned."""
-        # A page of another origin cannot send this type without a preflight request, which is not answered.
+        """Replace the reference, and answer what was learned."""
+        # A browser sends this type for a page of another origin only after a preflight request, whose answer
+        # permits only allowed origins.
         if media_type(request) != "application/json":
             raise Problem.unsupported_media("Content-Type must be application/json.")
         flags = {name: _flag(request, name) for name in ("dry_run", "force")}

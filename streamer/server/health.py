@@ -1,4 +1,4 @@
-"""``/health``, ``/livez`` and ``/metrics``, on the main port and on `METRICS_PORT`."""
+"""Serves ``/health``, ``/livez`` and ``/metrics``, on the main port and on `METRICS_PORT`."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ _REASONS: dict[ReplicaState, str] = {
 }
 
 
-#: Without a decoder for this time the replica is not ready; replacing all of them takes less.
+#: If a worker has had no decoder for this time, it is not ready. Replacing all decoders takes less.
 _DECODERS_GONE_S = 1.0
 
 
@@ -119,7 +119,7 @@ class HealthDocument(TypedDict):
 
 
 class Decoders(Protocol):
-    """The decoder processes of this worker."""
+    """Describes the decoder processes of this worker."""
 
     @property
     def alive(self) -> int:
@@ -143,7 +143,8 @@ class Health:
         decoders: Decoders,
     ) -> None:
         self._rendering = asyncio.Lock()
-        #: The last rendered metrics, and when their rendering began, monotonic seconds.
+        #: The last rendered metrics, complete and without names of streams, and when their rendering began,
+        #: in monotonic seconds.
         self._rendered = (b"", b"")
         self._rendered_at = 0.0
         self._shared_status = shared_status
@@ -153,7 +154,7 @@ class Health:
         self._versions = versions
         self._authenticator = authenticator
         self._decoders = decoders
-        #: When a decoder was last alive, monotonic seconds; 0 before the first.
+        #: When a decoder was last seen alive, in monotonic seconds; 0 before the first.
         self._decoders_seen = 0.0
 
     @property
@@ -209,7 +210,8 @@ class Health:
             "decoders": {"alive": self._decoders.alive, "sandbox": list(self._decoders.protections)},
             "processes": self._liveness.describe(),
         }
-        # Also while the replica serves: another worker or the sampling process may be missing.
+        # Reasons are stated even while the replica serves, because another worker or the sampling process
+        # may be missing.
         reasons = ([] if status == "ok" else [_REASONS[status]]) + self._liveness.reasons()
         if reasons:
             body["reasons"] = reasons
@@ -235,20 +237,20 @@ class Health:
         return web.json_response(body, status=200 if alive else 503, headers={"Cache-Control": "no-store"})
 
     async def metrics(self, request: web.Request) -> web.Response:
-        """Answer the metrics of all processes of this replica; only administrators get names of streams."""
+        """Answer with the metrics of all processes of this replica; only administrators get stream names."""
         return await self._metrics(complete=identity_of(request).may(Scope.ADMIN))
 
     async def all_metrics(self, _request: web.Request) -> web.Response:
-        """Answer the metrics with names of streams, on a port that only administrators reach."""
+        """Answer with the metrics and names of streams, on a port that only administrators can reach."""
         return await self._metrics(complete=True)
 
     async def _metrics(self, *, complete: bool) -> web.Response:
         arrived = time.monotonic()
-        # One rendering at a time; requests that arrived before it began share its result.
+        # Only one rendering runs at a time. Requests that arrived before it began share its result.
         async with self._rendering:
             if self._rendered_at < arrived:
                 self._rendered_at = time.monotonic()
-                # In a thread, because it reads files.
+                # A thread renders them, because that reads files.
                 self._rendered = await asyncio.to_thread(self._render)
             full, without_names = self._rendered
         body = full if complete else without_names
@@ -256,14 +258,14 @@ class Health:
         return PacedResponse(body=body, headers=headers)
 
     def _render(self) -> tuple[bytes, bytes]:
-        """Return the text, and the text without names of streams."""
+        """Return the text of the metrics, and the same text without names of streams."""
         text = render_metrics(self._metrics_dir)
         return text, hide_in_metrics(text)
 
 
-#: Connections of slower scrapers are closed.
+#: A connection is closed if the headers of its next request are not complete within this time.
 _KEEP_ALIVE_S = 15.0
-#: Connections of scrapers and probes; silent ones are closed to make room.
+#: Maximum number of connections of scrapers and probes; idle ones are closed to make room.
 _CONNECTIONS = 32
 
 
@@ -277,7 +279,7 @@ def metrics_port(
 ) -> Callable[[web.Application], AsyncIterator[None]]:
     """Return a context that serves ``listener`` while the main application runs.
 
-    Every client that reaches the port sees all metrics: access is restricted by the network.
+    Every client that can reach the port gets all metrics, so the network must restrict access to the port.
     """
 
     @web.middleware

@@ -1,4 +1,4 @@
-"""Heartbeats in the shared status: the worker's own, and the liveness of every process, for `health`."""
+"""Posts the worker's heartbeat to the shared status, and reads from there which processes are alive."""
 
 from __future__ import annotations
 
@@ -19,9 +19,11 @@ from streamer.accounting.metrics import WorkerMetrics
 from streamer.core.byte_budget import ByteBudget
 from streamer.scheduling.queue_pressure import STAGGER_S, QueuePressure
 
-#: A process without a heartbeat for this time is reported as silent, before the supervisor kills it.
+#: A process without a heartbeat for this time is reported as silent. The supervisor waits for at least as
+#: long before it kills a process.
 SILENT_S = 2.5
-#: If a process hangs for longer than this, the supervisor is not restarting it.
+#: If the inference process and the supervisor have both had no heartbeat for this time, no process will
+#: restart them.
 ABANDONED_S = 10.0
 ProcessState = Literal["ok", "starting", "restarting", "silent", "off"]
 _STATES: dict[Presence, ProcessState] = {
@@ -45,7 +47,7 @@ class ProcessStates(TypedDict):
 
 
 class Liveness:
-    """Reads the shared status. All times are CLOCK_MONOTONIC seconds."""
+    """Derives the state of each process from the shared status. Times are CLOCK_MONOTONIC seconds."""
 
     def __init__(self, shared_status: SharedStatus) -> None:
         self._shared_status = shared_status
@@ -70,7 +72,7 @@ class Liveness:
 
     @property
     def saturated(self) -> bool:
-        """Whether the queue of POSTs has been full for long in every worker that serves."""
+        """Whether every worker that serves has reported that its queue of POSTs stays full."""
         numbers = range(int(self._shared_status.read("workers")))
         serving = [n for n in numbers if self._shared_status.read_worker(n, "presence") == Presence.SERVING]
         return bool(serving) and all(self._shared_status.read_worker(n, "saturated") for n in serving)
@@ -129,7 +131,7 @@ class Liveness:
         return _STATES[presence]
 
     def _by_beat(self, beat: float) -> ProcessState:
-        """Return ok or silent; also ok without any heartbeat, in a worker that runs without a supervisor."""
+        """Return ok or silent; without any heartbeat ok, because a worker may run without a supervisor."""
         return "silent" if beat and time.monotonic() - beat > SILENT_S else "ok"
 
 
@@ -137,22 +139,23 @@ def _presence(value: float) -> Presence:
     return Presence(int(value)) if 0 <= value < len(Presence) else Presence.STARTING
 
 
-#: Each beat wakes a core: bench/idle.py.
+#: Interval of heartbeats. Each one wakes a core; bench/idle.py measures the cost.
 BEAT_S = 1.0
-#: Interval at which a worker that starts checks whether it can serve.
+#: Interval at which a starting worker checks whether it can serve.
 READY_CHECK_S = 0.1
-#: A full collection that takes no longer than this causes no noticeable delay.
+#: A full garbage collection that takes no longer than this causes no noticeable delay, so it never waits.
 SHORT_S = 0.05
-#: Interval of collections that take up to `MODERATE_S`, and of those after a peak of bodies and messages.
+#: Minimum interval between collections that take up to `MODERATE_S`, or that follow a peak of bodies and
+#: messages.
 MODERATE_INTERVAL_S = 60.0
 MODERATE_S = 0.15
-#: Interval of all longer collections.
+#: Minimum interval between all other, longer collections.
 LONG_INTERVAL_S = 600.0
-#: As in the interpreter: a full collection is due after this many collections of the middle generation.
+#: A full collection is due after this many collections of the middle generation, as in the interpreter.
 _MIDDLE = 10
 _NEVER = 1 << 30
-#: Memory is returned after a peak of at least the first number of bytes, once no more than the second is
-#: held.
+#: After at least the first number of bytes was held at a time, memory is returned to the system as soon as at
+#: most the second number is held.
 _PEAK_BYTES = 8 << 20
 _OVER_BYTES = 1 << 20
 
@@ -164,9 +167,10 @@ async def beat(
     budget: ByteBudget,
     fullness: Callable[[], float],
 ) -> None:
-    """Beat until cancelled; the supervisor kills a worker whose heartbeat stops.
+    """Post the worker's heartbeat and metrics until cancelled, and return unused memory.
 
-    ``fullness`` returns the share of the queue of POSTs that is taken.
+    The supervisor kills a worker whose heartbeat stops. ``fullness`` returns the used share of the queue of
+    POSTs, 0 to 1.
     """
     pressure = QueuePressure(lambda: random.uniform(0, STAGGER_S))  # noqa: S311 - not for cryptography
     loop = asyncio.get_running_loop()
@@ -185,10 +189,11 @@ async def beat(
             metrics.buffered_bytes.labels(kind).set(count)
         peak_over = memory.due()
         if collector.due(loop.time(), tasks, after_peak=peak_over):
-            # A connection that was cut off leaves its body in a reference cycle of exception and frames.
+            # After a peak, a collection is needed because a connection that was cut off leaves its body in a
+            # reference cycle of an exception and stack frames.
             collector.collect(loop.time(), tasks)
         if peak_over and (returning is None or returning.done()):
-            # Not awaited: the heartbeat must not wait for a free thread.
+            # This is not awaited, because the heartbeat must not wait for a free thread.
             returning = loop.run_in_executor(None, memory.return_pages)
 
 
@@ -201,7 +206,7 @@ class _Serving(Protocol):
 def announce_ready(
     shared_status: SharedStatus, number: int, health: _Serving
 ) -> Callable[[web.Application], AsyncIterator[None]]:
-    """Return a context that posts, as soon as it is so, that worker ``number`` answers requests."""
+    """Return a context that posts that worker ``number`` is ready as soon as the worker answers requests."""
 
     async def announce() -> None:
         while not health.serves:
@@ -219,20 +224,26 @@ def announce_ready(
 class GcScheduler:
     """Decides when to run a full garbage collection, which takes long with thousands of streams.
 
-    The interpreter would run one whenever a quarter more objects have survived: 0.1 s of processor time with
-    2,000 streams. WebSocket and HTTP connections leave no reference cycles when they end, so waiting costs
-    little; WebRTC sessions do, so a cheap collection does not wait. Younger generations stay automatic.
+    The interpreter would run one whenever the number of surviving objects has grown by a quarter. With 2,000
+    streams, each takes 0.1 s of processor time. WebSocket and HTTP connections leave no reference cycles when
+    they end, so waiting costs little memory. WebRTC sessions leave some, so a cheap collection does not wait.
+    The interpreter still collects the younger generations.
     """
 
     def __init__(self, now: float) -> None:
         gc.set_threshold(700, 10, _NEVER)
         self._last_at = now
-        #: Processor time of the last collection, and the number of tasks then: a measure of the live objects.
+        #: Processor time of the last collection, and the number of tasks at that time, which is a measure of
+        #: the number of live objects.
         self._cost_s = 0.0
         self._tasks = 1
 
     def due(self, now: float, tasks: int, *, after_peak: bool) -> bool:
-        """Whether to collect now, with this number of ``tasks``; ``after_peak``: much memory was released."""
+        """Return whether to collect now.
+
+        ``tasks`` is the number of tasks in the event loop. ``after_peak`` says whether a peak of bodies and
+        messages has just passed.
+        """
         if gc.get_count()[2] < _MIDDLE and not after_peak:
             return False
         cost_s = self._cost_s * max(1.0, tasks / self._tasks)
@@ -269,6 +280,6 @@ class MemoryTrimmer:
         return True
 
     def return_pages(self) -> None:
-        """Return free pages; takes milliseconds."""
+        """Return free pages to the system; this takes milliseconds."""
         if self._trim is not None:
             self._trim(0)

@@ -50,10 +50,10 @@ _CSP_PAGE = (
     "media-src 'self' blob:; worker-src 'self'; font-src 'self'; manifest-src 'self'; "
     "frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 )
-#: Hosts that may be written into a policy; other contents of a Host header are left out.
+#: Matches the hosts that may be written into a policy. Other values of a Host header are not written there.
 _HOST = re.compile(r"[A-Za-z0-9.-]+(:[0-9]{1,5})?|\[[0-9A-Fa-f:.]+\](:[0-9]{1,5})?")
-#: Both viewers create styles at run time and contain icons as data URLs; ReDoc searches in a worker from a
-#: blob.
+#: Policy of the documentation viewers. Both create styles at run time and contain icons as data URLs. ReDoc
+#: searches in a web worker that it creates from a blob.
 _CSP_DOCS = (
     _CSP_PAGE.replace("style-src 'self'", "style-src 'self' 'unsafe-inline'")
     .replace("img-src 'self'", "img-src 'self' data:")
@@ -65,11 +65,11 @@ _SECURITY_HEADERS = {
     "Permissions-Policy": "camera=(self), microphone=(), geolocation=()",
     "Cross-Origin-Resource-Policy": "same-origin",
     "X-Frame-Options": "DENY",
-    # Reveals neither language nor versions.
+    # This value reveals neither the programming language nor versions.
     hdrs.SERVER: SERVER_NAME,
 }
 
-#: Path prefixes for which variants of a file are kept. Only trusted proxies state prefixes.
+#: Maximum number of path prefixes for which variants of a file are kept. Only trusted proxies state prefixes.
 _PREFIXES_KNOWN = 8
 #: The package that contains both viewers. Its folder is located without importing it.
 _VIEWERS_PACKAGE = "aiohttp_swagger3"
@@ -78,7 +78,8 @@ _VIEWER_FILES = {
     "/docs/swagger-ui-bundle.js": "swagger_ui/swagger-ui-bundle.js",
     "/docs/redoc.standalone.js": "redoc_ui/redoc.standalone.js",
 }
-#: ReDoc loads its maker's logo from another host, and leaves it out when it cannot be loaded.
+#: ReDoc would load its maker's logo from this URL on another host. The URL is replaced in its script; ReDoc
+#: shows no logo if it cannot load one.
 _REDOC_LOGO = b"https://cdn.redoc.ly/redoc/logo-mini.svg"
 _DOCS_HTML = """<!doctype html>
 <html lang="en">
@@ -119,7 +120,7 @@ _REDOC_HTML = """<!doctype html>
 </body>
 </html>
 """
-#: A box in a frame, for a static folder without an icon.
+#: Icon that is used if the static folder contains none: a box in a frame.
 _FAVICON_SVG = (
     '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 32 32">'
     '<rect width="32" height="32" rx="6" fill="#12161c"/>'
@@ -129,7 +130,7 @@ _FAVICON_SVG = (
 
 @dataclass(frozen=True, slots=True)
 class Asset:
-    """One file with its response headers."""
+    """Holds one file that is served, and the values of its response headers."""
 
     body: bytes
     content_type: str
@@ -153,8 +154,8 @@ class Asset:
     def below(self, prefix: str) -> Asset:
         """Return the file for clients that reach the service under a path prefix, such as `/vision`.
 
-        A page gets it as its base, so that its addresses are right even if it was opened without the slash at
-        the end of the prefix, and the OpenAPI document gets it as its server.
+        The prefix becomes the base of a page, so that relative URLs are right even if the page was opened
+        without the slash at the end of the prefix. It becomes the server in the OpenAPI document.
         """
         if self.document is not None:
             return Asset.make_document(self.document | {"servers": [{"url": prefix}]})
@@ -164,7 +165,7 @@ class Asset:
         return Asset.make(body, self.content_type, self.csp.replace("base-uri 'none'", "base-uri 'self'"))
 
     def respond(self, request: web.Request) -> web.Response:
-        """Return the file, a range of it as video players request it, or 304 if the client has it."""
+        """Return the file, or 304 if the client has it; or a range of it, which video players request."""
         headers: dict[str, str] = {hdrs.CACHE_CONTROL: "no-cache", hdrs.ACCEPT_RANGES: "bytes"}
         if self.csp is not None:
             headers["Content-Security-Policy"] = _with_own_sockets(self.csp, request.host)
@@ -181,7 +182,7 @@ class Asset:
         headers[hdrs.CONTENT_TYPE] = self.content_type
         try:
             wanted = request.http_range
-        except ValueError:  # for several ranges or an invalid one, the whole file is a valid answer
+        except ValueError:  # if the range is invalid or there are several, the whole file is a valid answer
             wanted = slice(None)
         if wanted.start is None and wanted.stop is None:
             return PacedResponse(body=self.body, headers=headers)
@@ -196,7 +197,7 @@ class Asset:
 
 
 def _with_own_sockets(csp: str, host: str) -> str:
-    """Add this server's WebSockets to the policy: Safari before 16 does not include them in 'self'."""
+    """Add this server's WebSockets to the policy; Safari before 16 does not include them in 'self'."""
     if not _HOST.fullmatch(host):
         return csp
     return csp.replace("connect-src 'self'", f"connect-src 'self' ws://{host} wss://{host}")
@@ -210,8 +211,8 @@ def add_pages(
 ) -> None:
     """Add the routes of all pages, and security headers to every answer of ``app``.
 
-    ``document`` is the OpenAPI document. Reads all files now, a few megabytes; raises OSError when one of
-    the static folder cannot be read.
+    ``document`` is the OpenAPI document. This reads all files, a few megabytes. Raises OSError if a file
+    cannot be read.
     """
     for path, asset in load_assets(document, static_dir, sample).items():
         app.router.add_get(path, _handler(asset))
@@ -221,14 +222,14 @@ def add_pages(
 def load_assets(
     document: dict[str, Any], static_dir: Path = STATIC_DIR, sample: Path = SAMPLE_FILE
 ) -> dict[str, Asset]:
-    """Return URL path to asset."""
+    """Return the assets by their URL paths."""
     assets = {
         "/openapi.json": Asset.make_document(document),
         "/favicon.ico": Asset.make(_FAVICON_SVG.encode(), _CONTENT_TYPES[".svg"]),
     }
     assets.update(_load_static(static_dir))
     if sample.is_file():
-        # Only this file: others in the folder are not public.
+        # Only this file is served, because the other files in its folder are not public.
         assets["/data/sample.mp4"] = Asset.make(sample.read_bytes(), _CONTENT_TYPES[".mp4"])
     viewers = dict(_load_viewers())
     if viewers:
@@ -240,7 +241,10 @@ def load_assets(
 
 
 def _load_static(folder: Path) -> Iterator[tuple[str, Asset]]:
-    """Yield the demo page's files below /static; its index is also the start page, its icon the favicon."""
+    """Yield the demo page's files below /static.
+
+    The index is also yielded as the start page, and the icon as the favicon.
+    """
     for path in sorted(folder.rglob("*")):
         relative = path.relative_to(folder)
         content_type = _CONTENT_TYPES.get(path.suffix.lower())
@@ -273,8 +277,9 @@ def _handler(asset: Asset) -> Any:
     async def serve(request: web.Request) -> web.Response:
         prefix = prefix_of(request)
         if request.get(LACKS_SLASH):
-            # Relative to a path without the slash, the addresses in the page would lead elsewhere.
-            # As it was sent: decoded, it could hold line breaks, which no header may have.
+            # The relative URLs in the page would be wrong without the slash, so the client is redirected.
+            # The query is passed on undecoded, because a decoded one could contain line breaks, which are not
+            # allowed in a header.
             sent = request.rel_url.raw_query_string
             query = f"?{sent}" if sent else ""
             return web.Response(status=308, headers={hdrs.LOCATION: f"{prefix}/{query}"})

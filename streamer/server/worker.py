@@ -1,4 +1,4 @@
-"""A worker process: one event loop that serves clients. The supervisor starts it with its socket."""
+"""Runs a worker process, whose event loop serves clients. The supervisor starts it and passes its sockets."""
 
 from __future__ import annotations
 
@@ -36,20 +36,20 @@ from streamer.server.liveness import beat
 
 log = logging.getLogger("streamer.worker")
 
-#: Request headers must be complete within this time, on new and on kept connections.
+#: The headers of a request must be complete within this time, on new and on kept-alive connections.
 HEADER_TIMEOUT_S = 15.0
 READ_BUFFER_BYTES = 128 << 10
 LINGER_S = 2.0
-#: Time between closing the port and refusing work: a round trip of a slow client.
+#: Time between closing the port and refusing work. It is enough for a round trip of a slow client.
 LAST_REQUESTS_S = 0.25
-#: Clients of a server that shuts down are asked to come back spread over this time.
+#: When the worker shuts down, it asks its clients to reconnect at different moments within this time.
 RETURN_WINDOW_S = 5.0
 
 
 async def make_runner(
     resources: Resources, listener: socket.socket
 ) -> tuple[web.AppRunner, Callable[[float], Awaitable[None]]]:
-    """Start serving on ``listener``; returns the runner, and the drain to run before its clean-up."""
+    """Start serving on ``listener``; return the runner, and the drain to run before the runner's clean-up."""
     settings = resources.settings
     app, parts = make_app(resources)
     runner = web.AppRunner(
@@ -71,16 +71,16 @@ async def make_runner(
             limiter=limiter,
             loop=loop,
             access_log=None,
-            # aiohttp's only deadline for headers is the one for kept connections.
+            # The only deadline for headers that aiohttp has is this one for kept-alive connections.
             keepalive_timeout=HEADER_TIMEOUT_S,
             max_line_size=MAX_LINE_BYTES,
             max_headers=MAX_HEADERS,
-            # A compressed body is refused and not inflated.
+            # A compressed body is refused, so it is not inflated.
             auto_decompress=False,
-            # For a body that is not read yet; bytes that are read count in the byte budget.
+            # This buffer is for a body that no handler has read yet. Bytes that are read count in the budget.
             read_bufsize=READ_BUFFER_BYTES,
-            # The rest of a refused body is read and dropped for this time, so that the client sees the
-            # answer.
+            # After a refusal, the rest of the body is read and dropped for this time, so that the client
+            # receives the answer.
             lingering_time=LINGER_S,
         )
 
@@ -102,18 +102,20 @@ async def make_runner(
             if not is_private(own_socket.parent):
                 raise PermissionError("the folder belongs to another user, or others may write to it")
             own_socket.unlink(missing_ok=True)  # a predecessor that was killed has left it behind
-            # Stays open while draining: other workers still forward requests about sessions of this worker.
+            # This socket stays open while draining, because other workers still forward requests about
+            # sessions of this worker.
             await loop.create_unix_server(connection, str(own_socket))
         except OSError as error:  # for example, because the path has more than 107 bytes
             log.warning("workers cannot reach each other at %s (%s): set another TMPDIR", own_socket, error)
 
     async def drain(delay_s: float) -> None:
-        # Balancers notice /health first; until they have, requests are still served.
+        # Load balancers need this time to notice from /health that the replica is draining. Meanwhile,
+        # requests are served.
         await asyncio.sleep(delay_s)
         await close_port(port, listener, connection)
         # Requests on connections that were just accepted may still be on their way.
         await asyncio.sleep(LAST_REQUESTS_S)
-        # Closes idle connections: no new request enters from here on, and all that have entered are served.
+        # This closes idle connections. From here on no new request enters, and all earlier ones are served.
         manager.pre_shutdown()
         parts.dispatcher.draining = True
         window_s = min(RETURN_WINDOW_S, settings.drain_timeout_s)
@@ -154,8 +156,9 @@ async def serve(resources: Resources, listener: socket.socket) -> None:
 def main() -> int:
     """Run ``python -m streamer.server.worker NUMBER LISTENER STATUS PAGE CHANNEL ADDRESS SAMPLING``.
 
-    The addresses are those of the inference process and of the sampling process, which is empty without one.
-    An optional last argument is the descriptor of the socket for metrics, if they have a port of their own.
+    LISTENER, STATUS, PAGE and CHANNEL are inherited descriptors. ADDRESS and SAMPLING are the addresses of
+    the inference process and of the sampling process; SAMPLING is empty if sampling is off. An optional last
+    argument is the descriptor of the socket for metrics, if they have a port of their own.
     """
     number_text, listener_fd, status_fd, page_fd, channel_fd, *addresses = sys.argv[1:]
     settle()

@@ -1,4 +1,4 @@
-"""What all operations of the OpenAPI document consist of: schemas, generated from types, and refusals."""
+"""Makes the parts that all operations of the OpenAPI document share: schemas from types, and refusals."""
 
 from __future__ import annotations
 
@@ -12,32 +12,33 @@ from streamer.http.problem_details import PROBLEM_TYPE, REQUEST_ID_HEADER, Probl
 from streamer.http.route_policy import ROUTES, Entry
 
 _REF = "#/components/schemas/"
-#: End of the names of types that describe whole answers. Their schemas are named without it.
+#: Suffix of the names of types that describe whole answers. The names of their schemas lack it.
 _SUFFIX = "Document"
 _KEY_IN_QUERY = "The query contains an API key; send keys in the header `Authorization`."
 _WRONG_KEYS = "Too many wrong keys came from this address."
 
 
 class Components:
-    """The schemas to which operations refer. An operation obtains the schema of a type with ``ref``."""
+    """Collects the schemas to which operations refer; an operation refers to a type's schema with ``ref``."""
 
     def __init__(self) -> None:
-        #: Types that were requested; those that they contain are added when the schemas are generated.
+        #: Types whose schemas were requested. The types that these contain are added when the schemas are
+        #: generated.
         self._types: dict[str, type] = {}
 
     def ref(self, kind: type) -> dict[str, str]:
-        """Return a reference to the schema of a type: a pydantic model or a TypedDict."""
+        """Return a reference to the schema of a type, which is a pydantic model or a TypedDict."""
         self._types[kind.__name__] = kind
         return {"$ref": _REF + kind.__name__.removesuffix(_SUFFIX)}
 
     def json(self, kind: type) -> dict[str, Any]:
-        """Return the content of an answer or a request that is JSON of a type."""
+        """Return the content of an answer or a request whose JSON has the schema of a type."""
         return {"application/json": {"schema": self.ref(kind)}}
 
     def refusals(self, method: str, route: str, words: dict[int, str] | None = None) -> dict[str, Any]:
         """Return the refusals of a route of `route_policy`, by status.
 
-        ``words`` describes those of the route's own handler; the guard's are added.
+        ``words`` describes the refusals of the route's own handler, by status; those of the guard are added.
         """
         found = _guard_refusals(method, route)
         for status, text in (words or {}).items():
@@ -55,7 +56,10 @@ class Components:
         }
 
     def describe(self) -> dict[str, Any]:
-        """Return the components of the document, with the schema of every type that was requested."""
+        """Return the components of the document, with the schemas of all types that were requested.
+
+        Raises ValueError if different types would have schemas of the same name.
+        """
         schemas: dict[str, Any] = {}
         for name, kind in self._types.items():
             generated = _clean_schema(TypeAdapter(kind).json_schema(ref_template=_REF + "{model}"))
@@ -97,7 +101,7 @@ def operation(
     open_to_all: bool = False,
     **more: Any,
 ) -> dict[str, Any]:
-    """Return an operation. ``more`` holds its parameters and its body, if it has them."""
+    """Return an operation; ``more`` holds its parameters and its body, if it has them."""
     found: dict[str, Any] = {"operationId": name, "tags": [tag], "summary": summary}
     if description:
         found["description"] = description
@@ -107,12 +111,12 @@ def operation(
 
 
 def id_header() -> dict[str, Any]:
-    """Return the header with the id of the request, which every answer has."""
+    """Return the header with the request id, which every answer has."""
     return {REQUEST_ID_HEADER: {"$ref": "#/components/headers/RequestId"}}
 
 
 def answer(description: str, content: dict[str, Any] | None = None, **headers: str) -> dict[str, Any]:
-    """Return an answer. ``headers`` describes the headers that it has beside the id of the request."""
+    """Return an answer; ``headers`` describes the headers that it has in addition to the request id."""
     found: dict[str, Any] = {
         "description": description,
         "headers": id_header()
@@ -157,7 +161,7 @@ def _clean_schema(schema: Any) -> Any:
         return [_clean_schema(part) for part in schema]
     if not isinstance(schema, dict):
         return schema
-    # A property may be called `title`; its value is a schema and not a text.
+    # A property may have the name `title`. Its value is then a schema and not a text, and it is kept.
     found = {
         name: _clean_schema(part)
         for name, part in schema.items()
@@ -166,7 +170,7 @@ def _clean_schema(schema: Any) -> Any:
     if isinstance(found.get("$ref"), str):
         found["$ref"] = found["$ref"].removesuffix(_SUFFIX)
     if isinstance(found.get("required"), list) and isinstance(found.get("properties"), dict):
-        # Examples show the fields in this order: first those that are always there.
+        # Examples show the fields in the order of the schema, so those that are always present come first.
         required = found["required"]
         fields = sorted(found["properties"].items(), key=lambda field: field[0] not in required)
         found["properties"] = dict(fields)
@@ -176,7 +180,7 @@ def _clean_schema(schema: Any) -> Any:
 
 
 def _guard_refusals(method: str, route: str) -> dict[int, str]:
-    """Return the refusals of the guard on a route, by status. Raises KeyError if there is no such route."""
+    """Return the guard's refusals on a route, by status. Raises KeyError if there is no such route."""
     policy = ROUTES[method, route]
     found = {400: _KEY_IN_QUERY}
     if policy.entry is Entry.PROBE:

@@ -1,4 +1,4 @@
-"""The routes for health, metrics and drift in the OpenAPI document."""
+"""Describes the routes for health, metrics and drift in the OpenAPI document."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The routes for images and live frames in the OpenAPI document."""
+"""Describes the routes for images and live frames in the OpenAPI document."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ _SUBPROTOCOL_PARAMETER = {
 
 
 def predict_paths(components: Components) -> dict[str, Any]:
-    """Return the paths for images and live frames: those of each version, and those that choose one."""
+    """Return the paths for images and live frames, for each version and without a version."""
     paths: dict[str, Any] = {}
     for name in (*VERSIONS, None):
         prefix = f"/{name}" if name else ""
@@ -93,7 +93,7 @@ def predict_paths(components: Components) -> dict[str, Any]:
 
 
 def query_parameters() -> list[dict[str, Any]]:
-    """Return the parameters of a detection, as a query has them."""
+    """Return the parameters of a detection as parameters of a query."""
     return [
         {
             "name": name,
@@ -110,7 +110,7 @@ def query_parameters() -> list[dict[str, Any]]:
 def _parameter_schemas() -> dict[str, dict[str, Any]]:
     """Return the schemas of the parameters, from the models that validate the same fields of a stream."""
     defaults = DetectionParams()
-    # In a query every value is text; a class id among the labels is recognised by its digits.
+    # In a query every value is text. A class id among the labels is recognised because it consists of digits.
     classes = field_schema(Params, "classes") | {"items": {"type": "string"}}
     found = {
         "conf_threshold": field_schema(Params, "conf_threshold"),
@@ -127,7 +127,8 @@ def _parameter_schemas() -> dict[str, dict[str, Any]]:
 def _predict(components: Components, name: str | None) -> dict[str, Any]:
     target = f"model {name}" if name else "the model that the server chooses; the answer names its version"
     binary = {"schema": {"type": "string", "contentMediaType": "application/octet-stream"}}
-    # Forms take parameters too, but Swagger UI would send each of them twice: in the query and in the form.
+    # A form may have the parameters as fields, too. They are not listed here, because Swagger UI would then
+    # send each of them twice, in the query and in the form.
     form = {
         "type": "object",
         "required": ["file"],
@@ -220,5 +221,5 @@ def _ticket(components: Components) -> dict[str, Any]:
 
 
 def _route(kind: str, name: str | None) -> str:
-    """Return a route as the table of access writes it."""
+    """Return a route as `route_policy` writes it."""
     return f"/{{version}}/{kind}" if name else f"/{kind}"

@@ -1,4 +1,4 @@
-"""The WebRTC and WHIP routes in the OpenAPI document."""
+"""Describes the WebRTC and WHIP routes in the OpenAPI document."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ _SESSION_PARAMETER = {
 _IF_MATCH_PARAMETER = {
     "name": "If-Match",
     "in": "header",
-    # Not `required`, because requests without it are answered too, by 428.
+    # It is not `required` here, because the service answers requests without it, too, with 428.
     "required": False,
     "schema": {"type": "string"},
     "description": "The `ETag` of the session, or `*`.",
