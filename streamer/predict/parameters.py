@@ -20,8 +20,8 @@ def read_parameters(
 ) -> DetectionParams:
     """Return the parameters in ``pairs`` of name and text; ``defaults`` apply to absent ones.
 
-    Raises Problem 400, which names the field, the value found and the values allowed. Unknown names are
-    refused, and so are repeated ones, except for ``classes``.
+    Refuses unknown names, and repeated names except ``classes``. Raises Problem 400, which names the field,
+    the value found and the values allowed.
     """
     if not pairs:
         return defaults

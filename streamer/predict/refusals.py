@@ -1,4 +1,4 @@
-"""The HTTP status of each error of the scheduler, and of each refused image."""
+"""Maps each error of the scheduler and each refused image to a Problem with an HTTP status."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def problem_of_image(error: ImageError) -> Problem:
 
 
 def raise_if_all_ours(outcomes: Sequence[Prediction | Problem]) -> None:
-    """Raise the first Problem if every image of a request failed by no fault of the client."""
+    """Raise the first Problem if every image of a request failed through an error of the server."""
     problems = [outcome for outcome in outcomes if isinstance(outcome, Problem)]
     if len(problems) == len(outcomes) and all(problem.status >= 500 for problem in problems):
         raise problems[0]
@@ -46,7 +46,7 @@ def raise_if_all_ours(outcomes: Sequence[Prediction | Problem]) -> None:
 
 @contextmanager
 def refusals_as_problems() -> Iterator[None]:
-    """Raise a Problem in place of a scheduling error."""
+    """Raise a Problem for each scheduling error that the block raises."""
     try:
         yield
     except SchedulingError as refusal:
@@ -55,7 +55,10 @@ def refusals_as_problems() -> Iterator[None]:
 
 @web.middleware
 async def refusal_middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Convert scheduling errors to problems; the last middleware, so that all others see only problems."""
+    """Convert scheduling errors to problems.
+
+    This is the innermost middleware, so all others see only problems.
+    """
     try:
         return await handler(request)
     except SchedulingError as refusal:

@@ -1,8 +1,8 @@
 """Reads the images of a request: a raw image, a multipart form, or JSON (`json_body`).
 
 The `multipart` package parses the form: it buffers at most one header line or one boundary, and its work is
-proportional to the bytes that arrive. Its strict mode refuses what only attackers and mail programs send:
-text before the first boundary, and headers that span several lines.
+proportional to the bytes that arrive. Its strict mode refuses two things that only attackers and mail
+programs send: text before the first boundary, and headers that span several lines.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from streamer.imaging.image_header import Limits
 from streamer.predict.image_url import ImageFetcher, ImageUrl
 from streamer.predict.json_body import STEP_BYTES, JsonBody
 
-#: The limits of requests, which the application holds.
+#: Key of the application's limits on requests.
 LIMITS = web.AppKey("limits", Limits)
-#: What fetches images by URL, which the application holds.
+#: Key of the application's fetcher, which fetches images by URL.
 FETCHER = web.AppKey("image_fetcher", ImageFetcher)
 #: Bytes that a form may have besides its images: fields, part headers, boundaries.
 OVERHEAD_BYTES = 64 << 10
@@ -42,9 +42,9 @@ _MAX_BOUNDARY_CHARS = 70
 #: Limits of one part: enough for a `Content-Disposition` with a long file name, and for a few more headers.
 _MAX_HEADER_BYTES = 2 << 10
 _MAX_HEADERS = 8
-#: Bytes allowed after the last boundary; clients send a line end there.
+#: Number of bytes allowed after the last boundary, where clients send a line end.
 _MAX_EPILOGUE_BYTES = 1 << 10
-#: Names of form fields with images; `[]` may follow, as some libraries write lists.
+#: Names of form fields with images. A name may end with `[]`, which some libraries append for lists.
 IMAGE_FIELDS = ("file", "image", "images", "files")
 #: How many field names an error message lists, and how many characters of each.
 _SHOWN_FIELDS = 5
@@ -124,7 +124,7 @@ class FormReader:
             raise _malformed() from error
 
     def _is_over(self) -> bool:
-        """Whether the last boundary has arrived; closes the parser, which then accepts no more bytes."""
+        """Close the parser, which then takes no more bytes; return whether the last boundary has arrived."""
         try:
             self._parser.close()
         except MultipartError:
@@ -137,7 +137,7 @@ class FormReader:
             raise _malformed()
 
     def _begin(self, segment: MultipartSegment) -> None:
-        """Check the headers of a part; refuses encodings that no current client uses."""
+        """Check the headers of a part, refuse encodings that no current client uses, prepare to read it."""
         name = (segment.name or "")[:_SHOWN_CHARS]
         if (segment.content_type or "").startswith("multipart/"):
             raise _malformed("A form within the form is not taken.")
@@ -209,38 +209,39 @@ def _malformed(detail: str = "The multipart body is malformed or ends too early.
 
 
 class BodyKind(StrEnum):
-    """How a body holds its images; the values name it in error messages."""
+    """Says how a body holds its images; error messages use the values as names of the body."""
 
-    #: It is one image.
+    #: The whole body is one image.
     IMAGE = "The image"
     FORM = "The form"
     JSON = "The JSON body"
 
 
-#: Content types that say nothing about the image, whose first bytes then determine its format. urllib and
-#: `curl --data-binary` send the last one.
+#: Content types that do not name a format and are accepted for an image. urllib and `curl --data-binary` send
+#: the last one.
 _RAW_TYPES = frozenset({"", "application/octet-stream", "application/x-www-form-urlencoded"})
 _BODY_KINDS = {"multipart/form-data": BodyKind.FORM, "application/json": BodyKind.JSON}
 _HOW = (
     "send the image as the body with Content-Type image/jpeg, a multipart form with a field `file`, or JSON "
     "with `image` in base64"
 )
-#: Base64 takes a third more than the image; line breaks and escaped characters take some more.
+#: Base64 text is a third longer than the image; line breaks and escaped characters add some more.
 _JSON_BYTES_PER_IMAGE_BYTE = 1.5
-#: Where a body that is not declared as JSON is searched for the beginning of JSON.
+#: How many bytes of a body that is not declared as JSON are searched for the beginning of JSON, and the bytes
+#: with which JSON, white space or a byte order mark begins.
 _JSON_HEAD_BYTES = 16
 _JSON_BEGINNINGS = frozenset(b"{[\xef \t\r\n")
 
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """The content of a body, in order."""
+    """Holds the content of a body, in the order in which it was sent."""
 
     #: Encoded images, at least one; not checked yet.
     images: tuple[bytes | memoryview, ...]
     #: Name and text of the other fields of a form or a JSON object.
     fields: tuple[tuple[str, str], ...] = ()
-    #: Bytes of images that were fetched from URLs, which the length of the body does not contain.
+    #: Bytes of the images that were fetched from URLs; the length of the body does not include them.
     fetched_bytes: int = 0
 
 
@@ -267,7 +268,7 @@ async def read_upload(request: web.Request, limits: Limits, holding: Holding) ->
     data = await body.read_image()
     if not data:
         raise Problem.bad_request(f"The request holds no image; {_HOW}.", code="no_image")
-    # Images do not begin with any of these bytes, and need no closer look.
+    # No image begins with one of these bytes, so images are not examined further.
     if data[0] in _JSON_BEGINNINGS and bytes(data[:_JSON_HEAD_BYTES]).lstrip(
         b"\xef\xbb\xbf \t\r\n"
     ).startswith((b"{", b"[")):
@@ -289,9 +290,10 @@ async def _read_form(boundary: str, body: BodyReader, limits: Limits) -> Upload:
 
 
 async def _read_json(request: web.Request, body: BodyReader, limits: Limits, holding: Holding) -> Upload:
-    """Read a JSON body, and the images to which it has URLs.
+    """Read a JSON body, and fetch the images that it names by URL.
 
-    The holding is charged for what is kept of the body: images are smaller than their text.
+    ``holding`` is charged only for what is kept of the body, because images are smaller than their base64
+    text.
     """
     content, before_bytes = JsonBody(limits), holding.held_bytes
     while piece := await body.read():

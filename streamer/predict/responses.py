@@ -103,7 +103,8 @@ class FailedImage(TypedDict):
     request_id: Annotated[str, Field(description="The id of the request, as in `X-Request-Id`.")]
 
 
-# `encode_results` joins the bytes of the entries; a dictionary of all boxes would take more memory.
+# This type only documents the answer. `encode_results` joins the bytes of the entries instead, because a
+# dictionary of all boxes would take more memory.
 class PredictionsDocument(TypedDict):
     """The answer for several images."""
 

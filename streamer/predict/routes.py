@@ -76,7 +76,7 @@ class Predictor(Protocol):
         caller: Caller,
         kind: Kind | None = None,
     ) -> Prediction:
-        """Detect on one image. ``deadline`` is in monotonic seconds, ``kind`` its kind if that is known.
+        """Detect objects on one image. ``deadline`` is monotonic seconds, ``kind`` the image's if known.
 
         Raises SchedulingError, ImageError (not an image, too large, damaged) or InferenceError.
         """
@@ -93,15 +93,15 @@ class Predictor(Protocol):
 class RequestMetrics(Protocol):
     """Counts finished requests."""
 
-    #: Takes the traces of requests; None while none are exported.
+    #: Collects the traces of requests; None if traces are not exported.
     traces: Traces | None
 
     def observe(self, version: str, status: int, seconds: float) -> None:
-        """Count a request. ``version`` is as the client wrote it; ``seconds`` run from headers to answer."""
+        """Count a request. ``version`` is what the client sent; ``seconds`` run from headers to answer."""
 
 
 class PostSampler:
-    """The samplers of posted images, one for each version. All posted images count as one stream."""
+    """Holds the samplers of posted images, one per version. All posted images count as one stream."""
 
     def __init__(self, samplers: SamplerFactory) -> None:
         self._samplers = samplers
@@ -156,7 +156,7 @@ async def predict(request: web.Request) -> web.Response:
 
 
 def _trace_of(request: web.Request, version: str, begun: float) -> Trace:
-    """Return the trace of a request; it belongs to the client's if that has sent its context."""
+    """Return the trace of a request; it continues the client's trace if the client sent its context."""
     attributes: dict[str, Value] = {
         "http.request.method": request.method,
         "http.route": request.path,
@@ -167,7 +167,7 @@ def _trace_of(request: web.Request, version: str, begun: float) -> Trace:
 
 
 def _send_ends(traces: Traces, trace: Trace) -> Callable[[], None]:
-    """Return what ends a trace when its answer has been sent: encoding it, and drawing, are part of that."""
+    """Return the function to call when the answer is sent; its stage includes encoding and drawing."""
     begun = max(ended for _, _, ended, _ in trace.stages)
 
     def end() -> None:
@@ -258,7 +258,7 @@ class _Job:
         self._params = params
         self._id = identifier
         self._sampler = sampler
-        #: None while no traces are exported.
+        #: None if traces are not exported.
         self.trace: Trace | None = None
         self._begun = time.monotonic()
         self._deadline = self._begun + limits.request_timeout_s
@@ -266,7 +266,7 @@ class _Job:
     async def describe(self, upload: Upload, kind: Kind, form: AnswerForm) -> bytes:
         """Return the answer encoded as ``form``, with one entry for each image if there are several.
 
-        ``kind`` is the kind of a single image. If one of several images fails, its entry contains the
+        ``kind`` applies to a single image. If one of several images fails, its entry contains the
         problem. Raises Problem if a single image fails, and if all of several images fail through errors of
         the server, so that the status tells the client to retry.
         """
@@ -309,7 +309,7 @@ class _Job:
             return Problem.internal()
 
     async def _predict(self, data: bytes | memoryview, kind: Kind | None = None) -> Prediction:
-        """Detect on one image. Every expected error is raised as a Problem."""
+        """Detect objects on one image, and raise every expected error as a Problem."""
         try:
             now = time.monotonic()
             if self._sampler is None or not self._sampler.wants(now):
@@ -319,7 +319,7 @@ class _Job:
             else:
                 found = await self._predict_candidate(self._sampler, data, now)
             if self.trace is not None:
-                # From the end of the stage before, so that nothing lies between them.
+                # Begin where the previous stage ended, so that the trace has no gap.
                 self.trace.add_prediction(found, self.trace.received, time.monotonic(), bytes=len(data))
         except SchedulingError as refusal:
             raise problem_of(refusal) from refusal
@@ -337,14 +337,14 @@ class _Job:
     async def _predict_candidate(
         self, sampler: Sampler, data: bytes | memoryview, arrived: float
     ) -> Prediction:
-        """Detect with a low threshold, pass all boxes to the sampler, and return the requested ones."""
+        """Detect with a low threshold, pass all boxes to the sampler, and return only the requested ones."""
         params, unix_s = self._params, time.time()
         found = await self._predictor.predict(
             self._version, data, with_low_threshold(params), self._deadline, self._caller
         )
         asked = dataclasses.replace(found, boxes=boxes_above(found.boxes, params.conf_threshold))
         if found.damaged:
-            return asked  # a damaged image is no use as a sample
+            return asked  # a damaged image is not useful as a sample
         observation = Observation(data, 0, 0, arrived, unix_s, found.width, found.height, params, asked.boxes)
         sampler.add(observation, found.boxes)
         return asked

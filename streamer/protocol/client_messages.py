@@ -27,17 +27,17 @@ from streamer.protocol.wire import (
     ProtocolError,
 )
 
-#: Longest list of labels quoted in an error.
+#: Number of labels that an error quotes.
 _QUOTED_LABELS = 12
-#: Unknown fields of one message that are reported.
+#: Largest number of unknown fields that are reported for one message.
 MAX_UNKNOWN_NAMED = 20
-#: Characters of a clock value in text form, which is only echoed.
+#: Largest number of characters of a clock value in text form, which the server only echoes.
 _MAX_CLOCK_CHARS = 100
 
 Threshold = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 MAX_DETECTIONS = 1000
 MAX_CLASSES = 1000
-#: Characters of a stream's name.
+#: Largest number of characters of a stream's name.
 MAX_NAME_CHARS = 100
 
 

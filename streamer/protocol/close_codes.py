@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import IntEnum
 
-#: Bytes of a close reason that are sent; RFC 6455 section 5.5 allows 123.
+#: Largest number of bytes of a close reason; RFC 6455 section 5.5 allows 123.
 _REASON_BYTES = 120
 
 
@@ -29,7 +29,7 @@ class CloseCode(IntEnum):
     SLOW_CONSUMER = 4441
 
 
-#: After these a client must not reconnect, because the answer would be the same.
+#: Codes after which a client must not reconnect, because the server would close the new connection likewise.
 FINAL_CLOSE_CODES = frozenset(
     {
         CloseCode.MALFORMED,
@@ -43,7 +43,7 @@ FINAL_CLOSE_CODES = frozenset(
 
 
 class CloseConnection(Exception):
-    """Raised wherever the reason to close a connection is found; the connection sends the close frame."""
+    """Asks the connection to close. Any code that finds a reason raises it; the connection closes."""
 
     def __init__(self, code: int, reason: str) -> None:
         super().__init__(reason)
@@ -53,7 +53,7 @@ class CloseConnection(Exception):
 
 
 def reconnect_delay_ms(window_s: float, index: int, count: int) -> int:
-    """Return after how many milliseconds client ``index`` of ``count`` is asked to reconnect.
+    """Return the milliseconds after which client ``index`` of ``count`` is asked to reconnect.
 
     The clients of a server that shuts down are spread over ``window_s``, so that they do not all reach the
     next server at once.

@@ -1,7 +1,7 @@
 """Checks the values of a decoded control message, in bounded time and memory. Pure.
 
-The path of a value is built only for the one value that is refused. Paths for all values would cost the
-product of the message's length and its number of values.
+The path of a value is built only for a value that is refused. Building the paths of all values could take
+time and memory proportional to the message's length times its number of values.
 """
 
 from __future__ import annotations
@@ -9,15 +9,15 @@ from __future__ import annotations
 import math
 from typing import Any, NamedTuple
 
-#: Levels of maps and lists in a message; those of the protocol have four.
+#: Largest number of nested maps and lists in a message; messages of the protocol have four levels.
 MAX_DEPTH = 32
-#: Characters of a client's text, and of a path, that an answer quotes.
+#: Largest number of characters that an answer quotes of a client's text, and of a path.
 MAX_SHOWN_CHARS = 60
 MAX_PATH_CHARS = 200
 
 
 class ProtocolError(Exception):
-    """A message or frame breaks ``detect.v1``. ``field`` names what is wrong, or is empty."""
+    """A message or frame breaks ``detect.v1``. ``field`` names the wrong field, or is empty."""
 
     def __init__(self, message: str, *, code: str = "malformed", field: str = "") -> None:
         super().__init__(message)
@@ -26,19 +26,20 @@ class ProtocolError(Exception):
 
 
 class _Branch(NamedTuple):
-    """A map or list that is still to be checked, with its path in the message."""
+    """Holds a map or list that is still to be checked, and its place in the message."""
 
     value: dict[Any, Any] | list[Any]
     parent: _Branch | None
-    #: Its key or index in the parent.
+    #: Key or index of this value in the parent.
     key: object
     depth: int
 
 
 def check_values(message: dict[str, Any], most_values: int | None) -> None:
-    """Check every value: it must be possible to send it back, and there must not be too many.
+    """Check that every value can be sent back, and that there are at most ``most_values`` (None: no limit).
 
-    Raises ProtocolError naming the field. There is no recursion, because the sender chooses the depth.
+    Raises ProtocolError, which names the field of a wrong value. The function is not recursive, because the
+    sender chooses the depth.
     """
     waiting = [_Branch(message, None, "", 0)]
     left = most_values
@@ -67,7 +68,7 @@ def check_values(message: dict[str, Any], most_values: int | None) -> None:
 
 
 def _fault(value: object, depth: int) -> str:
-    """Return what is wrong with a value, without the values in it; empty when nothing is."""
+    """Return what is wrong with a value itself, ignoring the values in it; empty if nothing is wrong."""
     if isinstance(value, str):
         return "" if is_text(value) else "is not valid text"
     if isinstance(value, float):
@@ -82,7 +83,7 @@ def _fault(value: object, depth: int) -> str:
 
 
 def _path(branch: _Branch) -> str:
-    """Return the path of a branch, such as ``streams[0].id``. Of a long path the end is kept."""
+    """Return the path of a branch, such as ``streams[0].id``. A long path keeps only its end."""
     parts: list[str] = []
     at: _Branch | None = branch
     while at is not None and at.parent is not None:
@@ -114,7 +115,7 @@ def show(value: object) -> str:
 
 
 def is_text(value: str) -> bool:
-    """Whether the string can be encoded; JSON may contain half of a surrogate pair."""
+    """Return whether the string can be encoded; JSON may contain half of a surrogate pair."""
     if value.isascii():
         return True
     try:

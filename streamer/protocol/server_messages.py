@@ -16,8 +16,8 @@ from streamer.protocol.wire import FrameTime, ProtocolError
 Rows = list[list[float]]
 
 
-# The OpenAPI document is generated from the types that describe a session. Before Python 3.12 pydantic cannot
-# read those of `typing`.
+# The OpenAPI document is generated from the types that describe a session. They use `typing_extensions`,
+# because pydantic cannot read TypedDicts of `typing` before Python 3.12.
 class ModelDescription(typing_extensions.TypedDict):
     """The model of a session."""
 

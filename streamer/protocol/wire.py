@@ -1,10 +1,11 @@
-"""The wire format of `detect.v1`: messages, binary frames, and large frames in pieces.
+"""Encodes and decodes the wire format of `detect.v1`: control messages, binary frames and ``frame`` messages.
 
-It imports nothing of the server, so that the client library stays light. docs/protocol.md describes the
-protocol.
+This file imports nothing of the server, so that the client library stays light. docs/protocol.md describes
+the protocol.
 
-Only the image in a text message may be large. It is found by scanning and removed first, so that what is
-parsed into objects stays as small as a control message, whatever the sender writes.
+In a ``frame`` message, only the image may be large. In JSON, the decoder finds the image by scanning and
+removes it before it parses the rest. In msgpack, it decodes only a flat map. The objects that it creates
+therefore stay as small as those of a control message, whatever the sender writes.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ SUBPROTOCOL_JSON = "detect.v1.json"
 SUBPROTOCOLS = (SUBPROTOCOL_MSGPACK, SUBPROTOCOL_JSON)
 
 FRAME_MARK = 0x01
-#: mark, codec, flags, header length / 4, seq, ts, width, height, stream, rotation, epoch.
+#: The fields: mark, codec, flags, header length / 4, seq, ts, width, height, stream, rotation, epoch.
 FRAME_HEADER = struct.Struct("<BBBBIQHHBBH")
 FRAME_HEADER_BYTES = FRAME_HEADER.size
 MAX_STREAMS = 8
@@ -35,7 +36,7 @@ MAX_SEQ = 0xFFFFFFFF
 
 
 class Codec(IntEnum):
-    """Payload of a frame. 16 and above are video, where every chunk is needed and not only the newest."""
+    """Names the codec of a frame. From 16 on it is video, which needs every chunk, not only the newest."""
 
     JPEG = 0
     PNG = 1
@@ -48,13 +49,13 @@ class Codec(IntEnum):
 
 #: Codecs by their name in ``hello.streams[].codec``.
 CODEC_NAMES = {codec.name.lower(): codec for codec in Codec}
-#: Codecs by their number, because calling an enumeration takes three calls.
+#: Codecs by their number. This is faster than calling the enumeration, which takes three calls.
 _CODECS = {codec.value: codec for codec in Codec}
 IMAGE_CODECS = (Codec.JPEG, Codec.PNG, Codec.WEBP)
 
 
 class FrameFlag(IntFlag):
-    """Bits of a frame header's third byte."""
+    """Names the bits of a frame header's third byte."""
 
     KEY = 1
     DISCONTINUITY = 2
@@ -65,13 +66,13 @@ NO_FLAGS = FrameFlag(0)
 _KNOWN_FLAGS = (FrameFlag.KEY | FrameFlag.DISCONTINUITY | FrameFlag.LAST).value
 #: Flags by their bits.
 _FLAGS = {bits: FrameFlag(bits) for bits in range(_KNOWN_FLAGS + 1) if bits & _KNOWN_FLAGS == bits}
-#: Encoders are kept, because `packb` and `dumps` create a new one for each message.
+#: Shared encoders, because `packb` and `dumps` would create a new one for each message.
 _MSGPACK = msgpack.Packer()
 _JSON = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
 
 
 class DropReason(StrEnum):
-    """Why a received frame was not inferred."""
+    """Names the reasons why a received frame was not inferred."""
 
     SUPERSEDED = "superseded"
     STALE = "stale"
@@ -82,18 +83,18 @@ class DropReason(StrEnum):
 
 
 class FrameTime(TypedDict, total=False):
-    """How a result names the time of its frame: one of the two."""
+    """Holds the time of a frame in its result: exactly one of the two fields."""
 
-    #: The sender's clock in microseconds, of a frame that came as a message.
+    #: The sender's clock in microseconds, for a frame that arrived as a message.
     ts: int
-    #: The RTP timestamp of a frame of a video: 32 bits, 90 kHz.
+    #: The RTP timestamp (32 bits, 90 kHz), for a frame of a video.
     rtp: int
 
 
-# Not frozen, although nobody changes one: each construction would take three times as long.
+# Nobody changes an instance, but a frozen class would make each construction three times as slow.
 @dataclass(slots=True)
 class Frame:
-    """One frame message: header fields and the encoded payload.
+    """Holds one frame message: its header fields and the encoded payload.
 
     ``ts`` is the sender's monotonic clock in microseconds, opaque to the receiver. ``width`` and
     ``height`` are the payload's stored size in pixels (0: not stated); ``rotation`` counts clockwise
@@ -112,7 +113,7 @@ class Frame:
     flags: FrameFlag = NO_FLAGS
 
     def stamp(self) -> FrameTime:
-        """Return the field with the frame's time for its result."""
+        """Return the frame's time as the field that its result contains."""
         return {"ts": self.ts}
 
 
@@ -194,15 +195,15 @@ def encode_message(message: Mapping[str, object], subprotocol: str) -> str | byt
 def decode_message(data: str | bytes, *, most_values: int | None = None) -> dict[str, Any]:
     """Parse a control message: JSON when text, msgpack when bytes.
 
-    ``most_values`` bounds the values in the message, at any depth; None: no bound. The caller bounds the
-    message's bytes before. Raises ProtocolError when the message does not parse, is not a map, has no string
-    ``type``, or holds what no message may (named by ``field``): too many values, NaN, infinity, a whole
-    number of more than 64 bits, or too many levels.
+    ``most_values`` limits the number of values in the message, at any depth; None means no limit. The caller
+    must limit the message's bytes before. Raises ProtocolError if the message does not parse, is not a map,
+    has no string ``type``, has too many values, or contains a value that no message may contain: NaN,
+    infinity, a whole number of more than 64 bits, or too many levels. ``field`` then names that value.
     """
     try:
         message = json.loads(data) if isinstance(data, str) else msgpack.unpackb(data, strict_map_key=False)
     except (ValueError, TypeError, RecursionError, msgpack.exceptions.UnpackException) as error:
-        # TypeError: a map or list as the key of a map of msgpack.
+        # A TypeError means that a map in msgpack has a map or a list as a key.
         kind = "JSON" if isinstance(data, str) else "msgpack"
         reason = str(error)[:120] or type(error).__name__
         raise ProtocolError(f"the message is not {kind}: {reason}") from error
@@ -216,7 +217,7 @@ def decode_message(data: str | bytes, *, most_values: int | None = None) -> dict
     return message
 
 
-#: Fields of a frame in msgpack; `client_messages.TextFrame` has ten.
+#: Largest number of fields of a frame in msgpack; `client_messages.TextFrame` has ten.
 _MAX_FIELDS = 64
 #: The start of the image's text. Base64 has no quotes, so the next quote is its end.
 _IMAGE = re.compile(r'"data"[ \t\r\n]*:[ \t\r\n]*"')
@@ -226,7 +227,7 @@ def decode_large_frame(data: str | bytes, *, most_bytes: int, most_values: int) 
     """Return the map of a ``frame`` message in JSON or msgpack.
 
     ``most_bytes`` limits the bytes around the image, ``most_values`` the values in the message. Raises
-    ProtocolError with code ``too_large`` for any other message, or as :func:`decode_message`.
+    ProtocolError with code ``too_large`` for any other message, and the errors of :func:`decode_message`.
     """
     message = (
         _decode_json(data, most_bytes, most_values)
@@ -243,7 +244,8 @@ def _decode_json(text: str, most_bytes: int, most_values: int) -> dict[str, Any]
     end = text.find('"', found.end()) if found else -1
     if found is None or end < 0 or found.end() + len(text) - end > most_bytes:
         raise _too_large(text, most_bytes)
-    # The image is replaced by an empty text. If `data` then is not empty, the match was inside another field.
+    # Parse the message with an empty text in place of the image. If `data` is not empty afterwards, the match
+    # was inside another field.
     message = decode_message(text[: found.end()] + text[end:], most_values=most_values)
     if message.get("data") != "":
         raise _too_large(text, most_bytes)
@@ -252,7 +254,7 @@ def _decode_json(text: str, most_bytes: int, most_values: int) -> dict[str, Any]
 
 
 def _unescape(text: str) -> str:
-    """Return base64 without the escapes of JSON, of which only the escaped slash can occur in it."""
+    """Return base64 without the escapes of JSON; the slash is the only character that is escaped in it."""
     return text.replace("\\/", "/") if "\\" in text else text
 
 

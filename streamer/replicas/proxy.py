@@ -1,6 +1,6 @@
 """Forwards a request to another process of the service and its answer back: HTTP, event streams, WebSockets.
 
-`session_router` chooses the process. Errors before the answer has begun are raised as aiohttp raises them.
+`session_router` chooses the process. Until the answer has begun, errors of aiohttp pass through unchanged.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from aiohttp import WSMsgType, web
 
 from streamer.http.body import BodyReader, hold_body
 
-#: Time for the head of an answer, so that a process that hangs does not make others hang.
+#: Seconds until the head of an answer must arrive, so that a process that hangs does not make others hang.
 HEAD_S = 5.0
-#: Longest silence of a stream of events; longer than the interval of the comments that keep it open.
+#: Seconds after which a silent event stream ends; longer than the interval of its keep-alive comments.
 SILENCE_S = 45.0
 CONNECT_S = 2.0
-#: Limits of a body; the target's own limits are not larger.
+#: Limits of a request's body; the target's own limits are not larger.
 BODY_S = 15.0
 MAX_BODY_BYTES = 256 << 10
 #: Largest message of a client that reads results; the target has the same limit.
@@ -43,7 +43,8 @@ async def forward(
 ) -> web.StreamResponse:
     """Send the request to ``base`` with ``extra`` headers, and answer it with the response.
 
-    Raises aiohttp.ClientError or TimeoutError before the answer has begun, and Problem for its body.
+    Raises aiohttp.ClientError or TimeoutError before the answer has begun, and Problem if the body is
+    refused.
     """
     replaced = _HOP_BY_HOP | {name.lower() for name in extra}
     headers = {
@@ -72,7 +73,7 @@ async def _forward_http(
             if name.lower() not in _HOP_BY_HOP:
                 response.headers.add(name, value)
         await response.prepare(request)
-        # A stream of events ends when either side closes.
+        # An event stream ends when either side closes the connection, so these errors are expected.
         with contextlib.suppress(aiohttp.ClientError, TimeoutError, ConnectionError):
             async for chunk in answer.content.iter_any():
                 await response.write(chunk)
@@ -94,7 +95,7 @@ async def _forward_websocket(
         theirs = await client.ws_connect(
             url,
             headers=headers,
-            # The ticket was used in this process; the header `Authorization` has a new one.
+            # A ticket is used up once this process has redeemed it; `Authorization` contains a new one.
             protocols=[name for name in offered if name and not name.startswith("ticket.")],
             compress=0,
         )

@@ -1,8 +1,9 @@
 """Routes a request about a session to the process that has the session, in this replica or in another one.
 
-The id of a session begins with the names of its replica and its worker. Workers of one replica reach each
-other by HTTP over Unix sockets in the replica's private folder; replicas reach each other on the port that
-they serve. `proxy` forwards the request, `replica_addresses` has the addresses.
+The id of a session begins with the name of its replica, if that has one, and the number of its worker.
+Workers of one replica reach each other by HTTP over Unix sockets in the replica's private folder; replicas
+reach each other on the port that they serve. `proxy` forwards the request, `replica_addresses` finds the
+addresses.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ _TAKE_OVER_S = 1.5
 
 
 class _Target(NamedTuple):
-    """Another process: how to reach it, and whether it is in another replica."""
+    """Describes how to reach another process, and whether it is in another replica."""
 
     client: aiohttp.ClientSession
     base: str
@@ -44,7 +45,7 @@ class _Target(NamedTuple):
 
 
 class SessionRouter:
-    """Makes session ids, and forwards requests by them. ``count`` is called for every forwarded request."""
+    """Creates session ids, and forwards requests according to them; calls ``count`` for each forwarding."""
 
     def __init__(
         self, number: int, workers: int, folder: Path, replicas: Replicas, count: Callable[[str], None]
@@ -73,7 +74,7 @@ class SessionRouter:
         return self._folder / f"worker-{number}.sock"
 
     def new_id(self) -> str:
-        """Return the id of a new session of this worker; it cannot be guessed."""
+        """Return an id, which nobody can guess, for a new session of this worker."""
         name = f"{self.replica}-" if self.replica else ""
         return f"{name}{self._number}-{secrets.token_urlsafe(18)}"
 
@@ -83,9 +84,10 @@ class SessionRouter:
             await client.close()
 
     async def forward(self, request: web.Request) -> web.StreamResponse | None:
-        """Return the answer of the process that has the session; None if this process has it, or none has.
+        """Return the answer of the process that has the session; None if that is this process or unknown.
 
-        Raises Problem: 410 if its replica is gone, 503 while its worker restarts, 504 if it hangs.
+        Raises Problem: 410 if the replica is gone, 429 if no ticket is free, 503 while the worker restarts,
+        504 if it hangs, and the status with which the process refuses a WebSocket.
         """
         target = await self._find(request.match_info["session"], hopped=HOP_HEADER in request.headers)
         if target is None:
@@ -93,7 +95,7 @@ class SessionRouter:
         self._count("replica" if target.in_other_replica else "worker")
         try:
             extra = {"X-Forwarded-For": forwarded_for(request)}
-            if request.get(SHOWED_TICKET):  # already used; the other process gets a new one
+            if request.get(SHOWED_TICKET):  # it is used up; the other process gets a new one
                 extra["Authorization"] = f"Bearer {self._another_ticket(identity_of(request))}"
             if target.in_other_replica:
                 extra[HOP_HEADER] = self.replica
@@ -120,7 +122,7 @@ class SessionRouter:
     async def take(
         self, version: str, session: str, client: Identity, token: str | None
     ) -> dict[str, Any] | None:
-        """Take a WebSocket session over from the process that has it; returns its state.
+        """Take a WebSocket session over from the process that has it, and return its state.
 
         ``token`` is the key or ticket of the ``client``. Returns None if the session is here, unknown or
         another client's, or if the other process does not answer in time.
@@ -137,7 +139,7 @@ class SessionRouter:
         return await self._post(target, f"/{version}/stream/{session}", headers)
 
     def _another_ticket(self, client: Identity) -> str:
-        """Return a new ticket for a client whose own ticket is used. Raises Problem 429."""
+        """Return a new ticket for a client whose own ticket is used up. Raises Problem 429."""
         try:
             return self.tickets.issue(client)
         except TooManyTickets as error:
@@ -152,7 +154,7 @@ class SessionRouter:
         return await self._post(target, f"/tickets/{ticket}", headers)
 
     async def _post(self, target: _Target, path: str, headers: dict[str, str]) -> dict[str, Any] | None:
-        """Return the JSON object that another process answers; None without such an answer in time."""
+        """Send a POST and return the JSON object in the answer; None if none arrives in time."""
         try:
             async with (
                 asyncio.timeout(_TAKE_OVER_S),
@@ -167,7 +169,7 @@ class SessionRouter:
         return state if isinstance(state, dict) else None
 
     async def _find(self, session: str, *, hopped: bool) -> _Target | None:
-        """Return the process that has a session; None if this process has it, or none has.
+        """Return the process that has a session; None if that is this process or unknown.
 
         A request that another replica has forwarded (``hopped``) is not forwarded to a third one.
         """
@@ -185,8 +187,8 @@ class SessionRouter:
     def _client(self, socket: str) -> aiohttp.ClientSession:
         client = self._clients.get(socket)
         if client is None:
-            # One connection for each request to a replica: a kept connection may be closed just when it is
-            # used.
+            # Each request to a replica opens a new connection, because the replica could close a kept
+            # connection at the moment when it is used.
             connector: aiohttp.BaseConnector = (
                 aiohttp.UnixConnector(socket, limit=0)
                 if socket
@@ -202,9 +204,10 @@ class SessionRouter:
 
 
 def is_private(folder: Path) -> bool:
-    """Whether only this user can create sockets in the replica's folder; requests sent there carry keys.
+    """Return whether only this user can create sockets in the replica's folder.
 
-    After a cleaner of temporary files has removed the folder, another user may have created one of its name.
+    Requests over these sockets contain keys. If a cleaner of temporary files removes the folder, another user
+    can create one with the same name.
     """
     try:
         found = folder.lstat()

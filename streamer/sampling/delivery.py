@@ -32,17 +32,17 @@ log = logging.getLogger("streamer.observer.delivery")
 
 #: A sample that the store has refused this often, while it accepted others, is moved to ``dead/``.
 MAX_REFUSALS = 10
-#: Failures of the same kind are logged once in this time.
+#: Failures of the same kind are logged at most once in this time.
 LOG_EVERY_S = 600.0
 CONTENT_TYPES = {"jpg": "image/jpeg", "png": "image/png", "webp": "image/webp"}
 
-#: Pauses after failures: the first one, doubled with each further failure up to the last one.
+#: Longest pause after one failure, and after any number of failures in a row. It doubles with each failure.
 FIRST_PAUSE_S = 1.0
 LAST_PAUSE_S = 300.0
-#: This many failures in a row open the circuit breaker. Pauses have at least the second length then.
+#: Number of failures in a row that open the circuit breaker, and the shortest pause while it is open.
 OPENS_AFTER = 5
 OPEN_PAUSE_S = 30.0
-#: First pause after a failure that only a changed setting can resolve.
+#: Longest pause after the first failure that only a changed setting can resolve.
 MISCONFIGURED_PAUSE_S = 60.0
 
 
@@ -53,7 +53,7 @@ class DeliveryMetrics(Protocol):
         """Count one attempt to deliver a sample; ``result`` is ``stored``, ``failed`` or ``dead``."""
 
     def held_back(self, *, is_open: bool, blocked: str) -> None:
-        """Set whether deliveries are paused, and which setting is wrong; empty for none."""
+        """Set whether deliveries are paused, and which setting is wrong: ``blocked``, empty for none."""
 
 
 class CircuitBreaker:
@@ -74,7 +74,10 @@ class CircuitBreaker:
         self._misconfigured = False
 
     def failed(self, *, misconfigured: bool) -> float:
-        """Return the pause in seconds before the next attempt, with a jitter between half and all of it."""
+        """Count a failure and return the pause in seconds before the next attempt.
+
+        The pause is drawn at random between half and all of its upper limit.
+        """
         self._misconfigured = misconfigured
         if misconfigured:
             return self._backoff.next_s(factor=MISCONFIGURED_PAUSE_S / FIRST_PAUSE_S)
@@ -84,7 +87,10 @@ class CircuitBreaker:
 
 
 class Delivery:
-    """Call ``start()``, ``wake()`` after each accepted sample, and ``stop()``."""
+    """Delivers the samples of a spool to a store.
+
+    Call ``start()``, then ``wake()`` after each accepted sample, and ``stop()`` at the end.
+    """
 
     def __init__(self, spool: Spool, store: Store, metrics: DeliveryMetrics) -> None:
         self._spool = spool
@@ -106,19 +112,22 @@ class Delivery:
         self._next_log_at: dict[str, float] = {}
 
     def start(self) -> None:
-        """Start with the samples that an earlier process left."""
+        """Start the thread, which begins with the samples that an earlier process left."""
         self._thread.start()
         self._ready.wait()
 
     def wake(self) -> None:
-        """Deliver a new sample from the spool."""
+        """Notify the thread of a new sample in the spool."""
         loop, woken = self._loop, self._woken
         if loop is not None and woken is not None:
             with contextlib.suppress(RuntimeError):  # the event loop has ended
                 loop.call_soon_threadsafe(woken.set)
 
     def stop(self, drain_s: float) -> None:
-        """Deliver what is in the spool for at most ``drain_s``, then end; the rest stays there. Blocks."""
+        """Deliver samples for at most ``drain_s`` seconds, then end the thread.
+
+        The other samples stay in the spool. This method blocks.
+        """
         loop, task = self._loop, self._task
         if loop is None or task is None:
             return
@@ -151,7 +160,7 @@ class Delivery:
             await self._store.close()
 
     async def _deliver_all(self) -> float:
-        """Deliver all samples; returns the pause before the next attempt, 0 when all are stored."""
+        """Try to deliver all samples, and return the pause in seconds before the next attempt; 0 for none."""
         refused = False
         for name in self._spool.oldest():
             begun = time.monotonic()

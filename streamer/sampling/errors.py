@@ -1,4 +1,4 @@
-"""Errors of the sampling process, by how it reacts to them."""
+"""Defines the errors of the sampling process: one class for each way in which it reacts to them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ class SamplingError(Exception):
 
 
 class SpoolFull(SamplingError):
-    """There is no room for another sample; accepted samples stay."""
+    """The spool has no room for another sample; it keeps the samples that it has."""
 
 
 class SpoolInUse(SamplingError):
@@ -20,7 +20,7 @@ class SpoolBroken(SamplingError):
 
 
 class StoreError(SamplingError):
-    """Base class of a store's responses to an object."""
+    """Base class of the errors that a store raises when it does not store an object."""
 
 
 class StoreUnavailable(StoreError):

@@ -1,4 +1,4 @@
-"""Turns candidates into rows of drift features: one row for each stream in an interval, jittered.
+"""Turns candidates into rows of drift features: at most one row per stream in each jittered interval.
 
 Intervals are measured by the time of capture in unix seconds, because rows are compared with the time of day
 and outlive processes. When the clock is set back, the next frame becomes a row.
@@ -30,14 +30,15 @@ from streamer.sampling.candidate import ORIGINAL, SampleCandidate
 from streamer.sampling.candidate_image import Decode, decode_here, image_bytes, image_of
 
 JITTER = 0.2
-#: Streams whose last row is remembered; the one with the oldest row is forgotten first.
+#: Number of streams whose last row is remembered; the stream with the oldest row is forgotten first.
 MAX_STREAMS = 1000
-#: Thumbnails kept, one for each stream. A thumbnail older than this many intervals is not used for motion.
+#: Largest number of thumbnails kept, one per stream, and the age in intervals above which a thumbnail is not
+#: used to compute motion.
 MAX_THUMBS, THUMB_INTERVALS = 256, 4
 
 
 class RowThrottle:
-    """Limits how often frames become rows. Pure; time is passed in."""
+    """Limits how often frames become rows. Pure; the caller passes the time in."""
 
     def __init__(self, interval_s: float, rng: random.Random) -> None:
         self._interval_s = interval_s
@@ -46,9 +47,7 @@ class RowThrottle:
         self._turns: OrderedDict[tuple[str, int], tuple[float, float]] = OrderedDict()
 
     def take(self, group: str, session: int, at: float) -> bool:
-        """Whether the frame that this stream captured ``at`` becomes a row; if so, it starts the next
-        interval.
-        """
+        """Return whether the frame captured ``at`` becomes a row; if so, start the stream's next interval."""
         own, whole_group = (group, session), (group, -1)
         if not self._due(own, at) or not self._due(whole_group, at):
             return False
@@ -82,7 +81,7 @@ class FeatureExtractor:
         Raises ImageError, MemoryError or OSError when the image cannot be decoded.
         """
         stream, at = candidate.stream, candidate.captured_at
-        # A reported frame was chosen by a person and lacks the boxes below the threshold.
+        # Reported frames become no rows: a person chose them, and they lack the boxes below the threshold.
         if candidate.reported or not self._throttle.take(stream.name, stream.session, at):
             return None
         key = stream.name, stream.session
@@ -116,7 +115,7 @@ def extract_features(
 
 
 def _jpeg_bpp(candidate: SampleCandidate) -> float:
-    """Return the bits per pixel of an image that arrived as a JPEG, NaN of all others."""
+    """Return the bits per pixel of an image that arrived as a JPEG, NaN for all others."""
     if candidate.source != ORIGINAL:
         return math.nan
     header = read_header(image_bytes(candidate), NoPixelLimits())

@@ -1,4 +1,4 @@
-"""How informative a frame is for training: uncertainty, flicker, disagreement, class balance. Pure."""
+"""Computes how informative a frame is: uncertainty, flicker, disagreement, class balance. Pure."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ import numpy.typing as npt
 from inference.core.detections import Boxes
 from inference.core.overlap import match
 
-#: Boxes that are considered, highest scores first; more would repeat the same uncertainty.
+#: Only this many boxes with the highest scores are considered; more would repeat the same uncertainty.
 MAX_BOXES = 50
-#: Number of most uncertain boxes whose mean ranks a frame. With one box, crowded frames would never win; with
-#: all, they always would.
+#: A frame is ranked by the mean of this many most uncertain boxes. A single box would decide alone; in the
+#: mean of all boxes, certain boxes would outweigh the uncertain ones.
 RANKED_BOXES = 3
-#: Smallest IoU of the same object in consecutive frames, which are at most half a second apart.
+#: Smallest IoU at which boxes of consecutive frames count as the same object. The frames are at most half a
+#: second apart.
 FLICKER_IOU = 0.3
-#: Smallest IoU of the same object as found by two models in one frame.
+#: Smallest IoU at which boxes of two models in one frame count as the same object.
 DISAGREEMENT_IOU = 0.5
 MIN_WEIGHT, MAX_WEIGHT = 0.5, 2.0
 
@@ -46,12 +47,11 @@ def uncertainty(boxes: Boxes, threshold: float) -> tuple[float, float]:
 
 
 def flicker(before: Boxes, middle: Boxes, after: Boxes) -> float:
-    """Return ``(blips + gaps) / tracks``, in [0, 1], of three consecutive frames; all boxes are over the
-    threshold.
+    """Return the flicker of three consecutive frames: ``(blips + gaps) / tracks``, in [0, 1].
 
-    A blip is an object found in the middle frame only; a gap is an object found in both others but not in the
-    middle. Tracks are the objects of the three frames, each counted once. Most isolated detections are hard
-    negatives (Jin et al., ECCV 2018, arXiv 1808.04285).
+    All boxes must be over the threshold. A blip is an object found in the middle frame only; a gap is an
+    object found in both others but not in the middle. Tracks are the objects of the three frames, each
+    counted once. Most isolated detections are hard negatives (Jin et al., ECCV 2018, arXiv 1808.04285).
     """
     to_before = {m for m, _, _ in match(middle, before, FLICKER_IOU)}
     seen_before = {b for _, b, _ in match(middle, before, FLICKER_IOU)}
@@ -68,8 +68,8 @@ def flicker(before: Boxes, middle: Boxes, after: Boxes) -> float:
 def disagreement(first: Boxes, second: Boxes) -> float:
     """Return how much two models disagree on one frame, in [0, 1]; 0 when neither finds anything.
 
-    ``1 - sum over pairs of IoU (p + q) / sum of all scores``, of the 50 best boxes of each model. Pairs are
-    matched greedily, within a class.
+    The value is ``1 - sum over pairs of IoU (p + q) / sum of all scores``, where p and q are the scores of a
+    pair. It uses the 50 best boxes of each model. Pairs are matched greedily, within a class.
     """
     first, second = first[:MAX_BOXES], second[:MAX_BOXES]
     total = float(first[:, 4].sum() + second[:, 4].sum())
@@ -85,7 +85,7 @@ def disagreement(first: Boxes, second: Boxes) -> float:
 class ClassBalance:
     """Weights frames by their rarest class, so that the most common class does not fill up the samples.
 
-    For one model version, because class ids differ between versions.
+    One instance serves one model version, because class ids differ between versions.
     """
 
     def __init__(self) -> None:

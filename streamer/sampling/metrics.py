@@ -1,5 +1,6 @@
-"""Metrics of the sampling process; every label comes from a closed set, with at most 64 drift groups of their
-own.
+"""Defines the metrics of the sampling process.
+
+Every label has a fixed set of values, except that each of the first 64 drift groups has a value of its own.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from streamer.drift.monitor import MAX_GROUPS
 REASONS = ("uncertainty", "flicker", "disagreement", "drift", "random", "user")
 #: Why a candidate that was worth taking was dropped.
 DROPS = ("duplicate", "budget", "spool_full", "disk_error", "damaged")
-#: Results of an attempt to deliver. A sample is dead when the store refused it ten times and took others
-#: meanwhile.
+#: Results of an attempt to deliver. A sample is dead when the store has refused it ten times and has accepted
+#: others meanwhile.
 RESULTS = ("stored", "failed", "dead")
 #: Why a store accepts nothing until a person corrects a setting.
 BLOCKS = ("credentials", "denied", "no_bucket", "addressing", "checksum", "region", "clock")
@@ -27,7 +28,7 @@ OTHERS = "others"
 
 
 class SamplingMetrics:
-    """Metrics of samples. Construct once, after `inference.core.metric_setup.name_process`."""
+    """Holds the metrics of samples. Construct once, after `inference.core.metric_setup.name_process`."""
 
     def __init__(self) -> None:
         registry = CollectorRegistry()
@@ -99,7 +100,10 @@ class SamplingMetrics:
 
 
 class DriftMetrics:
-    """Metrics of drift, by group. Construct once, after `inference.core.metric_setup.name_process`."""
+    """Holds the metrics of drift, by group.
+
+    Construct once, after `inference.core.metric_setup.name_process`.
+    """
 
     def __init__(self) -> None:
         registry = CollectorRegistry()
@@ -157,7 +161,7 @@ class DriftMetrics:
         return group
 
     def forget(self, group: str) -> None:
-        """Reset the gauges of a group that is no longer monitored, which would keep their last values."""
+        """Reset the gauges of a group that is no longer monitored; otherwise they would keep their values."""
         for gauge in (self.active, self.ratio, self.rows, self.coverage):
             with contextlib.suppress(KeyError):
                 gauge.labels(self.label(group)).set(0)

@@ -1,6 +1,6 @@
-"""The rules of selection, and the budgets that limit how many samples are taken. Pure; times are passed in.
+"""Holds the rules of selection, and limits how many samples are taken. Pure; the caller passes times in.
 
-Budgets are kept in memory: a restarted sampling process begins with full buckets, so a restart may cost one
+Budgets are kept in memory: a restarted sampling process begins with full buckets, so a restart may allow one
 additional burst.
 """
 
@@ -13,25 +13,26 @@ from dataclasses import dataclass
 from streamer.config.settings import Settings
 from streamer.core.token_bucket import TokenBucket
 
-#: Increases when the meaning of a rule changes, so that samples of different rules can be distinguished.
+#: Increase this number when the meaning of a rule changes, so that samples of different rules can be
+#: distinguished.
 POLICY_VERSION = 1
-#: Samples that one stream, and all streams together, may take at once after a quiet period.
+#: Number of samples that may be taken at once after a quiet period: of one stream, and of all streams.
 STREAM_BURST = 3
 TOTAL_BURST = 20
-#: Streams whose budgets are remembered. The one unused for longest is forgotten and starts with a burst
-#: again.
+#: Number of streams whose budgets are remembered. Beyond it, the least recently used one is forgotten; that
+#: stream then starts with a burst again.
 MAX_STREAMS = 1000
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """Rules and budgets; times in seconds."""
+    """Holds the rules and budgets; times are in seconds."""
 
     #: Least uncertainty of a sample; 0 takes all frames, more than 1 none.
     threshold: float = 0.7
     #: Least time between two samples of a stream.
     spacing_s: float = 10.0
-    #: Of the candidates of each interval, the best is taken.
+    #: Length of an interval; only the best candidate of each interval is taken.
     interval_s: float = 60.0
     #: Mean time between two random samples of a stream; 0 disables them.
     random_every_s: float = 1800.0
@@ -68,7 +69,7 @@ class Budget:
         self._day_used_bytes = 0
 
     def take(self, stream: str, size_bytes: int, now: float, unix_s: float) -> bool:
-        """Charge one sample to all budgets, or to none and return False.
+        """Charge one sample to all budgets; if one of them has no room, charge none and return False.
 
         ``now`` is monotonic seconds; ``unix_s`` determines the day.
         """

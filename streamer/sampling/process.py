@@ -1,6 +1,6 @@
-"""The sampling process: receives candidates and requests of all workers. There is one per replica.
+"""Runs the sampling process, which receives candidates and requests of all workers. A replica has one.
 
-It runs with the lowest priority. While it is down, samples and drift rows are lost and nothing else.
+It runs with the lowest priority. While it is down, only samples and drift rows are lost.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ TICK_S = 1.0
 #: Time between attempts to open a spool that another replica uses or whose disk fails.
 SPOOL_RETRY_S = 5.0
 LOG_EVERY_S = 600.0
-#: At the end, time to read what the workers have sent.
+#: Seconds in which the process reads the last candidates of the workers before it ends.
 LAST_CANDIDATES_S = 1.0
 
 
@@ -68,7 +68,7 @@ class SampleCounter:
         self._delivery = delivery
 
     def wake(self) -> None:
-        """Handle a new sample in the spool."""
+        """Count a new sample in the spool, and wake the delivery."""
         self._shared_status.post("samples", self._shared_status.read("samples") + 1)
         self._delivery.wake()
 
@@ -113,7 +113,7 @@ class CandidateReceiver:
                     if not self._decoder.ready:
                         await self._start_decoder()
                     self._consider(unpack_candidate(data))
-                    # Never more than a byte in flight, so nothing waits for the worker to read it.
+                    # There is no need to wait with `drain`: single bytes always fit into the buffers.
                     writer.write(CONFIRMED)
         except (asyncio.IncompleteReadError, ConnectionError):
             return  # the worker has ended, perhaps in the middle of a message
@@ -123,7 +123,7 @@ class CandidateReceiver:
             writer.close()
 
     async def _start_decoder(self) -> None:
-        """Start the decoder. When that fails, images are dropped until the next candidate tries again."""
+        """Start the decoder. If that fails, images are dropped until a later candidate starts it."""
         async with self._decoder_lock:
             try:
                 await asyncio.to_thread(self._decoder.prepare)
@@ -154,9 +154,9 @@ class CandidateReceiver:
 
 
 def _limits(settings: Settings) -> Limits:
-    """Return the limits of candidates: those that they met when they arrived.
+    """Return the limits of candidates: the widest that workers apply to images and streams.
 
-    Drift features are computed from all pixels, so that decoding takes more memory than in a worker.
+    Drift features are computed from all pixels, so decoding takes more memory here than in a worker.
     """
     pixels = max(settings.image_max_pixels, settings.stream_max_pixels)
     return Limits(
@@ -170,12 +170,12 @@ def _limits(settings: Settings) -> Limits:
 async def serve(
     settings: Settings, listener: socket.socket, shared_status: SharedStatus, drift_document: SharedDocument
 ) -> None:
-    """Receive candidates until the supervisor ends the process; then deliver for a while what was kept."""
+    """Receive candidates until SIGTERM, then deliver the waiting samples for a limited time."""
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, on_sigterm(shared_status, stop.set))
     beating = asyncio.create_task(_beat(shared_status), name="beat")
     metrics = SamplingMetrics()
-    # Starts with the first image; without images there is no decoder process.
+    # The decoder process starts with the first candidate; without candidates there is none.
     decoder = SingleDecoder(_limits(settings), waiting=lambda: _post_beat(shared_status))
     drift = (
         DriftService(settings, DriftMetrics(), drift_document, shared_status, decoder.decode)
@@ -191,7 +191,7 @@ async def serve(
     receiver = CandidateReceiver(drift, decoder)
     if drift is not None:
         await drift.open()
-    # Before anything is read: candidates that wait in the sockets would be dropped without a spool.
+    # Open the spool before reading: candidates that wait in the sockets would be dropped without it.
     opened = await _try_open(spool, shared_status)
     server = await asyncio.start_unix_server(receiver.accept, sock=listener)
     ticking = asyncio.create_task(_tick(drift)) if drift is not None else None
@@ -255,7 +255,7 @@ async def _tick(drift: DriftService) -> None:
 
 
 async def _open(spool: Spool, shared_status: SharedStatus, stop: asyncio.Event) -> bool:
-    """Try to open the spool until it succeeds; returns False when the process shall end before that."""
+    """Try to open the spool until that succeeds; return False if the process must end first."""
     next_log_at = time.monotonic() + LOG_EVERY_S
     while not stop.is_set():
         with contextlib.suppress(TimeoutError):
@@ -268,7 +268,7 @@ async def _open(spool: Spool, shared_status: SharedStatus, stop: asyncio.Event) 
 
 
 async def _try_open(spool: Spool, shared_status: SharedStatus, *, quiet: bool = False) -> bool:
-    """Open the spool. On failure post the status, log the reason unless ``quiet``, and return False."""
+    """Open the spool. On failure, post the status, log the reason unless ``quiet``, and return False."""
     try:
         await asyncio.to_thread(spool.open)
     except (SpoolInUse, SpoolBroken) as error:

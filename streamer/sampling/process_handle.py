@@ -1,4 +1,4 @@
-"""The handle of the sampling process, and requests to it.
+"""Starts and stops the sampling process, and sends requests to it.
 
 Requests use the same socket as candidates. The highest bit of a message's length marks a request.
 """
@@ -22,7 +22,7 @@ from streamer.config.settings import Settings
 from streamer.drift.shared_document import SharedDocument
 
 REQUEST_BIT = 1 << 31
-#: Largest response. Evidently's report has 4 to 7 MB.
+#: Largest response that is accepted. Evidently's report has 4 to 7 MB.
 MAX_RESPONSE_BYTES = 64 << 20
 
 
@@ -57,13 +57,16 @@ async def call(address: str, request: dict[str, Any], timeout_s: float) -> dict[
 
 
 def pack_response(response: dict[str, Any]) -> bytes:
-    """Return a response with its length, as it is sent."""
+    """Return the bytes to send for a response: its length and its msgpack."""
     text: bytes = msgpack.packb(response)
     return len(text).to_bytes(4, "little") + text
 
 
 class SamplingStatus(IntEnum):
-    """Whether samples are taken: a number in the shared field ``sampling``, a word in ``/health``."""
+    """Says whether samples are taken.
+
+    The shared field ``sampling`` holds the number, and ``/health`` shows the name.
+    """
 
     STARTING = 0
     ON = 1
@@ -72,24 +75,24 @@ class SamplingStatus(IntEnum):
 
 
 class SamplingProcessHandle:
-    """Runs one sampling process at a time. When sampling is off there is none, and ``address`` is empty."""
+    """Runs one sampling process at a time; none when sampling is off, and ``address`` is empty then."""
 
     def __init__(
         self, settings: Settings, shared_status: SharedStatus, descriptors: Sequence[int] = ()
     ) -> None:
-        """``descriptors`` are inherited by every process that is started."""
+        """Create the socket and the shared document; every started process also inherits ``descriptors``."""
         self._inherited = tuple(descriptors)
         self.shared_status = shared_status
         #: None when sampling is off.
         self._listener = unix_socket.listen(socket.SOCK_STREAM) if settings.sampling else None
-        #: Where the process publishes the drift status; survives restarts.
+        #: Shared memory in which the process publishes the drift status; it survives restarts of the process.
         self.drift_document = SharedDocument()
         self._process = ChildProcess("streamer.sampling.process")
         shared_status.post("sampling", SamplingStatus.STARTING if settings.sampling else SamplingStatus.OFF)
 
     @property
     def address(self) -> str:
-        """Address to which workers connect; survives restarts."""
+        """Address to which workers connect. It stays the same when the process restarts."""
         return unix_socket.address_of(self._listener) if self._listener is not None else ""
 
     async def start(self, environment: ChildEnvironment, output: int | None = None) -> None:
@@ -107,7 +110,7 @@ class SamplingProcessHandle:
         )
 
     async def wait(self) -> int:
-        """Wait for the process to end; returns its exit code, negative for a signal."""
+        """Wait for the process to end, and return its exit code, which is negative after a signal."""
         code = await self._process.wait()
         self.shared_status.post("sampling", SamplingStatus.STARTING)
         self.shared_status.post("sampling_presence", Presence.DOWN)
@@ -128,7 +131,7 @@ class SamplingProcessHandle:
         self._process.send_signal(signal.SIGKILL)
 
     async def stop(self, patience_s: float) -> bool:
-        """Terminate the process, and kill it after ``patience_s``. Returns False when it had to be killed."""
+        """Terminate the process, and kill it after ``patience_s``; return False if it had to be killed."""
         if self.pid is not None:
             self.shared_status.post("ending", 1)
         return await self._process.stop(patience_s)

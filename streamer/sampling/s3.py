@@ -1,4 +1,4 @@
-"""The S3 bucket in which samples are stored, and what its errors mean.
+"""Stores samples in an S3 bucket, and translates its errors into causes and hints.
 
 Errors of botocore are recognised by class name and error code, so this file does not import botocore.
 
@@ -49,7 +49,7 @@ _LOCAL: dict[str, tuple[str, str]] = {
     "InvalidRegionError": ("region", "AWS_REGION is not the name of a region"),
     "ParamValidationError": ("no_bucket", "S3_BUCKET_NAME is not the name of a bucket"),
 }
-#: Codes by which a store refuses the region of a request or of its signature.
+#: Codes with which a store refuses the region of a request or of its signature.
 _REGION_CODES = frozenset(
     (
         "PermanentRedirect",
@@ -59,13 +59,13 @@ _REGION_CODES = frozenset(
         "InvalidRegion",
     )
 )
-#: Codes and texts by which a store refuses a checksum, its trailer, or a request without one.
+#: Codes and texts with which a store refuses a checksum, its trailer, or a request without a checksum.
 _CHECKSUM_CODES = frozenset(
     ("BadDigest", "InvalidChecksum", "InvalidDigest", "MalformedTrailerError", "XAmzContentSHA256Mismatch")
 )
 _REQUIRED_TEXT = re.compile(r"required|missing|must", re.IGNORECASE)
 _CHECKSUM_TEXT = re.compile(r"checksum|crc32|trailer|aws-chunked|content-md5|content-sha256", re.IGNORECASE)
-#: Codes and texts by which a store refuses the place of the bucket's name in the address.
+#: Codes and texts with which a store refuses an address because of where it contains the bucket's name.
 _ADDRESSING_CODES = frozenset(
     (
         "InvalidPathAccess",
@@ -77,7 +77,7 @@ _ADDRESSING_CODES = frozenset(
 _ADDRESSING_TEXT = re.compile(
     r"path.?style|virtual.?host|(?:second|third).?level.?domain|addressing", re.IGNORECASE
 )
-#: Where an error names the region that the store expects.
+#: Matches the part of an error text that names the region that the store expects.
 _EXPECTED_REGION = re.compile(r"expecting '([\w-]+)'|expected: ?\d+/([\w-]+)/s3")
 _TRANSIENT_CODES = frozenset(
     (
@@ -93,7 +93,7 @@ _TRANSIENT_CODES = frozenset(
         "BandwidthLimitExceeded",
     )
 )
-#: Codes of `_SETTINGS` for codes that are not known.
+#: By HTTP status: the code of `_SETTINGS` that applies if the error's own code is unknown.
 _BY_STATUS = {401: "AccessDenied", 403: "AccessDenied", 404: "NoSuchBucket"}
 _TRANSIENT_STATUS = frozenset((408, 409, 425, 429))
 
@@ -103,12 +103,12 @@ _CHECKSUM_VARIABLE = "AWS_REQUEST_CHECKSUM_CALCULATION"
 
 
 def meaning_of(error: BaseException, bucket: Bucket) -> StoreError:
-    """Translate an error of a request; the text names the cause and the setting that decides."""
+    """Translate an error of a request; the text names the cause and, if there is one, the setting."""
     name = type(error).__name__
     if name in _LOCAL:
         reason, hint = _LOCAL[name]
         return StoreMisconfigured(reason, f"{error}; {hint}")
-    # Read timeouts have a `response` of None.
+    # The attribute `response` of a read timeout is None.
     response = getattr(error, "response", None)
     if not isinstance(response, Mapping):
         text = f"{name}: {error}" if str(error) else name
@@ -139,17 +139,18 @@ def _misconfigured(code: str, text: str, bucket: Bucket) -> StoreMisconfigured:
     """Return the error for a code of `_SETTINGS`."""
     reason, hint = _SETTINGS[code]
     if bucket.is_elsewhere and reason in ("denied", "no_bucket"):
-        # A store that reads the address otherwise looks for another bucket, and may not name it.
+        # A store that expects the other style of address looks for a wrong bucket, and its error may not name
+        # that bucket.
         hint += f"; if bucket and rights are right, set S3_ADDRESSING_STYLE={bucket.other_style}"
     return StoreMisconfigured(reason, f"{text}; {hint}")
 
 
 def _addressing_hint(status: int, error: Mapping[str, Any], bucket: Bucket) -> tuple[str, str] | None:
-    """Return reason and hint if the store reads another bucket's name from the address than it should."""
+    """Return reason and hint if the store reads a wrong bucket name from the address."""
     code, message = str(error.get("Code", "")), str(error.get("Message") or "")
     if not 400 <= status < 500:
         return None
-    # A store that knows no host names with buckets takes the first part of the key for the bucket.
+    # A store that does not support bucket names in host names takes the first part of the key for the bucket.
     other = bucket.is_elsewhere and str(error.get("BucketName", "") or bucket.name) != bucket.name
     told = code in _ADDRESSING_CODES or (code != "NoSuchBucket" and _ADDRESSING_TEXT.search(message))
     if not other and not told:
@@ -162,11 +163,12 @@ def _addressing_hint(status: int, error: Mapping[str, Any], bucket: Bucket) -> t
 
 
 def _checksum_hint(status: int, code: str, message: str, bucket: Bucket) -> tuple[str, str] | None:
-    """Return reason and hint if the store refuses a checksum, or wants one."""
+    """Return reason and hint if the store refuses a checksum, or requires one."""
     if not (400 <= status < 500 or status == 501):
         return None
     adds_one = bucket.checksums == "when_supported"
-    # Of what a request contains, a store can lack only the checksum and the encryption.
+    # Status 501: the store does not support a feature of the request, which can only be the checksum or the
+    # encryption.
     lacks_it = status == 501 and adds_one and not bucket.encryption
     if code not in _CHECKSUM_CODES and not lacks_it and not _CHECKSUM_TEXT.search(message):
         return None
@@ -180,7 +182,7 @@ def _checksum_hint(status: int, code: str, message: str, bucket: Bucket) -> tupl
 
 
 def _region_hint(response: Mapping[str, Any]) -> str:
-    """Return what to set, with the region or the address that the store names."""
+    """Return a hint that says which setting to change, with the region or address that the store names."""
     error = response.get("Error", {})
     headers = response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
     told = _EXPECTED_REGION.search(str(error.get("Message") or ""))
@@ -200,7 +202,10 @@ _DEFAULT_REGION = "us-east-1"
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
-    """Where objects are stored. botocore finds the credentials: environment, profile, role."""
+    """Describes the bucket in which objects are stored.
+
+    botocore finds the credentials in the environment, a profile or a role.
+    """
 
     name: str
     #: Prefix of every key, without leading and trailing slash; may be empty.
@@ -210,9 +215,9 @@ class Bucket:
     region: str = ""
     #: ``AES256``, ``aws:kms`` or empty for the bucket's default.
     encryption: str = ""
-    #: Time limit for one object, from its first byte to the response.
+    #: Time limit for storing one object, until the response has arrived.
     timeout_s: float = 30.0
-    #: Where the bucket stands in the address: ``path``, ``virtual`` (in the host name) or ``auto``.
+    #: Where an address contains the bucket's name: ``path``, ``virtual`` (in the host name) or ``auto``.
     addressing: str = "auto"
 
     @property
@@ -224,8 +229,8 @@ class Bucket:
 
     @property
     def style(self) -> str:
-        """The style of addresses; only for AWS it is left to botocore (``auto``)."""
-        # Compatible stores may not know host names that contain the bucket.
+        """The style of addresses; ``auto``, with which botocore chooses, occurs only for AWS."""
+        # Compatible stores may not support host names that contain the bucket.
         return "path" if self.addressing == "auto" and self.is_elsewhere else self.addressing
 
     @property
@@ -235,7 +240,10 @@ class Bucket:
 
     @property
     def checksums(self) -> str:
-        """When requests have a checksum; compatible stores may not know the newer ones."""
+        """When requests have a checksum: ``when_supported`` or ``when_required``.
+
+        The default is ``when_required`` outside AWS, because compatible stores may not know newer checksums.
+        """
         usual = "when_required" if self.is_elsewhere else "when_supported"
         return os.environ.get(_CHECKSUM_VARIABLE, "").strip().lower() or usual
 
@@ -245,12 +253,13 @@ class Bucket:
 
 
 class S3Store:
-    """Stores objects in a bucket; the client is created with the first one."""
+    """Stores objects in a bucket. It creates its client when the first object is stored."""
 
     def __init__(self, bucket: Bucket) -> None:
         self._bucket = bucket
         self._stack = AsyncExitStack()
-        #: One for the whole process, because sessions and clients leak memory when created repeatedly.
+        #: None before the first object. The client is never created again, because sessions and clients leak
+        #: memory when they are created repeatedly.
         self._client: Any = None
 
     async def put(self, key: str, body: bytes, content_type: str) -> None:

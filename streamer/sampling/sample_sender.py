@@ -1,12 +1,12 @@
 """Sends candidates from a worker to the sampling process: a bounded queue, and a thread that empties it.
 
-``submit`` runs on the event loop and takes microseconds, whatever state the sampling process is in; when the
-queue is full, candidates are dropped and counted. `process` receives them.
+``submit`` runs on the event loop and takes microseconds, whatever state the sampling process is in. When the
+queue is full, it drops the candidate and counts it. `process` is the receiver.
 
-The sampling process confirms each candidate with one byte after it has decided about it. A candidate without
-a confirmation is sent once more, to the successor of a sampling process that has died: what the dead one had
-not read yet would be lost without a trace otherwise, because the kernel accepts bytes for a process that is
-about to end.
+The sampling process confirms each candidate with one byte after it has decided about it. If the
+sampling process ends before that, the sender sends the candidate once more, to the process that replaces it.
+Otherwise, a candidate that the old process had not read would be lost without a trace, because the kernel
+accepts bytes for a process that is about to end.
 """
 
 from __future__ import annotations
@@ -25,20 +25,21 @@ MAX_WAITING = 32
 MAX_WAITING_BYTES = 64 << 20
 #: A sampling process that reads nothing for this time counts as absent.
 SEND_TIMEOUT_S = 5.0
-#: A sampling process that confirms nothing for this time counts as absent. A successor may need it to start.
+#: A sampling process that confirms nothing for this time counts as absent. A new process may need as long to
+#: start.
 CONFIRM_TIMEOUT_S = 30.0
-#: Time to send queued candidates at the end, without waiting for their confirmations.
+#: Seconds at the end in which to send queued candidates, without waiting for their confirmations.
 CLOSE_S = 2.0
 
 
 class SampleSender:
-    """Call ``start()``, ``submit()`` and ``close()``."""
+    """Queues candidates and sends them in a thread. Call ``start()``, ``submit()`` and ``close()``."""
 
     def __init__(self, address: str, dropped: Callable[[str], None]) -> None:
         """Send to the sampling process at ``address``.
 
-        ``dropped`` is called for each lost candidate, with the reason ``busy`` or ``no_observer``, from both
-        threads.
+        The sender calls ``dropped`` for each lost candidate with the reason ``busy`` or ``no_observer``, in
+        either thread.
         """
         self._address = address
         self._dropped = dropped
@@ -57,7 +58,7 @@ class SampleSender:
         self._thread.start()
 
     def submit(self, candidate: SampleCandidate) -> bool:
-        """Queue a candidate. Without room, drop and count it, and return False."""
+        """Queue a candidate. If the queue has no room, drop and count it, and return False."""
         size = candidate.size_bytes
         waiting_bytes = self._added_bytes - self._removed_bytes
         if self._queue.qsize() >= MAX_WAITING or waiting_bytes + size > MAX_WAITING_BYTES:
@@ -85,11 +86,14 @@ class SampleSender:
         self._disconnect()
 
     def _send(self, data: bytes) -> None:
-        """Send one message until it is confirmed. Raises OSError; the connection is unusable then."""
+        """Send one message and wait until it is confirmed; send it again if the process has ended.
+
+        Raises OSError, after which the connection is unusable.
+        """
         try:
             self._send_message(data)
         except (BrokenPipeError, ConnectionResetError):
-            # That sampling process has ended; its successor listens at the same address.
+            # The sampling process has ended. The process that replaces it listens at the same address.
             self._disconnect()
             self._send_message(data)
 

@@ -51,8 +51,8 @@ class Observation:
     boxes: Boxes
 
 
-#: Starts running an observation through another model, and calls back later, with None when the run failed.
-#: Returns False when it does not start.
+#: Starts running an observation through another model, and calls back at once or later, with None if the run
+#: failed. Returns False if the run does not start.
 StartShadowRun = Callable[[Observation, Callable[[ShadowResult | None], None]], bool]
 
 

@@ -1,7 +1,7 @@
-"""Decides which candidates become samples; cheap rules come first. Pure; times are passed in.
+"""Decides which candidates become samples. Pure; the caller passes times in.
 
-The order is: spacing, uncertainty, best of the interval, duplicates, budget. Reported and random frames skip
-all rules except the budget.
+Cheap rules come first. The order is: spacing, uncertainty, best of the interval, duplicates, budget.
+Reported and random frames skip all rules except the budget.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from streamer.sampling.informativeness import ClassBalance, disagreement, flicke
 from streamer.sampling.policy import Budget, Policy
 from streamer.sampling.sampler import boxes_above
 
-#: Streams that are remembered. When the stream without frames for longest is forgotten, its held candidate is
-#: taken.
+#: Number of streams that are remembered. Beyond it, the stream whose last frame is the oldest is forgotten,
+#: and its held candidate is taken.
 MAX_STREAMS = 1000
-#: Images held until their interval ends; beyond, the oldest interval ends early.
+#: Limit of all images that are held until their interval ends. Beyond it, the oldest interval ends early.
 MAX_HELD_BYTES = 32 << 20
 #: Fingerprints of duplicates differ in at most this many bits.
 DUPLICATE_BITS = 6
-#: Fingerprints remembered of one stream.
+#: Number of fingerprints that are remembered per stream.
 REMEMBERED = 512
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """A candidate that becomes a sample, and the reasons."""
+    """Holds a candidate that may become a sample, and the reasons for it."""
 
     candidate: SampleCandidate
     #: All reasons that apply; metrics count the first. Order: user, random, drift, then the components by
@@ -40,7 +40,7 @@ class Choice:
     reasons: tuple[str, ...]
     #: Uncertainty, flicker and disagreement, each in [0, 1].
     components: dict[str, float]
-    #: Orders the candidates of an interval.
+    #: The candidate with the highest rank in its interval is taken.
     rank: float
     fingerprint: int
     #: Probability with which a random sample was drawn; None for all others.
@@ -53,7 +53,7 @@ class Choice:
 
 
 class FingerprintHistory:
-    """The last fingerprints of one stream; the oldest are overwritten."""
+    """Keeps the last fingerprints of one stream; a new one overwrites the oldest."""
 
     def __init__(self, capacity: int = REMEMBERED) -> None:
         self._hashes = np.zeros(capacity, np.uint64)
@@ -65,7 +65,7 @@ class FingerprintHistory:
         self._count += 1
 
     def nearest_bits(self, value: int) -> int:
-        """Return in how many bits the most similar fingerprint differs; 64 without fingerprints."""
+        """Return the number of bits in which the most similar fingerprint differs; 64 if there is none."""
         known = self._hashes[: min(self._count, len(self._hashes))]
         if not known.size:
             return 64
@@ -74,7 +74,7 @@ class FingerprintHistory:
 
 @dataclass(slots=True)
 class _StreamState:
-    """State of one stream; times are monotonic seconds except ``last_sample_at``."""
+    """Holds the state of one stream; times are monotonic seconds except ``last_sample_at``."""
 
     last_frame_at: float
     history: FingerprintHistory = field(default_factory=FingerprintHistory)
@@ -86,7 +86,10 @@ class _StreamState:
 
 
 class Selection:
-    """Call ``consider()`` with every candidate, ``due()`` once a second, and ``flush()`` at the end."""
+    """Applies the rules to all candidates.
+
+    Call ``consider()`` with every candidate, ``due()`` once a second, and ``flush()`` at the end.
+    """
 
     def __init__(
         self,
@@ -115,7 +118,7 @@ class Selection:
     ) -> list[Choice]:
         """Return the candidates to store now. ``get_fingerprint`` decodes the image, which is expensive.
 
-        ``drifting`` says that the stream no longer looks like its reference, which is a reason of its own.
+        ``drifting`` says that the stream no longer looks like its reference, which is one more reason.
         """
         name = candidate.stream.name
         stream, taken = self._stream(name, now)
@@ -163,7 +166,7 @@ class Selection:
     # -- one stream ----------------------------------------------------------------------------------
 
     def _stream(self, name: str, now: float) -> tuple[_StreamState, list[Choice]]:
-        """Return the state of a stream, and the held candidate of a stream that was forgotten for it."""
+        """Return the state of a stream, and what is taken of a stream that was forgotten to make room."""
         stream = self._streams.get(name)
         taken: list[Choice] = []
         if stream is None:
@@ -187,7 +190,7 @@ class Selection:
         return components, rank
 
     def _random_probability(self, quiet_s: float) -> float:
-        """Return the probability that gives one random sample per ``random_every_s`` at any frame rate."""
+        """Return the probability with which one random frame per ``random_every_s`` is taken on average."""
         if not self._policy.random_every_s:
             return 0.0
         return 1 - math.exp(-quiet_s / self._policy.random_every_s)
@@ -236,7 +239,7 @@ class Selection:
         return [choice]
 
     def _balance(self, candidate: SampleCandidate) -> ClassBalance:
-        # One for each model version, of which there are at most two.
+        # Each model version has its own balance; there are at most two versions.
         return self._balances.setdefault(candidate.stream.version, ClassBalance())
 
 

@@ -1,4 +1,4 @@
-"""Shadow runs: runs a candidate's frame through the other model version too, while the device is idle."""
+"""Makes shadow runs: runs the frame of a candidate through the other model version on an idle device."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class IdleRunner(Protocol):
         """Return another version with the same classes; None when there is none."""
 
     def run_if_idle(self, version: str, job: Job) -> bool:
-        """Start a frame if nothing runs and nothing waits."""
+        """Start a frame if nothing runs and nothing waits; return whether it was started."""
 
 
 class ShadowRuns:
@@ -38,8 +38,10 @@ class ShadowRuns:
     def start(
         self, version: str, observation: Observation, done: Callable[[ShadowResult | None], None]
     ) -> bool:
-        """Run a frame of ``version`` through the other version; ``done`` is called later. False if not
-        started.
+        """Start to run a frame of ``version`` through the other version; return whether the run started.
+
+        ``done`` gets the result, or None if the run failed. It may be called at once, even if the run does
+        not start.
         """
         other = self._dispatcher.other_version(version)
         if other is None:

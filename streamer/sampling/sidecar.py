@@ -1,4 +1,4 @@
-"""The sidecar of a sample, which describes its image, and the object keys of both. Pure.
+"""Builds the sidecar of a sample, which describes its image, and the object keys of both. Pure.
 
 docs/sampling.md lists the fields. The image holds the pixels, the sidecar everything else;
 `streamer.datasets` reads both. A key depends only on the day of capture, the stream and the content: storing
@@ -20,15 +20,15 @@ from streamer.sampling.candidate import SampleCandidate
 from streamer.sampling.policy import POLICY_VERSION
 from streamer.sampling.selection import Choice
 
-#: First part of every key; increases when the layout changes.
+#: First part of every key. Increase it when the layout changes.
 LAYOUT = "v1"
-#: Increases when a field changes its meaning.
+#: Increase this number when a field changes its meaning.
 SCHEMA = 1
 
 
 @dataclass(frozen=True, slots=True)
 class StoredImage:
-    """The stored image of a sample."""
+    """Describes the stored image of a sample."""
 
     key: str
     sha256: str
@@ -37,7 +37,7 @@ class StoredImage:
     extension: str
     #: EXIF orientation, 1 to 8.
     orientation: int
-    #: Its metadata was removed.
+    #: Whether its metadata was removed.
     stripped: bool
     #: ``original``, or ``encoded_q95`` for a frame of a video.
     source: str
@@ -77,7 +77,7 @@ def describe(
             "sha256": image.sha256,
             "bytes": image.size_bytes,
             "format": image.extension,
-            # Of the upright image, as the boxes are.
+            # Size of the upright image, to which the boxes refer, too.
             "width": candidate.width,
             "height": candidate.height,
             "exif_orientation": image.orientation,

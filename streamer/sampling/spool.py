@@ -1,4 +1,6 @@
-"""Keeps accepted samples on disk until the store has them. Accepted samples are flushed, and none is deleted.
+"""Keeps accepted samples on disk until the store has them.
+
+The spool flushes every sample that it accepts, and never deletes a sample to make room for another.
 
 The folder contains ``ready/NAME.bin`` (the image) and ``ready/NAME.json`` (its sidecar, written last),
 ``aside/`` for files that are being written, ``dead/`` for samples that the store refuses, and ``lock``. One
@@ -21,14 +23,14 @@ from typing import Any
 from streamer.core.durable import FOLDER_MODE, flush, write_durably
 from streamer.sampling.errors import SpoolBroken, SpoolFull, SpoolInUse
 
-#: Part of the disk that stays free for others: this share of it, but at most this many bytes.
+#: Part of the disk that is left free for others: this share of its size, but at most this many bytes.
 FREE_SHARE = 0.1
 FREE_BYTES = 1 << 30
 
 
 @dataclass(frozen=True, slots=True)
 class SpooledSample:
-    """One accepted sample."""
+    """Holds one accepted sample."""
 
     name: str
     image: bytes
@@ -36,7 +38,11 @@ class SpooledSample:
 
 
 class Spool:
-    """Call ``open()``; then ``accept()`` in one thread, ``oldest``, ``read`` and ``remove`` in the other."""
+    """Stores samples in a folder.
+
+    Call ``open()``; then ``accept()`` in one thread, and ``oldest()``, ``read()`` and ``remove()`` in the
+    other.
+    """
 
     def __init__(self, folder: Path, limit_bytes: int, also_used: Callable[[], int] = lambda: 0) -> None:
         self._ready = folder / "ready"
@@ -44,7 +50,7 @@ class Spool:
         self._dead = folder / "dead"
         self._folder = folder
         self._limit_bytes = limit_bytes
-        #: Bytes outside the spool that count towards its limit: those of a store on the same disk.
+        #: Returns the bytes outside the spool that count towards its limit: a store's on the same disk.
         self._also_used = also_used
         self._lock = threading.Lock()
         #: Bytes and time of acceptance (unix seconds) by name, oldest first. Guarded by the lock.
@@ -68,7 +74,7 @@ class Spool:
             for left in self._set_aside.iterdir():
                 left.unlink()
             self._scan()
-            # Detects a folder that cannot be written before the first sample comes.
+            # Detect a folder that cannot be written now, and not when the first sample arrives.
             write_durably(self._set_aside / "probe", b"", self._set_aside / "probe.new")
             (self._set_aside / "probe").unlink()
         except OSError as error:
@@ -91,7 +97,10 @@ class Spool:
         self._lock_fd = descriptor
 
     def _scan(self) -> None:
-        """Find complete samples. Delete halves: their process ended before it had accepted them."""
+        """Find complete samples, and delete incomplete ones.
+
+        A sample is incomplete if a process ended while it accepted, removed or moved it.
+        """
         found: list[tuple[float, str, int]] = []
         images = {path.stem for path in self._ready.glob("*.bin")}
         sidecars = {path.stem for path in self._ready.glob("*.json")}
@@ -107,9 +116,10 @@ class Spool:
     # -- accept ------------------------------------------------------------------------------------------
 
     def accept(self, name: str, image: bytes, sidecar: dict[str, Any], unix_s: float) -> bool:
-        """Write one sample and flush it to the disk. Returns False when the spool has it already.
+        """Write one sample and flush it to the disk. Returns False if the spool has it already.
 
-        Raises SpoolFull without room for it, SpoolBroken when the disk fails; nothing is written then.
+        Raises SpoolFull if there is no room for it, and SpoolBroken if the disk fails. In both cases, the
+        spool does not keep the sample.
         """
         described = json.dumps(sidecar, ensure_ascii=False).encode()
         size = len(image) + len(described)
@@ -161,8 +171,9 @@ class Spool:
         return SpooledSample(name, image, sidecar)
 
     def remove(self, name: str) -> None:
-        """Delete a sample that the store has. The sidecar is deleted first, so that an incomplete sample
-        never looks complete.
+        """Delete a sample that the store has.
+
+        The sidecar is deleted first, so that an incomplete sample never looks complete.
         """
         with contextlib.suppress(OSError):
             self._sidecar(name).unlink(missing_ok=True)
@@ -176,7 +187,7 @@ class Spool:
         Raises SpoolBroken when it cannot be moved.
         """
         try:
-            # The image first: a sidecar alone in `ready` is half a sample and would be deleted.
+            # Move the image first: if the process ends after that, the next `open` deletes only the sidecar.
             for path in (self._image(name), self._sidecar(name)):
                 path.rename(self._dead / path.name)
             flush(self._dead)

@@ -1,6 +1,6 @@
-"""Where samples are stored: the interface of stores, the store in a folder, and the choice by the settings.
+"""Defines what a store of samples is, stores them in a folder, and chooses the store by the settings.
 
-The store in a bucket is in `s3`.
+`s3` has the store in a bucket.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class Store(Protocol):
         """Store one object, replacing an existing one. Raises StoreError."""
 
     async def close(self) -> None:
-        """Release all resources; no put is running."""
+        """Release all resources. The caller must not call this while a ``put()`` runs."""
 
 
 class FolderStore:
@@ -34,7 +34,7 @@ class FolderStore:
 
     @property
     def used_bytes(self) -> int:
-        """Bytes of all objects. Walks the folder once, then keeps count of what is stored."""
+        """Bytes of all objects. The first call reads the whole folder; later calls use a running count."""
         if self._used_bytes is None:
             self._used_bytes = sum(
                 path.stat().st_size for path in (self._folder / "v1").rglob("*") if path.is_file()
@@ -42,7 +42,7 @@ class FolderStore:
         return self._used_bytes
 
     async def put(self, key: str, body: bytes, content_type: str) -> None:
-        """Store one object; a folder has no place for ``content_type``. Raises StoreUnavailable."""
+        """Store one object as a file, without its ``content_type``. Raises StoreUnavailable."""
         path = self._folder / key
         try:
             path.parent.mkdir(mode=FOLDER_MODE, parents=True, exist_ok=True)
@@ -70,7 +70,10 @@ def bucket_of(settings: Settings) -> Bucket:
 
 
 def open_store(settings: Settings) -> tuple[Store, FolderStore | None]:
-    """Return the store, and a second time if it is a folder, which shares the spool's disk and limit."""
+    """Return the store, and the same store again if it is a folder, else None.
+
+    The caller needs to know a folder, because it shares the disk and the limit of the spool.
+    """
     if settings.uses_s3:
         return S3Store(bucket_of(settings)), None
     folder = FolderStore(settings.samples_dir)

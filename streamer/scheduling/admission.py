@@ -28,10 +28,9 @@ _DROP_REASONS = {
 
 
 class PostAccount:
-    """The account of one version, a context manager: entry counts an image as received, exit counts its
-    outcome.
+    """Accounts the posted images of one version: as received on entry, and with their outcome on exit.
 
-    It holds no state of an image, so one instance serves all concurrent images.
+    The context manager holds no state of an image, so one instance serves all concurrent images.
     """
 
     def __init__(self, ledger: Ledger, counters: FrameCounters) -> None:
@@ -69,16 +68,17 @@ class PostAccount:
 #: Upper bound of the retry time in a refusal, in seconds.
 _MAX_RETRY_S = 30
 _STREAM_RETRY_S = 5
-#: What a client can open; there is a rate limit for each.
+#: Kinds of connections that a client can open; each kind has its own rate limit.
 Opening = Literal["streams", "sessions"]
 
 
 class Admission:
-    """Admission control. ``queue_max`` bounds how many POSTs wait, and so their memory; ``queue_s`` bounds
-    their wait.
+    """Decides whether requests and streams are admitted.
 
-    A stream is refused if it would get less than ``min_fps``. OverLimit means that the client itself has
-    reached its quota, or its share while other clients are served. Saturated means that the server is full.
+    ``queue_max`` limits the number of waiting POSTs, and so their memory; ``queue_s`` limits how long they
+    wait. A stream is refused if it would get less than ``min_fps``. OverLimit means that the client itself
+    has reached its quota, or its share while other clients are served. Saturated means that the server is
+    full.
     """
 
     def __init__(
@@ -106,9 +106,7 @@ class Admission:
         self._timeouts = TimeoutQueue()
 
     def accounted(self, version: str) -> PostAccount:
-        """Return the context manager that accounts one posted image: as received on entry, its outcome on
-        exit.
-        """
+        """Return the context manager that accounts one posted image of a version."""
         return self._accounts[version]
 
     def count_refused(self, version: str, error: SchedulingError) -> None:
@@ -118,8 +116,9 @@ class Admission:
     # -- quotas --------------------------------------------------------------------------------------
 
     def charge_request(self, client: Client, nbytes: int | None) -> None:
-        """Charge the client's quotas for one POST of ``nbytes``, None if the size is not known yet. Raises
-        OverLimit.
+        """Charge the client's quotas for one POST. Raises OverLimit.
+
+        ``nbytes`` is the size of its body, None if it is not known yet.
         """
         requests, rate = client.requests, client.image_bytes
         if requests is None and rate is None:
@@ -133,8 +132,9 @@ class Admission:
             raise self._over_quota("post", f"{rate.per_s:g} bytes of images", retry_s)
 
     def open_stream(self, client: Client) -> None:
-        """Count one more WebSocket connection. Raises OverLimit. The caller calls :meth:`close_stream` at its
-        end.
+        """Count one more WebSocket connection. Raises OverLimit.
+
+        The caller must call :meth:`close_stream` when the connection ends.
         """
         most = client.most_streams
         if most is not None and client.streams >= most:
@@ -185,7 +185,7 @@ class Admission:
         return max((state.posts_waiting for state in self._queues), default=0) / self._queue_max
 
     def check_room(self, state: VersionQueue) -> None:
-        """Raise Saturated if as many images wait as the queue may hold."""
+        """Raise Saturated if the queue already holds as many images as it may."""
         if state not in self._queues:
             self._queues.add(state)
         waiting = state.posts_waiting
@@ -232,10 +232,11 @@ class Admission:
     def _limit_wait(
         self, state: VersionQueue, job: Job, may_wait_long: Callable[[], bool], turn: list[int]
     ) -> None:
-        """Refuse an image that waits for its turn for too long. ``turn`` gets the number of the timeout.
+        """Schedule the refusal of an image that waits too long for its turn.
 
-        A nested function that schedules itself would be a reference cycle, and would keep the image until the
-        next full garbage collection.
+        The number of the timeout is stored in ``turn``. To extend the wait, the nested function calls this
+        method again. If it scheduled itself, it would be a reference cycle, which would keep the image until
+        the next full garbage collection.
         """
 
         def end_wait() -> None:

@@ -1,4 +1,4 @@
-"""The clients of a worker: their quotas, their weights and what they have used.
+"""Keeps the clients of a worker: their quotas, their weights and what they have used.
 
 Each worker counts quotas by itself, so a client whose connections reach several workers gets its quota once
 per worker. A client's share of the device is the same across all workers.
@@ -60,11 +60,11 @@ NOBODY = Client("")
 # Nobody changes an instance, but a frozen class would make each construction three times as slow.
 @dataclass(slots=True)
 class Caller:
-    """The sender of a POST: the client that is charged, and a number that identifies its connection."""
+    """Holds the sender of a POST: the client that is charged, and a number for its connection."""
 
     client: Client = NOBODY
     connection: int = 0
-    #: Whether its images may wait until their deadline, as the images of a request with several do.
+    #: Whether its images may wait until their deadline, as do the images of a request that has several.
     may_wait_long: bool = False
 
 
@@ -152,7 +152,7 @@ class Clients:
 
 
 def _apply(client: Client, quotas: Quotas, now: float) -> None:
-    """Replace the client's quotas, as when the key file has changed; open streams and sessions stay open."""
+    """Replace the client's quotas, for example after a change of the key file; its streams stay open."""
     client.weight = min(MAX_WEIGHT, max(1 / MAX_WEIGHT, quotas.weight))
     client.requests = _rate(quotas.requests_per_s, now)
     client.image_bytes = _rate(quotas.bytes_per_s, now)

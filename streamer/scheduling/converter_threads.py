@@ -1,4 +1,4 @@
-"""Threads that convert decoded video frames into model input, with one queue in front of them."""
+"""Converts decoded video frames into model input on several threads that share one queue."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ class ConverterThreads:
         self._closed = False
 
     def submit(self, call: Callable[..., object], *arguments: Any) -> None:
-        """Run ``call(*arguments)`` as soon as a thread is free. Only one thread may call this and
-        :meth:`close`.
+        """Run ``call(*arguments)`` as soon as a thread is free.
 
-        Raises RuntimeError after :meth:`close`, or if no thread at all can be started.
+        Only one thread may call this and :meth:`close`. Raises RuntimeError after :meth:`close`, or if no
+        thread at all can be started.
         """
         if self._closed:
             raise RuntimeError("the converter threads have been stopped")
