@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class ClientError(Exception):
-    """Root of all errors of the client. Messages never hold credentials."""
+    """Base class of all errors of the client. Messages never contain credentials."""
 
 
 class BadInput(ClientError):

@@ -54,7 +54,7 @@ class State:
 
 Watcher: TypeAlias = Callable[[State], None]
 
-#: Seconds after which a connection attempt without an answer is reported as a state.
+#: Seconds after which the stream reports that a connection attempt has no answer yet.
 SILENT_S = 1.5
 
 

@@ -98,7 +98,7 @@ class Detections:
     def __getitem__(self, key: slice | npt.NDArray[Any] | Sequence[Any]) -> Detections: ...
 
     def __getitem__(self, key: Any) -> Detection | Detections:
-        """Return the box at an index, or the boxes that a slice, indices or a boolean mask (N,) select.
+        """Return the box at an index, or the boxes that a slice, a list of indices or a mask (N,) selects.
 
         Raises IndexError for an index out of range or with more than one dimension.
         """

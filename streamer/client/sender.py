@@ -79,7 +79,7 @@ class PendingFrames:
         return self.current
 
     def sent(self) -> None:
-        """Remove the current frame, because it is sent and has a sequence number."""
+        """Remove the current frame, which the caller sends now."""
         self.current = None
         self._ledger.waiting -= 1
 
@@ -141,7 +141,7 @@ class Sender:
             while True:
                 if self._flow.has_resends:
                     await self._wait_for_window()
-                    if self._flow.has_resends:  # the last resend may have been answered during the wait
+                    if self._flow.has_resends:  # the last of them may have been answered during the wait
                         await self._send_frame(connection, self._flow.resending(time.monotonic()))
                     continue
                 if self._flow.mode == "live":

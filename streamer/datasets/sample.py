@@ -9,7 +9,7 @@ from typing import Any
 
 
 class DatasetError(Exception):
-    """Root of the errors of `streamer samples`."""
+    """Base class of the errors of `streamer samples`."""
 
 
 class BadRequest(DatasetError):
