@@ -169,7 +169,7 @@ class Monitor:
     """
 
     def __init__(self, config: DriftConfig, mixed: Callable[[str], bool] = lambda _group: False) -> None:
-        """``mixed`` returns whether many short-lived streams share a group."""
+        """Start without groups; ``mixed`` returns whether many short-lived streams share a group."""
         self.config = config
         self._mixed = mixed
         #: None without a reference.

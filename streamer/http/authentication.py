@@ -1,4 +1,4 @@
-"""Identifies clients by the key, ticket or token that they send. `guard` calls it for every request."""
+"""Identifies clients by the key, ticket or token that they send; `guard` calls this module."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class Authenticator:
         return not self._requires_keys
 
     def anonymous(self, request: web.Request) -> Identity:
-        """Return the identity of a client without a key: all scopes if no keys are required, else none."""
+        """Return the identity of a client without a key; it has all scopes if no keys are required."""
         return self._anonymous(self.addresses.name(request))
 
     def _make_anonymous(self, name: str) -> Identity:
@@ -83,7 +83,7 @@ class Authenticator:
         """Return the identity to which ``token``, a key or a ticket, belongs; None if it is unknown.
 
         A ticket can be used only once. ``address`` names the client that sent the token. Raises
-        TooManyWrongKeys, possibly without checking the token.
+        TooManyWrongKeys if this client has sent too many, possibly without checking this one.
         """
         self._failed.begin(address, token)
         identity = await self._look_up(token, tickets=tickets)
@@ -103,11 +103,11 @@ class Authenticator:
         return identity
 
     def is_key(self, text: str) -> bool:
-        """Whether ``text`` is a key; for text in which no key belongs, such as a query."""
+        """Return whether ``text`` is a key, to find keys where none should be, such as in a query."""
         return self._ring.find(text) is not None
 
     def is_still_valid(self, identity: Identity) -> bool:
-        """Whether the key or token of an open stream's client is still valid for streams.
+        """Return whether the key or token of an open stream's client is still valid for streams.
 
         Keys and tokens expire, and keys can be replaced in the file or removed from it.
         """

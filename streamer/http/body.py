@@ -1,4 +1,4 @@
-"""Reads the body of a request within limits of size and time, and its media type.
+"""Reads the media type of a request, and its body within limits of size and time.
 
 `media_type` replaces aiohttp's `Request.content_type`, which uses the parser for mail headers. That parser's
 time grows with the square of the header's length: eight kilobytes of quotes blocked the event loop for six
@@ -29,7 +29,8 @@ BUDGET = web.AppKey("byte_budget", ByteBudget)
 #: After the grace period, a body must arrive at this rate on average.
 MIN_BYTES_PER_S = 8 << 10
 GRACE_S = 5.0
-#: From this size on, an image gets pages of its own. The allocator's memory for smaller ones is warm.
+#: From this size on, a body gets memory pages of its own. Smaller ones reuse memory that the allocator has
+#: mapped already.
 LARGE_BYTES = 512 << 10
 #: `Retry-After` of a refused body; the budget usually has room again after this time.
 _RETRY_S = 2
@@ -41,11 +42,12 @@ def hold_body(request: web.Request) -> Holding:
 
 
 class PieceBuffer:
-    """Joins the pieces of a body, or of one part of a form: up to ``most_bytes``.
+    """Joins the pieces of a body, or of one part of a form, up to ``most_bytes``.
 
     The caller checks the size before it adds a piece. From `LARGE_BYTES` on, the bytes get pages of their
-    own, which take memory as they fill and are returned to the system with the last reference to the bytes.
-    The allocator would keep the gaps that megabytes leave behind, and joining pieces takes twice their size.
+    own, which take memory only as they fill, and which return to the system with the last reference to the
+    bytes. The allocator would keep the freed memory of large bodies, and joining pieces takes twice their
+    size.
     """
 
     def __init__(self, most_bytes: int) -> None:
@@ -78,8 +80,9 @@ class PieceBuffer:
 
 
 class BodyReader:
-    """Reads one body. ``limit_s`` is the longest time from now to its last byte.
+    """Reads one body.
 
+    ``limit_s`` is the longest time from the construction of the reader to the last byte of the body.
     ``what`` names the body in error messages; ``hint`` is appended to the message about a timeout.
     """
 

@@ -1,4 +1,4 @@
-"""Who sends a request: the address and the identity of the client, and what is hidden from it."""
+"""Finds the address and identity of the client that sent a request, and hides names of streams from it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from streamer.access.identity import Identity, Scope
 from streamer.drift.status import DriftStatusDocument
 from streamer.http.problem_details import Problem
 
-#: Hops of `X-Forwarded-For` that are evaluated, starting with the nearest one.
+#: At most this many hops of `X-Forwarded-For` are evaluated, starting with the nearest one.
 _MAX_HOPS = 16
 #: Size of the cache of parsed hops.
 _HOPS_KNOWN = 4096
@@ -25,13 +25,13 @@ _IPV6_CUSTOMER_BITS = 64
 
 
 def arrived_from_sibling(request: web.Request) -> bool:
-    """Whether another worker of this replica forwarded the request over the private Unix socket."""
+    """Return whether another worker of this replica forwarded the request over the private Unix socket."""
     transport = request.transport
     return transport is not None and isinstance(transport.get_extra_info("sockname"), str)
 
 
 def forwarded_for(request: web.Request) -> str:
-    """Return the `X-Forwarded-For` header with which a request is forwarded to another worker or replica."""
+    """Return the `X-Forwarded-For` header for forwarding a request to another worker or replica."""
     return ", ".join([*request.headers.getall("X-Forwarded-For", []), *filter(None, [request.remote])])
 
 
@@ -47,12 +47,12 @@ class ClientAddresses:
         return self._known(request.remote or "") or _name(self._find(request))
 
     def _name_peer(self, remote: str) -> str:
-        """Return the name of the connected peer; empty if the headers must decide who the client is."""
+        """Return the name of the connected peer; empty if only the headers can name the client."""
         address = _parse(remote)
         return "" if address is None or self._is_trusted(address) else _name(address)
 
     def _find(self, request: web.Request) -> IpAddress | None:
-        """Follow the hops, the nearest first; the first hop that is not trusted is the client."""
+        """Return the address of the client: of the nearest hop that is not trusted, or of the last one."""
         address = _parse(request.remote or "")
         if address is None and not arrived_from_sibling(request):
             return None
@@ -61,7 +61,7 @@ class ClientAddresses:
         hops = ",".join(request.headers.getall("X-Forwarded-For", [])).split(",")
         for hop in reversed(hops[-_MAX_HOPS:]):
             found = _parse(hop)
-            if found is None:  # hops further out were reported by this unreadable one and are worth even less
+            if found is None:  # this unreadable hop reported the hops further out, so ignore them, too
                 break
             address = found
             if not self._is_trusted(found):
@@ -69,7 +69,7 @@ class ClientAddresses:
         return address
 
     def arrived_from_proxy(self, request: web.Request) -> bool:
-        """Whether the connected peer is a trusted proxy, or another worker that forwards a request."""
+        """Return whether the connected peer is a trusted proxy, or another worker that forwards a request."""
         address = _parse(request.remote or "")
         return arrived_from_sibling(request) if address is None else self._is_trusted(address)
 
@@ -125,7 +125,7 @@ def require(identity: Identity, scope: Scope) -> None:
     )
 
 
-#: Metric samples whose labels name a group of streams (`data_drift_…`).
+#: Lines of Prometheus text whose labels name a group of streams (`data_drift_…`).
 _NAMED_SAMPLE = re.compile(rb"^[^#\s{]+\{(?:[^\n]*,)?group=\"[^\n]*\n", re.MULTILINE)
 
 

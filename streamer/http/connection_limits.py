@@ -1,4 +1,4 @@
-"""Limits of connections: how many a worker keeps, and how much a WebSocket buffers before its hello.
+"""Limits how many connections a worker keeps, and how much a WebSocket buffers before its hello.
 
 A connection is idle before its first request and between two requests. A new connection replaces the one
 that has been idle for longest, so silent clients can neither use up the descriptors nor keep a probe out.
@@ -32,7 +32,7 @@ _EVICTION_SCAN = 8
 
 @dataclass(slots=True, eq=False)
 class TrackedConnection:
-    """One connection. Times are in seconds of the caller's clock."""
+    """Holds the state of one connection. Times are in seconds of the caller's clock."""
 
     network: str
     #: Time at which it became idle.
@@ -65,7 +65,7 @@ class ConnectionLimiter:
         return self._count > self.total
 
     def admit(self, address: str, now: float) -> TrackedConnection | None:
-        """Admit a new connection, for which an idle one may be closed; returns None to refuse it."""
+        """Admit a new connection and close an idle one if there are too many; return None to refuse it."""
         network = network_of(address)
         same = self._by_network.get(network, ())
         if len(same) >= self.per_network and not self._evict_idle(now, network):
@@ -101,7 +101,7 @@ class ConnectionLimiter:
             self._idle[tracked] = None
 
     def _evict_idle(self, now: float, network: str | None = None) -> bool:
-        """Close the connection that has been idle for longest; returns False if none was idle long enough."""
+        """Close the connection that has been idle for longest; return False if none was idle long enough."""
         examined = 0
         for tracked in self._idle:
             if network is not None and tracked.network != network:
@@ -136,7 +136,8 @@ def network_of(address: str) -> str:
 _SLACK_BYTES = 1 << 10
 #: Bytes of each message that are not charged to the byte budget, so that usual frames need none of it.
 FREE_BYTES = 256 << 10
-#: Time for a complete message to reach the handshake before the limiter decides that there was none.
+#: Seconds that a complete message may take to reach the handshake. After them, the limiter decides that the
+#: bytes that arrived contain no complete message.
 _EXCESS_DELAY_S = 0.05
 
 
@@ -148,7 +149,7 @@ class Reader(Protocol):
     """The part of aiohttp's WebSocket reader that the connection calls."""
 
     def feed_data(self, data: bytes) -> tuple[bool, bytes]:
-        """Parse bytes from the socket; returns whether the connection has ended, and the bytes left over."""
+        """Parse bytes from the socket; return whether the connection has ended, and the bytes left over."""
 
     def feed_eof(self) -> None:
         """Note that the socket has reached its end."""
@@ -165,7 +166,10 @@ class FlowControl(Protocol):
 
 
 class ReadLimiter:
-    """Limits the bytes that reach the WebSocket reader until the handshake says that it is done."""
+    """Limits the bytes that reach the WebSocket reader until the hello is accepted.
+
+    After that, it charges the bytes of large messages to the byte budget.
+    """
 
     def __init__(self, hello_bytes: int, flow: FlowControl) -> None:
         #: Size of the largest hello, and the most bytes that may arrive before it is complete.
@@ -187,7 +191,7 @@ class ReadLimiter:
         self._waiting = True
         #: Bytes passed to the reader since the handshake began to wait.
         self._fed_bytes = 0
-        #: Bytes held back after those; at most what the socket delivers before it is paused.
+        #: Bytes that arrived after those and wait here; at most what the socket delivers before it is paused.
         self._held = b""
         #: After the hello: bytes that arrived since the last message was read.
         self._unread_bytes = 0
@@ -221,7 +225,7 @@ class ReadLimiter:
             self._reader.feed_eof()
 
     def expect_hello(self) -> None:
-        """Note that the handshake waits for its next message: let the bytes of another hello through."""
+        """Note that the handshake waits for its next message, and let the bytes of another hello through."""
         self._waiting = True
         self._fed_bytes = 0
         self._release()
@@ -231,7 +235,7 @@ class ReadLimiter:
         self._waiting = False
 
     def hello_accepted(self) -> None:
-        """Pass everything from now on, because the hello is accepted; further calls do nothing."""
+        """Lift the limit of the handshake, because the hello is accepted; further calls do nothing."""
         if not self._accepted:
             self._accepted = True
             self.on_handshake_end()
@@ -244,14 +248,14 @@ class ReadLimiter:
             self._holding.release()
 
     def close(self) -> None:
-        """Note that the connection has ended; drop the callbacks, which would keep it in memory."""
+        """Note that the connection has ended, and drop the callbacks, which would keep it in memory."""
         self.hello_accepted()
         self.message_read()
         self.on_excess = self.on_full = self.on_handshake_end = _nothing
         self.hold = self._reader = None
 
     def _charge(self) -> bool:
-        """Charge the bytes beyond the free ones to the byte budget; returns False if there is no room."""
+        """Charge the bytes beyond the free ones to the byte budget; return False if it has no room."""
         if self.hold is None:
             return True
         if self._holding is None:
@@ -272,6 +276,6 @@ class ReadLimiter:
         if self._waiting and self._held and not self._accepted and not self._discarding:
             self._discarding = True
             self._held = b""
-            # Keep reading and drop what arrives: the client's answer to our close frame is behind it.
+            # Keep reading and drop what arrives, because the client's answer to our close frame follows it.
             self._flow.resume_reading()
             self.on_excess()

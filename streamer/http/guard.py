@@ -1,4 +1,4 @@
-"""The middleware that checks host, origin and key of every request against the route table."""
+"""Checks host, origin and key of every request against the route table, in a middleware."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ _KEY_PARAMETERS = {
 }
 
 
-#: Status in the audit log of a request without an answer: its client went away, or the handler failed.
+#: Status in the audit log of a request that was cancelled without an answer, because its client went away.
 _UNANSWERED = 0
-#: Number of values of one query that are compared with the keys. Nobody sends more by mistake, and each
+#: At most this many values of one query are compared with the keys. Nobody sends more by mistake, and each
 #: comparison takes time.
 _VALUES_COMPARED = 64
 
@@ -104,12 +104,12 @@ class Guard:
             status = 500
             raise
         finally:
-            # However the handler ends: even if it failed, it may have done what was requested.
+            # Audit every end of the handler: even if it failed, it may have done what was requested.
             _audit(request, status)
         return response
 
     async def _identify(self, request: web.Request, policy: Policy) -> None:
-        """Store the client's identity in the request. Raises Problem 401 or 403 if it does not suffice."""
+        """Store the client's identity in the request. Raises Problem 401, 403 or 429 if it is refused."""
         token = bearer_token(request) or offered_ticket(request)
         identity = request[IDENTITY] = self._authenticator.anonymous(request)
         if token is not None and not self._authenticator.allows_anonymous:
@@ -128,7 +128,7 @@ class Guard:
             require(identity, policy.scope)
 
     async def _look_up(self, token: str, address: str, policy: Policy) -> Identity | None:
-        """Return the identity to which a key belongs. Raises Problem 429 after too many wrong keys."""
+        """Return the identity of a key or ticket. Raises Problem 429 after too many wrong keys."""
         try:
             return await self._authenticator.identify(token, address, tickets=policy.tickets)
         except TooManyWrongKeys as error:
@@ -172,7 +172,7 @@ class Guard:
                 )
 
     def _answer_preflight(self, request: web.Request) -> web.StreamResponse | None:
-        """Answer a preflight request to a path without a handler for OPTIONS; None if it is no preflight."""
+        """Return the answer to a preflight request to a path that has no handler for OPTIONS, else None."""
         error = request.match_info.http_exception
         if not is_preflight(request) or not isinstance(error, web.HTTPMethodNotAllowed):
             return None

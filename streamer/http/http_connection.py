@@ -1,4 +1,4 @@
-"""One HTTP connection: its limits of time, and the end of clients that stop reading."""
+"""Handles HTTP connections: limits heads of requests, and disconnects clients that stop reading."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from streamer.core.event_loop_selector import TurnLoop
 from streamer.http.connection_limits import ConnectionLimiter, ReadLimiter, TrackedConnection
 from streamer.http.problem_details import PROBLEM_TYPE, Problem, request_id
 
-#: Interval of the checks, and the bytes that a client must take between two checks to stay connected.
+#: Seconds between two checks, and the bytes that a client must take in this time to stay connected.
 CHECK_S = 10.0
 MIN_TAKEN_BYTES = 4 << 10
-#: The kernel drops a connection whose client takes nothing at all for this long, even after we closed it.
+#: The kernel drops a connection whose client takes nothing for this many seconds, even after we closed it.
 STALLED_S = 30.0
 
 
@@ -39,7 +39,7 @@ def limit_stall(transport: asyncio.BaseTransport) -> None:
 
 
 class StallDetector:
-    """Watches one connection while the buffer of its transport is full."""
+    """Watches one connection while the buffer of its transport is full, and ends it if its client stalls."""
 
     def __init__(self, transport: asyncio.Transport) -> None:
         self._transport = transport
@@ -89,12 +89,12 @@ MAX_LINE_BYTES = 8190
 MAX_HEADERS = 64
 #: Paths that are answered even if there are more connections than allowed.
 PROBES = ("/livez", "/health", "/metrics")
-#: Most bytes of all lines of a request's head together. The head is in memory until the request is answered.
+#: Most bytes that all lines of a request's head have together. The head stays in memory until the answer.
 MAX_HEAD_BYTES = 32 << 10
 
 
 class ConnectionHandler(web.RequestHandler):
-    """aiohttp's protocol of one connection, with limits added and with answers to input that is not HTTP."""
+    """Extends aiohttp's protocol of one connection by limits, and by answers to input that is not HTTP."""
 
     __slots__ = (
         "_body",
@@ -114,9 +114,9 @@ class ConnectionHandler(web.RequestHandler):
         limiter: ConnectionLimiter | None = None,
         **options: Any,
     ) -> None:
-        """``tracked`` is this connection's entry in ``limiter``.
+        """Create the protocol; ``tracked`` is this connection's entry in ``limiter``.
 
-        It is None for connections that other workers open to forward requests; these do not count.
+        ``tracked`` is None for connections that other workers open to forward requests; these do not count.
         """
         super().__init__(*arguments, **options)
         self.tracked = tracked
@@ -130,11 +130,11 @@ class ConnectionHandler(web.RequestHandler):
         #: Body of the newest request; None before the first one.
         self._body: StreamReader | None = None
         self._is_websocket = False
-        #: Descriptor that the event loop treats as a stream; None if the connection is no WebSocket.
+        #: Descriptor that the event loop treats as a stream; None if the connection is not a WebSocket.
         self._stream_fd: int | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Begin to watch a new connection for clients that do not read."""
+        """Prepare to end the new connection if its client does not read."""
         super().connection_made(transport)
         limit_stall(transport)
         if isinstance(transport, asyncio.Transport):
@@ -168,14 +168,15 @@ class ConnectionHandler(web.RequestHandler):
             super().data_received(data)
             return
         heads = self._request_count
-        # Checked before parsing: the bytes that complete a body may be more than a head may have.
+        # Decide this before parsing: these bytes may complete a body, and they may be more than a head may
+        # have.
         in_head = self._body is None or self._body.is_eof()
         super().data_received(data)
         size_bytes = self._head_bytes + len(data)
         self._head_bytes = 0
         if self._request_count != heads:
             message, self._body = self._messages[-1]
-            # Most of these bytes may be a body, so the exact size of the head is computed only now.
+            # Most of these bytes may belong to the body, so compute the exact size of the head.
             if size_bytes > MAX_HEAD_BYTES and _head_bytes(message) > MAX_HEAD_BYTES:
                 self._refuse_head()
         elif in_head:
@@ -221,9 +222,9 @@ class ConnectionHandler(web.RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        """Return the answer to a request that reached no route or whose answer failed; then close.
+        """Return the answer to a request that reached no route or whose answer failed.
 
-        Raises ConnectionError if an answer is being sent already.
+        The connection is closed after this answer. Raises ConnectionError if an answer is being sent already.
         """
         identifier = secrets.token_hex(8)
         if status >= 500:
@@ -241,7 +242,7 @@ class ConnectionHandler(web.RequestHandler):
                 f"{MAX_LINE_BYTES} bytes a line and {MAX_HEADERS} headers are allowed.",
             )
         response = problem.response(identifier)
-        # No route has run, so the headers that all other answers have are missing.
+        # The code that adds these headers to all other answers did not run.
         response.headers[hdrs.SERVER] = SERVER_NAME
         response.headers["X-Content-Type-Options"] = "nosniff"
         response.force_close()
@@ -266,8 +267,8 @@ def limit_connections(
 ) -> Middleware:
     """Return the middleware that reports requests to ``limiter``.
 
-    While ``limiter`` is over its limit, only probes are answered. Then, and while ``is_draining``, each
-    connection is closed after its answer.
+    While ``limiter`` is over its limit, only probes get their usual answer. During that time, and while
+    ``is_draining`` returns true, each connection is closed after its answer.
     """
 
     @web.middleware
@@ -292,7 +293,7 @@ def limit_connections(
                 response.force_close()
             return response
         finally:
-            # The event loop uses the same clock; reading it directly saves looking up the loop.
+            # The event loop uses this clock, too; reading it directly saves looking up the loop.
             limiter.request_ended(tracked, time.monotonic())
 
     return limit

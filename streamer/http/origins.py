@@ -1,8 +1,8 @@
-"""Checks the host name under which the service was addressed and the origin of the page that sent a request.
+"""Checks to which host name a request was sent, and the origin of the page that sent it.
 
-A browser sends requests on behalf of any page. Two checks keep pages of other sites out. `Host` contains a
-name of the attacker if they pointed that name at our address (DNS rebinding), and `Origin` names the site of
-the page.
+A browser sends requests on behalf of any page. Two checks keep pages of other sites out. The check of `Host`
+finds requests to a name that an attacker has pointed at our address (DNS rebinding). The check of `Origin`
+finds requests of pages of other sites.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _HOST_HEADER = re.compile(
 
 
 class OriginPolicy:
-    """The host names of the service besides loopback and IP addresses, and the origins that may use it."""
+    """Decides which host names the service accepts besides IP addresses, and which origins may use it."""
 
     def __init__(self, hosts: Iterable[str] = (), origins: Iterable[str] = ()) -> None:
         self._hosts = frozenset(hosts)
@@ -33,12 +33,12 @@ class OriginPolicy:
         self._decisions = lru_cache(maxsize=_HOSTS_KNOWN)(self._decide_host)
 
     def allows_host(self, host: str | None) -> bool:
-        """Whether the service may be addressed as ``host``, the value of a `Host` header.
+        """Return whether clients may address the service as ``host``, the value of a `Host` header.
 
-        Any IP address is allowed, because only names can be pointed at somebody else's machine. Names without
-        a dot, which services of one network use for each other, are allowed because nobody can register one
-        in the public DNS. Requests without the header (HTTP/1.0, as load balancers send for probes) do not
-        come from a browser.
+        Any IP address is allowed, because an attacker can point only a name at somebody else's machine. Names
+        without a dot, which services of one network use for each other, are allowed because nobody can
+        register one in the public DNS. Requests without the header are allowed, because they do not come from
+        a browser (load balancers send such probes with HTTP/1.0).
         """
         if host is None or "*" in self._hosts:
             return True
@@ -56,11 +56,11 @@ class OriginPolicy:
         return any(name.endswith(known[1:]) for known in self._hosts if known.startswith("*."))
 
     def allows_origin(self, request: web.Request) -> bool:
-        """Whether the page that sent a request may use the service; programs send no `Origin`."""
+        """Return whether the page that sent a request may use the service; programs send no `Origin`."""
         origins = request.headers.getall("Origin", [])
         if not origins:
             return not _is_foreign_fetch(request)
-        # Browsers send one `Origin`; of two, different parsers would use different ones.
+        # Browsers send one `Origin`. Refuse two, because different parsers would use different ones.
         normal = normal_origin(origins[0]) if len(origins) == 1 else None
         if normal is None:  # also for `null`, which any page can make its browser send
             return False
@@ -84,9 +84,10 @@ class OriginPolicy:
 
 
 def _is_foreign_fetch(request: web.Request) -> bool:
-    """Whether a page of another site caused this request without an `Origin`, as images and scripts do.
+    """Return whether a page of another site caused this request without an `Origin`.
 
-    Navigation, as when a person follows a link, does not count.
+    Images and scripts in a page cause such requests. Navigation, as when a person follows a link, does not
+    count.
     """
     site = request.headers.get("Sec-Fetch-Site", "none")
     if site not in ("cross-site", "same-site"):
@@ -108,7 +109,8 @@ def _is_address(name: str) -> bool:
     return True
 
 
-#: Headers of answers that a page may read, and headers that it may send, besides those that it always may.
+#: Headers of answers that a page may read, and headers that it may send, besides those that browsers always
+#: allow.
 _EXPOSED_HEADERS = (
     "Accept-Patch, ETag, Link, Location, Retry-After, WWW-Authenticate, X-Replica, X-Request-Id"
 )
@@ -132,7 +134,7 @@ def cors_headers(request: web.Request, origin_policy: OriginPolicy) -> dict[str,
 
 
 def preflight_headers(request: web.Request, origin_policy: OriginPolicy, methods: str) -> dict[str, str]:
-    """Return the headers of the answer to a preflight request."""
+    """Return the headers of the answer to a preflight request; none if the origin is not allowed."""
     headers = cors_headers(request, origin_policy)
     if headers:
         headers |= {
@@ -144,7 +146,7 @@ def preflight_headers(request: web.Request, origin_policy: OriginPolicy, methods
 
 
 def is_preflight(request: web.Request) -> bool:
-    """Whether the request is a CORS preflight request of a browser."""
+    """Return whether the request is a CORS preflight request of a browser."""
     return request.method == hdrs.METH_OPTIONS and "Access-Control-Request-Method" in request.headers
 
 

@@ -1,4 +1,4 @@
-"""Sends large bodies piece by piece, so that little is buffered for slow clients, within the byte budget."""
+"""Sends large bodies piece by piece within the byte budget, so that slow clients take little buffer."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from streamer.http.body import BUDGET
 from streamer.http.caller import identity_of
 from streamer.http.problem_details import Problem
 
-#: The transport pauses at this many buffered bytes; smaller bodies are sent in one piece.
+#: The transport pauses at this many buffered bytes. Bodies up to this size are sent in one piece.
 PIECE_BYTES = 64 << 10
 _RETRY_S = 2
 
@@ -21,7 +21,7 @@ _RETRY_S = 2
 class PacedResponse(web.Response):
     """Sends each piece of its body once the transport has room for it.
 
-    While the body is sent, it can be charged to a holding; bodies that are in memory anyway need none.
+    While it sends the body, it can charge the body to a holding. Bodies that stay in memory anyway need none.
     """
 
     _holding: Holding | None = None
@@ -53,8 +53,8 @@ class PacedResponse(web.Response):
         holding = self._holding
         try:
             if holding is not None:
-                # `large_answer` has just found room. If that room has been taken since, the body is sent
-                # without being counted.
+                # `large_answer` has found room a moment ago. If others have taken that room since, the body
+                # is sent without being counted.
                 holding.take(len(body))
             view = memoryview(body)
             for start in range(0, len(body), PIECE_BYTES):
@@ -77,7 +77,7 @@ def large_answer(
 
     ``on_sent`` is called once the body has been handed to the transport.
     """
-    # Set as a header, because aiohttp's parameter `content_type` accepts no charset.
+    # Set the type as a header, because aiohttp's parameter `content_type` accepts no charset.
     headers = {hdrs.CONTENT_TYPE: content_type, hdrs.CACHE_CONTROL: "no-store", **(extra_headers or {})}
     if len(body) <= PIECE_BYTES:
         if on_sent is None:

@@ -1,7 +1,7 @@
-"""The path under which a proxy shows the service, such as `/vision`, in addresses that the service names.
+"""Finds the path under which a proxy publishes the service, such as `/vision`, for URLs in answers.
 
-The prefix is `ROOT_PATH`, or `X-Forwarded-Prefix` of a proxy in `TRUSTED_PROXIES`. A proxy may remove it from
-the paths that it forwards; where it does not, the service removes `ROOT_PATH` itself.
+The prefix is `X-Forwarded-Prefix` if a proxy in `TRUSTED_PROXIES` sends it, else `ROOT_PATH`. A proxy may
+remove the prefix from the paths that it forwards. If it does not, the service removes `ROOT_PATH` itself.
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ from streamer.http.caller import ClientAddresses
 
 PREFIX_HEADER = "X-Forwarded-Prefix"
 _HOST = re.compile(r"[A-Za-z0-9.\-_:\[\]]{1,255}")
-#: Set on a request for `ROOT_PATH` without a slash at its end. Relative addresses of a page would be wrong.
+#: Set on a request for `ROOT_PATH` without a slash at its end. On a page at that path, relative links would
+#: lead to wrong addresses.
 LACKS_SLASH = web.RequestKey("lacks_slash", bool)
 
 
 class PathPrefix:
-    """The prefix of each request. ``root_path`` is `ROOT_PATH` in its normal form."""
+    """Finds the prefix of each request. ``root_path`` is `ROOT_PATH` in its normal form."""
 
     def __init__(self, root_path: str, addresses: ClientAddresses) -> None:
         self._root_path = root_path
@@ -43,14 +44,14 @@ class PathPrefix:
     def remove_from_paths(
         self, make_request: Callable[..., web.BaseRequest]
     ) -> Callable[..., web.BaseRequest]:
-        """Return aiohttp's factory of requests, which then removes `ROOT_PATH` from their paths."""
+        """Wrap aiohttp's factory of requests so that it removes `ROOT_PATH` from their paths."""
         root = self._root_path
         if not root:
             return make_request
 
         def make(message: Any, *arguments: Any) -> web.BaseRequest:
             rest = message.path.removeprefix(root)
-            if rest == message.path or rest[:1] not in ("/", "?", ""):  # another path, or another name
+            if rest == message.path or rest[:1] not in ("/", "?", ""):  # not below the root
                 return make_request(message, *arguments)
             lacks_slash = rest[:1] != "/"
             path = f"/{rest}" if lacks_slash else rest
@@ -77,8 +78,8 @@ def prefix_of(request: web.Request) -> str:
 def absolute_url(request: web.Request, path: str) -> str:
     """Return ``path`` with the scheme, host and prefix under which the client reached us.
 
-    Proxies name scheme and host in X-Forwarded-Proto and -Host. A client that forges these headers misleads
-    only itself, because only that client gets the URL.
+    Proxies name scheme and host in X-Forwarded-Proto and X-Forwarded-Host. A client that forges these headers
+    misleads only itself, because only that client gets the URL.
     """
     headers = request.headers
     scheme = _first(headers.get("X-Forwarded-Proto", "")).lower()
@@ -91,5 +92,5 @@ def absolute_url(request: web.Request, path: str) -> str:
 
 
 def _first(values: str) -> str:
-    """Return the first value of a list: of several proxies, it is the one that the client connected to."""
+    """Return the first value of a list, which the proxy that the client connected to has set."""
     return values.partition(",")[0].strip()

@@ -1,4 +1,4 @@
-"""Answers to probes, which workers give and, while no worker accepts connections, the supervisor."""
+"""Defines the answers to probes. Workers give them, or the supervisor while no worker accepts connections."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 from typing_extensions import TypedDict
 
-#: What a replica may be doing, as `/health` and `/livez` say it.
+#: The states of a replica that `/health` and `/livez` report.
 ReplicaState = Literal["ok", "starting", "loading", "warming", "restarting", "hung", "draining", "saturated"]
 
 

@@ -1,4 +1,4 @@
-"""HTTP errors as `application/problem+json` (RFC 9457); code that refuses a request raises a Problem."""
+"""Answers errors as `application/problem+json` (RFC 9457); code that refuses a request raises a Problem."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ log = logging.getLogger("streamer.problems")
 PROBLEM_TYPE = "application/problem+json"
 REQUEST_ID = web.RequestKey("request_id", str)
 REQUEST_ID_HEADER = "X-Request-Id"
-#: Request ids of clients are logged, so they must be short and printable.
+#: A request id that a client sends is logged, so it must be short and printable.
 MAX_REQUEST_ID_CHARS = 128
 
 
@@ -97,12 +97,12 @@ class Problem(Exception):
 
     @classmethod
     def bad_request(cls, detail: str, code: str = "bad_request", **extra: Unpack[ProblemExtras]) -> Problem:
-        """400: the request lacks something required."""
+        """Return problem 400: the request is malformed, or lacks something that it needs."""
         return cls(400, code, detail, **extra)
 
     @classmethod
     def invalid_parameter(cls, field: str, found: str, allowed: str) -> Problem:
-        """400: the parameter ``field`` is wrong. The value found is cut to 100 characters."""
+        """Return problem 400: the parameter ``field`` is wrong. The value found is cut to 100 characters."""
         shown = found if len(found) <= 100 else found[:99] + "…"
         return cls(
             400,
@@ -115,69 +115,72 @@ class Problem(Exception):
 
     @classmethod
     def unauthorized(cls, detail: str) -> Problem:
-        """401: the key is missing or wrong."""
+        """Return problem 401: the key is missing or wrong."""
         return cls(401, "unauthorized", detail, headers={"WWW-Authenticate": "Bearer"})
 
     @classmethod
     def forbidden(cls, detail: str) -> Problem:
-        """403: the client may not do this."""
+        """Return problem 403: the client may not do this."""
         return cls(403, "forbidden", detail)
 
     @classmethod
     def not_found(cls, detail: str) -> Problem:
-        """404: the resource does not exist."""
+        """Return problem 404: the resource does not exist."""
         return cls(404, "not_found", detail)
 
     @classmethod
     def not_acceptable(cls, detail: str) -> Problem:
-        """406: the answer is not available in a media type that ``Accept`` allows."""
+        """Return problem 406: the answer is not available in a media type that ``Accept`` allows."""
         return cls(406, "not_acceptable", detail)
 
     @classmethod
     def body_timeout(cls, detail: str) -> Problem:
-        """408: the body did not arrive in time."""
+        """Return problem 408: the body did not arrive in time."""
         return cls(408, "body_timeout", detail)
 
     @classmethod
     def too_large(cls, detail: str) -> Problem:
-        """413: the request has more bytes, pixels or images than allowed."""
+        """Return problem 413: the request has more bytes, pixels or images than allowed."""
         return cls(413, "too_large", detail)
 
     @classmethod
     def unsupported_media(cls, detail: str) -> Problem:
-        """415: this media type is not accepted."""
+        """Return problem 415: this media type is not accepted."""
         return cls(415, "unsupported_media", detail)
 
     @classmethod
     def damaged(cls, detail: str) -> Problem:
-        """422: the image cannot be decoded."""
+        """Return problem 422: the image cannot be decoded."""
         return cls(422, "damaged_image", detail)
 
     @classmethod
     def upgrade_required(cls, detail: str) -> Problem:
-        """426: this path accepts only WebSocket connections."""
+        """Return problem 426: this path accepts only WebSocket connections."""
         return cls(426, "upgrade_required", detail, headers={"Upgrade": "websocket", "Connection": "Upgrade"})
 
     @classmethod
     def too_many_requests(cls, detail: str, retry_after_s: int) -> Problem:
-        """429: this client sends too many requests."""
+        """Return problem 429: this client sends too many requests."""
         return cls(429, "too_many_requests", detail, headers={"Retry-After": str(retry_after_s)})
 
     # -- errors of the server ------------------------------------------------------------------------
 
     @classmethod
     def internal(cls, detail: str = "The server failed on this request; the log has the reason.") -> Problem:
-        """500: the server failed; the answer reveals nothing internal."""
+        """Return problem 500: the server failed; the answer reveals nothing internal."""
         return cls(500, "internal_error", detail)
 
     @classmethod
     def unavailable(cls, detail: str, retry_after_s: int) -> Problem:
-        """503: the service is saturated, warming up or shutting down; retry after ``retry_after_s``."""
+        """Return problem 503: the service is saturated, warming up or shutting down.
+
+        The client may retry after ``retry_after_s`` seconds.
+        """
         return cls(503, "unavailable", detail, headers={"Retry-After": str(retry_after_s)})
 
     @classmethod
     def deadline_exceeded(cls, detail: str) -> Problem:
-        """504: the request's deadline has passed."""
+        """Return problem 504: the request's deadline has passed."""
         return cls(504, "deadline_exceeded", detail)
 
 
@@ -189,7 +192,7 @@ def _title(status: int) -> str:
 
 
 def request_id(request: web.Request) -> str:
-    """Return the request's id: the client's own if it is valid, else a new one; the same for every call."""
+    """Return the request's id: the client's if it is valid, else a new one; it is the same in every call."""
     known = request.get(REQUEST_ID)
     if known is None:
         offered = request.headers.get(REQUEST_ID_HEADER, "")
@@ -248,7 +251,7 @@ async def problem_middleware(request: web.Request, handler: Handler) -> web.Stre
 
 
 def _complete(response: web.StreamResponse, identifier: str) -> web.StreamResponse:
-    """Return an answer with what every answer has."""
+    """Return an answer with the request's id added; close its connection after a 408."""
     if response.status == 408:
         response.force_close()  # the rest of the body will not be read
     if not response.prepared:
@@ -259,8 +262,8 @@ def _complete(response: web.StreamResponse, identifier: str) -> web.StreamRespon
 def _forget_frames(error: BaseException) -> None:
     """Drop the tracebacks of an error that was answered, and of its causes.
 
-    A traceback holds the frames, which hold the body of the request and, in a future, the error itself: only
-    the garbage collector would free them.
+    A traceback holds the frames, which hold the body of the request. If a frame also holds a future with the
+    error, this is a cycle, which only the garbage collector would free.
     """
     pending: list[BaseException | None] = [error]
     seen: set[int] = set()
@@ -273,5 +276,5 @@ def _forget_frames(error: BaseException) -> None:
 
 
 def _has_answered(request: web.Request) -> bool:
-    """Whether response headers have been sent already, as after a WebSocket upgrade."""
+    """Return whether response headers have been sent already, as after a WebSocket upgrade."""
     return request.writer.output_size > 0
