@@ -27,7 +27,7 @@ _REDUCED_MARGIN = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """A decoded image."""
+    """Holds a decoded image."""
 
     #: Upright, uint8 BGR (height, width, 3).
     pixels: Image
@@ -63,8 +63,8 @@ def decode(
     0.02, because linear resizing samples different pixels of a reduced image.
 
     ``resized`` is the width and height to which the caller will resize the upright image with `cv2.resize`
-    and INTER_LINEAR. Of a large JPEG or PNG, only the pixels that this reads are then valid; the others take
-    no memory.
+    and INTER_LINEAR. If the image is a large JPEG or PNG, the result then contains only the pixels that this
+    resizing reads; the other pixels are undefined and take no memory.
 
     With ``most_bytes``, decoding takes at most this much memory: a JPEG is reduced if that is enough, and
     other images are refused.

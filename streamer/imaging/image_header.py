@@ -1,7 +1,7 @@
 """Reads the header of an image of any accepted format.
 
-Decoders allocate as much memory as a header claims to need, so the limits are enforced here. `decode` then
-decodes the images that passed.
+Decoders allocate as much memory as a header claims to need, so this module enforces the limits. `decode` then
+decodes the images that meet them.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ _EOI = b"\xff\xd9"
 _MISSING = 128
 #: An image is refused if less than this share of its rows can be read.
 _LEAST_SHARE = 0.75
-#: Equal bytes at the end of the data, if there are at least this many, count as padding or as a part of the
+#: If at least this many bytes at the end of the data are equal, they count as padding, or as a part of the
 #: file that was never written.
 _PADDING_BYTES = 4
 #: A damaged image is decoded a second time only if its scans visit at most this many coefficients; more would
@@ -81,7 +81,7 @@ def _space_of(size: tuple[int, int]) -> Pixels:
 
 
 def _decode(data: bytes | memoryview, space: Pixels) -> Pixels:
-    """Decode into ``space``, at the scale that fits it. Raises ValueError for each warning of libjpeg."""
+    """Decode into ``space``, at the scale that fits its size. Raises ValueError if libjpeg warns."""
     height, width, _ = space.shape
     pixels: Pixels = simplejpeg.decode_jpeg(
         data, colorspace="BGR", min_height=height, min_width=width, buffer=space

@@ -131,7 +131,7 @@ _MAX_SEGMENTS = 256
 #: each block and 1 ns for each coefficient in it. The slowest images of 33.5 megapixels that pass
 #: (refinements of zeros, scans full of correction bits) took 0.6 s of CPU time on the machine on which this
 #: was tuned.
-#: Standard progressive files need 11 visits a pixel (4:4:4) or 18 (CMYK), well optimised files 21.
+#: Standard progressive files need 11 visits a pixel (4:4:4) or 18 (CMYK); well optimised files need 21.
 _MAX_VISITS_PER_PIXEL = 24
 _VISITS_PER_BLOCK = 16
 #: Visits for each pixel in one pass of a Huffman decoder over an image: each of at most four channels takes
@@ -236,7 +236,7 @@ class Coverage:
 
 @dataclass(frozen=True, slots=True)
 class Scans:
-    """The scans that follow the head of a JPEG."""
+    """Holds the scans that follow the head of a JPEG."""
 
     scans: tuple[Scan, ...]
     #: Positions in the file at which the data of each scan end.

@@ -83,7 +83,7 @@ def read_orientation(block: bytes) -> int:
 
 
 class PixelLimits(Protocol):
-    """The largest size that the header of an image may state, and the most memory for decoding it."""
+    """States the largest size that the header of an image may claim, and the most memory for decoding it."""
 
     @property
     def image_px(self) -> int:
@@ -109,7 +109,7 @@ DECODE_BYTES = 56 << 20
 
 @dataclass(frozen=True, slots=True)
 class NoPixelLimits:
-    """Limits that every image meets, for images whose size and cost were checked when they arrived."""
+    """Holds limits that every image meets, for images whose size and cost were checked when they arrived."""
 
     image_px: int = 1 << 60
     image_side_px: int = 65_535
@@ -123,7 +123,7 @@ SCALES = (1, 2, 4, 8)
 
 @dataclass(frozen=True, slots=True)
 class ImageHeader:
-    """What an image's header states. ``width`` and ``height`` are as stored, before EXIF orientation."""
+    """Holds what an image's header states; ``width`` and ``height`` do not include the EXIF orientation."""
 
     codec: Codec
     width: int

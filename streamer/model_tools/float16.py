@@ -29,7 +29,7 @@ _FLOAT32_ONLY = frozenset(
         "TopK",
     }
 )
-#: Operator to the indices of inputs that are always float32.
+#: Indices of the inputs that are always float32, by operator.
 _FLOAT32_INPUTS = {"Resize": (1, 2)}
 _LARGEST = float(np.finfo(np.float16).max)
 _GRAPHS = (AttributeProto.GRAPH, AttributeProto.GRAPHS)
@@ -70,7 +70,7 @@ class _Conversion:
         self.captured = set(_captured(self.topology.nodes))
         #: Tensors whose producers compute in float32: the captured ones and the outputs.
         self._fixed = self.captured | {value.name for value in model.graph.output}
-        #: Tensor to its copy in the other precision; filled as copies are made.
+        #: Name of each tensor's copy in the other precision, by the tensor's name; copies are made on demand.
         self._casts: dict[str, str] = {}
 
     def convert(self, node: NodeProto) -> Iterator[NodeProto]:

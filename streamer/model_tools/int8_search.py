@@ -38,7 +38,7 @@ OnProgress = Callable[[str, float], None]
 
 @dataclass(frozen=True, slots=True)
 class Int8Model:
-    """An 8-bit model: its file, its layers, those in float32, and the images that it was calibrated on."""
+    """Holds the file of an 8-bit model, and its numbers of layers, float32 layers and calibration images."""
 
     path: Path
     layers: int

@@ -95,7 +95,7 @@ def _error(expected: Sequence[Arrays], found: Sequence[Arrays]) -> float:
 def with_rounding_switch(model: ModelProto, layers: Sequence[str], ranges: Mapping[str, Range]) -> ModelProto:
     """Return the model with the additional input `SWITCH`.
 
-    With a value of i, input, weights and output of layer i are rounded.
+    If its value is i, the model rounds input, weights and output of layer i.
     """
     result = ModelProto()
     result.CopyFrom(model)

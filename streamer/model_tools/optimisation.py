@@ -33,7 +33,7 @@ from streamer.model_zoo.registry import size_text
 
 
 class Precision(StrEnum):
-    """Arithmetic of the result."""
+    """Names the arithmetic of the result."""
 
     FP32 = "fp32"
     FP16 = "fp16"
@@ -42,7 +42,7 @@ class Precision(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """Which file to optimise, and how."""
+    """States which file to optimise, and how."""
 
     source: Path
     target: Path
@@ -75,7 +75,7 @@ class Outcome:
 
 
 def optimise(task: Task, on_progress: OnProgress) -> Outcome:
-    """Build, verify and compare; the result is installed only if the service accepts it.
+    """Optimise a model, compare it with the original, and install it if the service accepts it.
 
     Raises ModelRefused (of the original, or of the result), CannotWrite or BadRequest.
     """

@@ -15,7 +15,7 @@ class BadRequest(ModelFileError):
 
 
 class NotTrusted(ModelFileError):
-    """No checksum of the file is known, and `--trust` was not given."""
+    """No checksum of the file is known and `--trust` was not given, or two known checksums differ."""
 
 
 class PullFailed(ModelFileError):

@@ -1,4 +1,4 @@
-"""Keeps the partial file of a download, NAME.onnx.part, and a note beside it that states its source.
+"""Keeps the partial file of a download, NAME.onnx.part, and a note that says where its bytes come from.
 
 Only one process at a time can hold a partial file. It locks the file itself with flock, so a crash leaves no
 stale lock.

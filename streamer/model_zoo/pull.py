@@ -1,4 +1,4 @@
-"""Downloads a model of the registry into a folder; a download that fails installs nothing.
+"""Downloads a model of the registry into a folder; a download that fails installs no model.
 
 `transfer` makes one attempt; this module repeats attempts, verifies the file and installs it.
 """
@@ -71,14 +71,14 @@ class PullResult:
 
     path: Path
     sha256: str
-    #: Whether the right file was installed before, so that nothing was downloaded.
+    #: Whether the file was already installed, so that nothing was downloaded.
     was_installed: bool = False
 
 
 async def pull(
     entry: RegistryEntry, folder: Path, report: Reporter, options: PullOptions, backoff: Backoff | None = None
 ) -> PullResult:
-    """Install the file of ``entry`` and its manifest in ``folder``; a failure changes no installed file.
+    """Install the file of ``entry`` and its manifest in ``folder``; a failure changes no installed model.
 
     This call and later ones resume an interrupted download. If the call is cancelled, the received bytes are
     kept. Raises NotTrusted, PullFailed, WrongFile or CannotWrite.
@@ -143,7 +143,8 @@ class _Pull:
     async def _check_installed(self) -> PullResult | None:
         """Return the installed file if it is the right one; None if there is none or ``force`` replaces it.
 
-        Raises CannotWrite if another file has its name.
+        Without a known checksum, any file counts as the right one unless ``force`` is set. Raises CannotWrite
+        if another file has its name.
         """
         if not self._target.exists():
             return None
