@@ -26,8 +26,8 @@ FIRST_S = 0.1
 MAX_S = 30.0
 #: A process that ran for at least this time is restarted without delay, and its earlier deaths are forgotten.
 HEALTHY_AFTER_S = 60.0
-#: The service gives up at the next death after this many deaths in a row, none of which followed a run of
-#: `HEALTHY_AFTER_S`.
+#: The service gives up when a process dies more often than this without running for `HEALTHY_AFTER_S` in
+#: between.
 MAX_DEATHS = 20
 
 

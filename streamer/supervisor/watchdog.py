@@ -27,9 +27,9 @@ TICK_S = 1.0
 _SHORTEST_TICK_S = 0.05
 #: A check that comes this much later than planned shows that the supervisor itself was stopped or starved.
 LATE_S = 0.5
-#: A starved process gets its limit times this factor.
+#: A starved process may be silent for its limit times this factor.
 STARVED_FACTOR = 4.0
-#: A process whose busiest thread waited for a processor for this share of the time is starved, not hung.
+#: A process is starved, not hung, if one of its threads waited for a processor for this share of the time.
 STARVED_SHARE = 0.5
 #: The inference loop counts as hung outside of a model run after this time without a heartbeat, which is 2.5
 #: times its interval while idle.

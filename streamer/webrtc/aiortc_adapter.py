@@ -53,7 +53,7 @@ _ORIENTATION_ID = 13
 #: Most bytes of unfinished messages. This is the size of the largest message that our answer allows, and four
 #: times that of a control message.
 MAX_UNFINISHED_BYTES = 256 << 10
-#: Most parts of unfinished messages. All known senders use parts of a size of which 256 KiB are 230 parts.
+#: Most parts of unfinished messages. With the part size that all known senders use, 256 KiB are 230 parts.
 MAX_UNFINISHED_PARTS = 512
 #: Most SCTP streams of a client that have carried data; a client needs two.
 MAX_SCTP_STREAMS = 64

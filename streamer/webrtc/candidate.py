@@ -18,7 +18,7 @@ from streamer.core.public_address import is_public
 
 #: Most candidates of one session that are used; browsers have three to eight.
 MAX_CANDIDATES = 16
-#: Lower ports are used by services, not by media.
+#: Candidates with lower ports are not used, because services use these ports, and media do not.
 _LEAST_PORT = 1024
 #: Fields: foundation, component, transport, priority, address, port, type, then pairs (RFC 8839, 5.1).
 _CANDIDATE = re.compile(

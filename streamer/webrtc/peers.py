@@ -43,8 +43,8 @@ _ANSWER_S = 5.0
 #: How long the state of an ended session can be read, and how many such sessions are kept.
 _KEEP_ENDED_S = 60.0
 _MAX_ENDED = 500
-#: Sessions without video that one client may have, however low the limit for all clients is, up to its share.
-#: A page that reconnects in two tabs has two.
+#: One client may have at least this many sessions that have sent no video yet, within its share of all
+#: sessions. A page that reconnects in two tabs has two.
 _LEAST_PENDING = 4
 
 

@@ -24,7 +24,7 @@ MAX_SECTION_BYTES = 16 << 10
 MAX_PAYLOADS = 128
 #: Most candidates that are checked; at most `MAX_CANDIDATES` of them are used.
 _MAX_CHECKED = 100
-#: Kinds of sections, of which an offer may have one each: video, audio (never decoded) and data channels.
+#: Allowed kinds of sections, at most one of each: video, audio (never decoded) and data channels.
 KINDS = ("video", "audio", "application")
 CODECS_TAKEN = "VP8, H.264 (baseline, main, high; 8 bits, 4:2:0)"
 _AUDIO_TAKEN = {"opus", "g722", "pcmu", "pcma"}

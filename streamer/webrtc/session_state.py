@@ -1,4 +1,4 @@
-"""The state of a session as clients read it, while it lasts and for a while after its end."""
+"""Defines the state of a session as clients read it, while it lasts and for a minute after its end."""
 
 from __future__ import annotations
 

@@ -115,7 +115,10 @@ class VideoPool:
     # -- processes -----------------------------------------------------------------------------------
 
     def _settle(self, number: int, stream: Stream) -> None:
-        """Choose the process with the fewest streams, or a new one while there are fewer than cores."""
+        """Assign a stream to the process with the fewest streams, or to a new one.
+
+        A new one starts only if all others have streams and fewer than ``size`` run.
+        """
         host = min(self._hosts, key=lambda each: len(each.streams), default=None)
         if host is None or (host.streams and len(self._hosts) < self._size):
             host = VideoHost()

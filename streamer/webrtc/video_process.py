@@ -46,7 +46,7 @@ from streamer.webrtc.video_messages import (
 #: model run on the same core a decoder gets a quarter of it. The value comes from `make bench BENCH=fairness`
 #: (decision 0059).
 NICENESS = 5
-#: The largest number that fits in a message.
+#: The largest processor time in microseconds that fits in an answer.
 _MOST_US = 2**32 - 1
 #: Most frames that the decoder may hold back; B-frames of real encoders need four.
 _MAX_IN_DECODER = 32
@@ -67,7 +67,7 @@ class FrameOutcome:
 
 
 class VideoContext:
-    """The decoder of one stream. It takes the frames in order."""
+    """Decodes the frames of one stream, which it takes in order."""
 
     def __init__(self, codec: Codec) -> None:
         self._codec = codec

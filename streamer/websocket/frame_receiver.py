@@ -38,7 +38,7 @@ TEXT_FRAMES_BURST = 120
 
 
 class MessageDecoder:
-    """Decodes the messages of one client; ``control_rate`` is the rate of its control messages."""
+    """Decodes the messages of one client; ``control_rate`` limits the rate of its control messages."""
 
     def __init__(self, control_rate: ControlRate, now: float) -> None:
         self._control_rate = control_rate
@@ -51,7 +51,7 @@ class MessageDecoder:
         came too soon, and ProtocolError for data that is not a message.
         """
         size_bytes = size_in_bytes(data)
-        # This check is cheap and may be wrong. A message that turns out to be no frame is charged again.
+        # This check is cheap and may be wrong. A message that is not a frame after all is charged again.
         may_be_frame = ('"frame"' in data) if isinstance(data, str) else (b"frame" in data)
         if size_bytes > CONTROL_MAX_BYTES and not may_be_frame:
             raise _too_large(size_bytes)

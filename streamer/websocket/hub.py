@@ -101,7 +101,7 @@ class StreamHub:
             task.cancel()
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
-        """Serve one WebSocket. Whatever can be refused is refused before the upgrade."""
+        """Serve one WebSocket. Refuse it before the upgrade whenever that is possible."""
         version = request.match_info.get("version", "v1")
         self._check(request, version)
         subprotocol = _choose_subprotocol(request)

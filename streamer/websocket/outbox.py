@@ -14,7 +14,7 @@ from streamer.protocol.wire import DropReason
 
 #: A client with this many unread messages counts as not reading. This many typical messages have 60 KiB.
 MAX_MESSAGES = 256
-#: Size of two dozen results with a thousand boxes each, in JSON.
+#: Most bytes that may wait: the size of two dozen results with a thousand boxes each, in JSON.
 MAX_BYTES = 2 << 20
 #: Bytes that every client may leave unread. Only bytes beyond these are charged to the worker's byte budget,
 #: so that clients that read are served even when others have filled the budget.
@@ -24,7 +24,7 @@ Encoded = str | bytes
 
 
 class OutboxFull(Exception):
-    """The client reads so slowly that no further message fits, even without replaced results."""
+    """The client reads so slowly that no further message fits, even after older results were replaced."""
 
 
 def _closed(*_arguments: object) -> NoReturn:
@@ -104,7 +104,8 @@ class Outbox:
         result = None
         if message["type"] == "result":
             result = (message["stream"], message["seq"], message["ack"], message["win"])
-        # Only labels can make JSON longer in bytes than in characters, and results have none.
+        # The length of JSON is in characters. Only labels can make it differ from that in bytes, and results
+        # have no labels.
         return _Waiting(encoded, len(encoded), result)
 
     def _replace(self, stream: int) -> int:
