@@ -1,7 +1,7 @@
-"""Flow control of one stream: sequence numbers, window, mailbox, drops, and the ledger. Pure.
+"""Controls the flow of one stream: sequence numbers, window, mailbox, drops, and the ledger. Pure.
 
 It takes frames, outcomes and `now` (monotonic seconds), and returns the messages to send. A session holds one
-for each of its streams; `stream_handle` connects it with the dispatcher.
+`FlowControl` for each of its streams; `stream_handle` connects it with the dispatcher.
 """
 
 from __future__ import annotations
@@ -16,22 +16,25 @@ from streamer.protocol.server_messages import Error, FlowFields, ServerMessage
 from streamer.protocol.wire import IMAGE_CODECS, Codec, DropReason, FrameFlag
 from streamer.streams.mailbox import Mailbox
 
-#: Frames of a stream that may be started at once: one executes while the next is staged.
+#: Number of frames of a stream that may be in progress at once: one executes while the next is prepared.
 MAX_STARTED = 2
 WINDOW_START = 2
 WINDOW_MAX_LIVE = 4
 WINDOW_MAX_ALL = 8
-#: Results in a row that find no further frame of the stream here before the window grows.
+#: The window grows after this many results that leave no other frame of the stream waiting or in progress. A
+#: result that leaves a waiting frame restarts the count.
 GROW_AFTER = 4
-#: How long frames sent under an earlier, larger window are still accepted: a generous round trip.
+#: After the window has shrunk or closed, frames that the earlier, larger window allows are still accepted for
+#: this time. It is longer than most round trips.
 WINDOW_GRACE_S = 2.0
-#: Up to this rate a live sender may ignore the window, because the newest frame wins. The burst is half a
-#: second of a sender at 200 fps: a stall of the network or of this process must not count against the sender.
+#: Up to this rate of frames past the window, a live sender may ignore the window, because the newest frame
+#: wins. The burst is half a second of a sender at 200 fps, because a stall of the network or of this process
+#: must not count against the sender.
 OVERRUN_FPS = 400.0
 OVERRUN_BURST = 100
-#: Frames past the window that are answered with an error. After them the connection is closed.
+#: Number of frames past the window that are answered with an error. After one more the connection is closed.
 MAX_VIOLATIONS = 3
-#: The flag as a number, because combining two flags takes six calls.
+#: The flag as a number, because testing it as a `FrameFlag` takes six function calls.
 _DISCONTINUITY = FrameFlag.DISCONTINUITY.value
 
 
@@ -41,14 +44,14 @@ class WindowExceeded(Exception):
 
 @dataclass(slots=True)
 class QueuedFrame:
-    """A frame in the mailbox and when it arrived."""
+    """Holds a frame in the mailbox, and when it arrived."""
 
     frame: StreamFrame
     arrived: float
 
 
 class FlowControl:
-    """The flow control of one stream. Every received frame gets exactly one outcome."""
+    """Controls the flow of one stream, and sees to it that every received frame gets exactly one outcome."""
 
     def __init__(
         self,
@@ -72,7 +75,7 @@ class FlowControl:
         self._mailbox: Mailbox[QueuedFrame] = (
             Mailbox(1, newest_wins=True) if mode == "live" else Mailbox(WINDOW_MAX_ALL, newest_wins=False)
         )
-        #: Frames without outcome, in order: sequence number to the count of arrivals at that time.
+        #: Frames without an outcome, oldest first: sequence number to the count of arrivals when it arrived.
         self._unfinished: dict[int, int] = {}
         self._arrivals = 0
         self._started = 0
@@ -83,10 +86,10 @@ class FlowControl:
         #: When the next frame is due under `max_fps`. A frame may start up to one period earlier.
         self._due = 0.0
         self._dropped_since_result = 0
-        #: Number of discontinuities that the client announced. Tracks do not continue across one.
+        #: Number of discontinuities in the client's frames. Tracks do not continue across one.
         self.breaks = 0
         self._epoch: int | None = None
-        #: Adjoining dropped frames without a ``drop`` message yet: first, last, reason.
+        #: Consecutive dropped frames that no ``drop`` message has reported yet: first, last, reason.
         self._unsent_drops: tuple[int, int, DropReason] | None = None
 
     # -- state that messages carry -------------------------------------------------------------------
@@ -103,7 +106,7 @@ class FlowControl:
         return self.window if self._held_window is None else self._held_window
 
     def flow_messages(self, reason: str) -> list[ServerMessage]:
-        """Return a ``flow`` message, after the drops that its ``ack`` includes."""
+        """Return a ``flow`` message, preceded by the drops that its ``ack`` includes."""
         message = server_messages.flow(self.number, self.granted, self.max_fps, self.ack, reason)
         return [*self.take_drops(), message]
 
@@ -119,16 +122,16 @@ class FlowControl:
         return self.flow_messages(reason)
 
     def limit_rate(self, max_fps: float | None, reason: str) -> list[ServerMessage]:
-        """Grant another frame rate; None: no limit."""
+        """Grant another frame rate in frames per second; None means no limit."""
         self.max_fps, self._due = max_fps, 0.0
         return self.flow_messages(reason)
 
     # -- frames in -----------------------------------------------------------------------------------
 
     def receive(self, frame: StreamFrame, now: float) -> list[ServerMessage]:
-        """Accept, refuse or drop one frame; returns the messages that are due at once.
+        """Accept, refuse or drop one frame, and return the messages to send at once.
 
-        Raises WindowExceeded when the client has ignored its window too often.
+        Raises WindowExceeded if the client has ignored its window too often.
         """
         if frame.seq <= self.last_seq:
             if self.mode == "all" and frame.seq <= self.ack:
@@ -151,7 +154,7 @@ class FlowControl:
             )
         self.last_seq = frame.seq
         self._unfinished[frame.seq] = self._arrivals
-        # This is counted on arrival, because the frame may be superseded before it is taken.
+        # Discontinuities are counted on arrival, because the frame may be superseded before it is taken.
         if int(frame.flags) & _DISCONTINUITY or self._epoch not in (None, frame.epoch):
             self.breaks += 1
         self._epoch = frame.epoch
@@ -168,7 +171,7 @@ class FlowControl:
         return messages
 
     def discard(self, seq: int, reason: DropReason, text: str = "") -> list[ServerMessage]:
-        """Drop a frame that arrived but cannot be inferred, for example because a key frame is missing."""
+        """Drop a frame that arrived but cannot be used, for example because a key frame is missing."""
         self.ledger.received += 1
         self._arrivals += 1
         self.last_seq = seq
@@ -177,7 +180,7 @@ class FlowControl:
         return messages + self.take_drops(text) if text else messages
 
     def _past_window(self, now: float) -> bool:
-        """Whether this arrival exceeds the window, with all tolerances applied."""
+        """Return whether the frame that has just arrived exceeds the window and all tolerances."""
         first = next(iter(self._unfinished.values()), self._arrivals)
         span = self._arrivals - first + 1
         allowed = max(self.granted, self._grace_window if now < self._grace_until else 0)
@@ -195,7 +198,7 @@ class FlowControl:
         self._grace_until = now + WINDOW_GRACE_S
 
     def _shrink_window(self, now: float) -> None:
-        """Shrink the window after a superseded frame, which shows that it was too large for the device."""
+        """Shrink the window: a superseded frame shows that the window was too large for the device."""
         self._empty_results = 0
         if self.window > WINDOW_START:
             self._remember_window(now)
@@ -204,16 +207,17 @@ class FlowControl:
     # -- frames out ----------------------------------------------------------------------------------
 
     def _rate_limited(self, now: float) -> bool:
-        # A frame may come a period early: a camera at exactly this rate is early as often as late.
+        # A frame may start up to one period early, because the frames of a camera with exactly this rate are
+        # early as often as late.
         return self.max_fps is not None and now < self._due - 1.0 / self.max_fps
 
     @property
     def pending(self) -> bool:
-        """Whether a frame waits, startable or not."""
+        """Whether a frame waits, even if it may not start now."""
         return bool(self._mailbox.entries)
 
     def has_ready_frame(self, now: float) -> bool:
-        """Whether a frame waits and may be started now."""
+        """Return whether a frame waits that may start now."""
         return bool(self._mailbox.entries) and self._started < MAX_STARTED and not self._rate_limited(now)
 
     def take(self, now: float, max_age_s: float) -> tuple[QueuedFrame | None, list[ServerMessage]]:
@@ -233,7 +237,10 @@ class FlowControl:
     # -- outcomes ------------------------------------------------------------------------------------
 
     def answered(self, seq: int) -> list[ServerMessage]:
-        """Record the result of a started frame; the caller appends it with :meth:`result_fields`."""
+        """Record the result of a started frame, and return the messages to send before it.
+
+        The caller then sends the result with the fields of :meth:`result_fields`.
+        """
         self._started -= 1
         self.ledger.inferred += 1
         del self._unfinished[seq]
@@ -242,7 +249,7 @@ class FlowControl:
         return self.take_drops()
 
     def result_fields(self) -> FlowFields:
-        """Return the flow fields of a ``result`` message; call right after :meth:`answered`."""
+        """Return the flow fields of a ``result`` message; call this right after :meth:`answered`."""
         dropped, self._dropped_since_result = self._dropped_since_result, 0
         return {"ack": self.ack, "win": self.granted, "dropped": dropped}
 
@@ -254,7 +261,10 @@ class FlowControl:
         return [*self.take_drops(), self._error(code, text, seq, retry_ms)]
 
     def dropped(self, seq: int, reason: DropReason, text: str = "") -> list[ServerMessage]:
-        """Record that a started frame was dropped: too old at dispatch, or undecodable as ``text`` says."""
+        """Record that a started frame was dropped, because it was too old or could not be decoded.
+
+        ``text`` says what was wrong with a frame that could not be decoded.
+        """
         self._started -= 1
         messages = self._drop(seq, reason)
         if text or not (self._started or self._mailbox.entries):
@@ -262,7 +272,7 @@ class FlowControl:
         return messages
 
     def pause(self) -> list[ServerMessage]:
-        """Drop the frames that wait: the client sends nothing for a while."""
+        """Drop the frames that wait, because the client pauses the stream."""
         self.paused = True
         messages: list[ServerMessage] = []
         for waiting in self._mailbox.clear():
@@ -275,8 +285,9 @@ class FlowControl:
         return self.flow_messages("resumed")
 
     def abandon(self) -> list[ServerMessage]:
-        """Drop the frames that wait, because the connection is gone. Returns messages, which the caller need
-        not send.
+        """Drop the frames that wait, because the connection is gone.
+
+        The caller need not send the messages that this returns.
         """
         messages: list[ServerMessage] = []
         for waiting in self._mailbox.clear():
@@ -285,11 +296,11 @@ class FlowControl:
 
     @property
     def has_unsent_drops(self) -> bool:
-        """Whether some drops were not sent yet. Until they are, they occupy the client's window."""
+        """Whether the client does not know of some drops yet, so that their frames occupy its window."""
         return self._unsent_drops is not None
 
     def _grow_window(self) -> None:
-        """Grow the window when results keep finding the mailbox empty: then the round trip is the limit."""
+        """Grow the window if no frame waits at several results: then the round trip limits the frame rate."""
         if self._mailbox.entries:
             self._empty_results = 0
         if self._mailbox.entries or self._started:
@@ -301,7 +312,10 @@ class FlowControl:
             self._empty_results = 0
 
     def _drop(self, seq: int, reason: DropReason) -> list[ServerMessage]:
-        """Account a drop. Adjoining drops with one reason become one message, due before the next outcome."""
+        """Account a drop, and return the message about earlier drops if it cannot include this one.
+
+        Consecutive drops with the same reason become one message, which is sent before the next outcome.
+        """
         self.ledger.dropped[reason] += 1
         self._dropped_since_result += 1
         del self._unfinished[seq]
@@ -314,7 +328,7 @@ class FlowControl:
         return due
 
     def take_drops(self, text: str = "") -> list[ServerMessage]:
-        """Return the ``drop`` message that is due, if any; ``text`` says more about the reason."""
+        """Return the ``drop`` message that was not sent yet, if any; ``text`` says more about the reason."""
         if self._unsent_drops is None:
             return []
         first, last, reason = self._unsent_drops

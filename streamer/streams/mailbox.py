@@ -1,4 +1,4 @@
-"""The mailbox of a stream, in which its encoded frames wait to be started. Pure."""
+"""Provides the mailbox of a stream, in which its encoded frames wait to be started. Pure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ Entry = TypeVar("Entry")
 
 
 class Mailbox(Generic[Entry]):
-    """One slot in mode `live`, where the newest frame wins; a short queue in mode `all`.
+    """Holds the waiting frames of a stream: the newest one in mode `live`, a short queue in mode `all`.
 
     Frames wait encoded, so that a superseded frame costs no decoding.
     """
@@ -17,7 +17,7 @@ class Mailbox(Generic[Entry]):
     def __init__(self, capacity: int, *, newest_wins: bool) -> None:
         if capacity < 1:
             raise ValueError(f"a mailbox holds at least one entry, not {capacity}")
-        #: What waits. Others only check whether it is empty; only the mailbox changes it.
+        #: The waiting entries. Other objects check whether it is empty, but only the mailbox changes it.
         self.entries: deque[Entry] = deque()
         self._capacity = capacity
         self._newest_wins = newest_wins
@@ -26,7 +26,10 @@ class Mailbox(Generic[Entry]):
         return len(self.entries)
 
     def put(self, entry: Entry) -> Entry | None:
-        """Add an entry. Returns the one that it displaced, which is ``entry`` itself when a queue is full."""
+        """Add an entry and return the displaced one, if any.
+
+        If the newest entry does not win and the mailbox is full, ``entry`` itself is returned.
+        """
         if len(self.entries) < self._capacity:
             self.entries.append(entry)
             return None
@@ -37,11 +40,11 @@ class Mailbox(Generic[Entry]):
         return displaced
 
     def take(self) -> Entry | None:
-        """Remove and return the next entry, or None when empty."""
+        """Remove and return the next entry; return None if there is none."""
         return self.entries.popleft() if self.entries else None
 
     def clear(self) -> list[Entry]:
-        """Remove and return everything."""
+        """Remove and return all entries."""
         entries = list(self.entries)
         self.entries.clear()
         return entries

@@ -1,4 +1,4 @@
-"""A detect.v1 session: parameters, streams and trackers, which outlive the connection. Pure."""
+"""Holds detect.v1 sessions, whose parameters, streams and trackers outlive the connection. Pure."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from streamer.protocol.wire import IMAGE_CODECS, ProtocolError
 from streamer.streams.flow_control import FlowControl
 from streamer.streams.tracker import Tracker
 
-#: Sessions kept after their sockets were lost; beyond this number the oldest of some owner is removed.
+#: Maximum number of sessions that are kept after their sockets were lost. When there are more, the oldest
+#: session of an owner with the most sessions is removed.
 MAX_KEPT_SESSIONS = 1000
 
 
@@ -25,7 +26,7 @@ class UnsupportedCodec(ProtocolError):
 
 
 class StreamPosition(NamedTuple):
-    """The position of a stream."""
+    """Holds the last sequence number of a stream, and the number up to which its frames have outcomes."""
 
     last_seq: int
     ack: int
@@ -33,7 +34,7 @@ class StreamPosition(NamedTuple):
 
 @dataclass(slots=True)
 class Session:
-    """One session. It outlives its connection, so that a client can resume it."""
+    """Holds the state of one session. It outlives its connection, so that a client can resume it."""
 
     version: str
     labels: tuple[str, ...]
@@ -41,25 +42,26 @@ class Session:
     id: str = field(default_factory=lambda: secrets.token_urlsafe(12))
     #: `Identity.owner` of the client that created it; no other client may resume it.
     owner: str = ""
+    #: Number that the client gave its last configuration.
     cfg: int = 0
     track: bool = False
     streams: dict[int, FlowControl] = field(default_factory=dict)
     trackers: dict[int, Tracker] = field(default_factory=dict)
-    #: Positions of streams in the process that had the session before, by stream id.
+    #: Positions of the streams in the process that held the session before, by stream id.
     marks: dict[int, StreamPosition] = field(default_factory=dict)
 
     @classmethod
     def of(cls, version: str, model: ModelInfo, **rest: Any) -> Session:
-        """Create a session with the parameters that the model recommends; ``rest`` sets other fields."""
+        """Create a session with the default parameters of the model; ``rest`` sets other fields."""
         return cls(version, model.labels, model.default_params, **rest)
 
     @classmethod
     def from_state(
         cls, state: Mapping[str, Any], version: str, labels: tuple[str, ...], new_id: str
     ) -> Session:
-        """Continue a session of another process from its :meth:`to_state`, under a new id.
+        """Continue a session of another process, from the state that :meth:`to_state` made, under a new id.
 
-        Raises ValueError when its classes are not ``labels``; KeyError, TypeError or ValueError when the
+        Raises ValueError if its classes are not ``labels``. Raises KeyError, TypeError or ValueError if the
         state has another form.
         """
         if tuple(state["labels"]) != labels:
@@ -77,7 +79,7 @@ class Session:
         )
 
     def to_state(self) -> dict[str, Any]:
-        """Return what another process needs to continue the session, in a form for JSON."""
+        """Return, in a form for JSON, what another process needs to continue the session."""
         standing = self.marks | {
             number: StreamPosition(stream.last_seq, stream.ack) for number, stream in self.streams.items()
         }
@@ -91,9 +93,10 @@ class Session:
         }
 
     def check(self, hello: Hello) -> None:
-        """Check a ``hello``, before an older connection of the session is closed for it.
+        """Check a ``hello`` before an older connection of the session is closed in its favour.
 
-        Raises ProtocolError for a duplicate id, an unknown codec or class; UnsupportedCodec for video.
+        Raises ProtocolError for a duplicate id, or an unknown codec or class. Raises UnsupportedCodec for
+        video.
         """
         resolve_params(hello.params, self.params, self.labels)
         numbers: set[int] = set()
@@ -122,14 +125,14 @@ class Session:
             stream = FlowControl(offer.id, mode=offer.mode, fps=offer.fps)
             before = self.streams.get(offer.id) or self.marks.get(offer.id)
             if before is not None:
-                # In mode `all` the client sends again every frame whose outcome it has not seen.
+                # In mode `all` the client sends every frame again whose outcome it has not received.
                 seen = before.last_seq if offer.mode == "live" else acks.get(offer.id, before.ack)
                 stream.last_seq = min(seen, before.last_seq)
             streams[offer.id] = stream
         self.streams = streams
 
     def configure(self, params: Params) -> None:
-        """Change parameters. Raises ProtocolError naming a class that the model does not have."""
+        """Change parameters. Raises ProtocolError if the model does not have one of the classes."""
         self.params = resolve_params(params, self.params, self.labels)
         if params.track is not None:
             self.track = params.track
@@ -148,12 +151,12 @@ class Session:
         }
 
     def tracker(self, stream: int) -> Tracker:
-        """Return the stream's tracker, made on first use."""
+        """Return the stream's tracker, which is created on first use."""
         return self.trackers.setdefault(stream, Tracker())
 
 
 def describe_session(session: Session, model: ModelInfo, *, resumed: bool) -> SessionDescription:
-    """Return what a client learns of its session."""
+    """Return the description of a session that the server sends to its client."""
     return {
         "session": session.id,
         "resumed": resumed,
@@ -168,15 +171,15 @@ def describe_session(session: Session, model: ModelInfo, *, resumed: bool) -> Se
 
 
 class SessionStore:
-    """Keeps sessions whose sockets were lost, for a while."""
+    """Keeps sessions for a while after their sockets were lost, so that clients can resume them."""
 
     def __init__(self, keep_s: float) -> None:
         self._keep_s = keep_s
-        #: Session id to the session and when it expires; oldest first.
+        #: The session and its expiry in monotonic seconds, by session id; oldest first.
         self._kept: OrderedDict[str, tuple[Session, float]] = OrderedDict()
         #: Ids of the sessions of each owner; oldest first.
         self._by_owner: dict[str, OrderedDict[str, None]] = {}
-        #: Owners by their number of sessions, so that the one with most is found without a search.
+        #: Owners by their number of sessions, so that an owner with the most is found without a search.
         self._by_count: dict[int, dict[str, None]] = {}
         self._most = 0
 
@@ -191,7 +194,8 @@ class SessionStore:
         ids[session.id] = None
         self._counted(session.owner, len(ids) - 1, len(ids))
         if len(self._kept) > MAX_KEPT_SESSIONS:
-            # The oldest session of the owner with most of them: no owner can displace the sessions of others.
+            # Forget the oldest session of an owner with the most sessions, so that no owner can displace the
+            # sessions of others by opening many.
             owner = next(iter(self._by_count[self._most]))
             self._forget(next(iter(self._by_owner[owner])))
 
@@ -214,12 +218,12 @@ class SessionStore:
                 del self._by_count[before]
         if count:
             self._by_count.setdefault(count, {})[owner] = None
-        # Counts change by one, so the maximum is the new count or the one below.
+        # A count changes by one. If it was the only one at the maximum, the new count is the maximum.
         if count > self._most or (before == self._most and before not in self._by_count):
             self._most = count
 
     def take(self, session_id: str, version: str, owner: str, now: float) -> Session | None:
-        """Remove and return a session; None when unknown, expired, or of another version or owner."""
+        """Remove and return a session; None if it is unknown, expired, or of another version or owner."""
         kept = self._kept.get(session_id)
         if kept is None or kept[1] < now or (kept[0].version, kept[0].owner) != (version, owner):
             return None

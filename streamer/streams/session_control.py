@@ -1,6 +1,7 @@
-"""Control messages of a client: limited in rate and size, and carried out on its session.
+"""Limits the rate and size of a client's control messages, and carries them out on its session.
 
-Raw messages of a transport without frames of its own enter at `receive`; decoded ones at `handle`.
+`SessionControl.receive` takes encoded messages, and `SessionControl.handle` takes messages that the transport
+has decoded.
 """
 
 from __future__ import annotations
@@ -27,29 +28,35 @@ from streamer.streams.session import Session
 from streamer.streams.stream_handle import StreamHandle
 
 CONTROL_MAX_BYTES = 64 << 10
-#: Values in one control message, at any depth: the longest list of classes four times over.
+#: Maximum number of values in one control message, at any depth. It is four times the length of the longest
+#: list of classes.
 CONTROL_MAX_VALUES = 4096
-#: A message costs one token, and one more for each of these bytes, up to a limit because the number of values
-#: is limited too. A kilobyte of numbers takes some 0.5 ms to parse and check, a burst of messages 40 ms.
+#: A message costs one token, and one more for each block of this many bytes. A kilobyte of numbers takes some
+#: 0.5 ms to parse and check, and a burst of messages 40 ms.
 _BYTES_PER_TOKEN = 1 << 10
+#: Maximum cost of a message. It is bounded because the number of values in a message is, too.
 _MAX_TOKENS = 6
 CONTROL_PER_S = 20.0
-#: A burst of short messages at the start of a session, or from a slider, is not abuse.
+#: Number of messages that may come at once, because a burst of short messages at the start of a session, or
+#: from a slider, is not abuse.
 CONTROL_BURST = 60
-#: Messages refused for their rate before the session ends.
+#: Number of messages that are refused for their rate. After one more the session ends.
 CONTROL_REFUSALS = 60
 
 
 class RateLimited(Exception):
-    """The message came too soon after the others. It is ignored, and the client gets an error."""
+    """The message came too soon after earlier ones. It is ignored, and the client gets an error."""
 
 
 class TooManyMessages(Exception):
-    """The client ignored errors about its rate. Its session must end."""
+    """The client has ignored errors about its rate. Its session must end."""
 
 
 class ControlRate:
-    """The rate of one client's messages; ``noun`` is what errors call them. Times are monotonic seconds."""
+    """Limits the rate of one client's messages.
+
+    Errors call the messages ``noun``. Times are monotonic seconds.
+    """
 
     def __init__(
         self,
@@ -73,19 +80,19 @@ class ControlRate:
 
 
 def size_in_bytes(data: str | bytes) -> int:
-    """Return the bytes that a message had on the wire; one character may be four of them."""
+    """Return the number of bytes of an encoded message; a character of a text may take up to four bytes."""
     if isinstance(data, bytes) or data.isascii():
         return len(data)
     return len(data.encode(errors="surrogatepass"))
 
 
-#: Unknown fields reported for one message, and in one session.
+#: Maximum number of unknown fields that are reported for one message, and in one session.
 _MAX_REPORTED_OF_MESSAGE = 5
 _MAX_REPORTED = 50
 
 
 class ControlTarget(Protocol):
-    """The session that control messages act on."""
+    """Describes the connection on whose session control messages act."""
 
     session: Session
 
@@ -93,17 +100,17 @@ class ControlTarget(Protocol):
         """Return the stream of that number. Raises ProtocolError when there is none."""
 
     def send_all(self, messages: list[ServerMessage]) -> None:
-        """Queue messages; never waits."""
+        """Queue messages without waiting."""
 
     def bye_received(self) -> None:
-        """The client leaves."""
+        """Note that the client has said that it leaves."""
 
 
 class SessionControl:
     """Carries out control messages, limits their rate, and reports fields that the protocol does not have.
 
-    ``refused`` maps message types that this transport does not take to the reason; ``flow_on_ping`` are the
-    streams whose flow control a ping asks for as well.
+    ``refused`` maps message types that this transport does not accept to the reason. ``flow_on_ping`` are the
+    streams for which a ``flow`` message follows the answer to a ping.
     """
 
     def __init__(
@@ -116,11 +123,11 @@ class SessionControl:
         self._target = target
         self._refused = refused
         self._flow_on_ping = flow_on_ping
-        #: Message type and name of unknown fields that were reported.
+        #: Message type and name of each unknown field that was reported.
         self._reported: set[tuple[str, str]] = set()
 
     def receive(self, data: str | bytes) -> None:
-        """Decode one message and carry it out; errors are sent to the client. Raises TooManyMessages."""
+        """Decode one message, carry it out, and send errors to the client. Raises TooManyMessages."""
         now = time.monotonic()
         size_bytes = size_in_bytes(data)
         try:
@@ -132,7 +139,7 @@ class SessionControl:
             self._send(server_messages.protocol_error(error))
 
     def handle(self, decoded: dict[str, Any], received_s: float) -> None:
-        """Carry out one decoded message. Raises ProtocolError for what is wrong with it."""
+        """Carry out one decoded message. Raises ProtocolError if it is invalid or refused."""
         message_type = decoded["type"]
         if message_type in self._refused:
             raise ProtocolError(
@@ -160,7 +167,7 @@ class SessionControl:
         self.report_unknown_fields(message)
 
     def report_unknown_fields(self, message: Message) -> None:
-        """Tell the client which fields were ignored, each once: most of them are misspelt."""
+        """Report each ignored field to the client once, because most such fields are misspelt."""
         for name in message.unknown_fields()[:_MAX_REPORTED_OF_MESSAGE]:
             field = (message.type, name)
             if field in self._reported or len(self._reported) >= _MAX_REPORTED:
@@ -173,7 +180,7 @@ class SessionControl:
 
 
 def _decode(data: str | bytes, size_bytes: int) -> dict[str, Any]:
-    """Return the map of a message. Raises ProtocolError."""
+    """Return the fields of a message. Raises ProtocolError if it is too large or malformed."""
     if size_bytes > CONTROL_MAX_BYTES:
         raise ProtocolError(
             f"a control message has {size_bytes} bytes, at most {CONTROL_MAX_BYTES}", code="too_large"

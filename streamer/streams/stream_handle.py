@@ -1,4 +1,4 @@
-"""Connects the flow control of a stream with the dispatcher: starts frames, reports their outcomes."""
+"""Connects the flow control of a stream with the dispatcher: starts frames and reports their outcomes."""
 
 from __future__ import annotations
 
@@ -34,26 +34,26 @@ from streamer.streams.session import Session
 
 log = logging.getLogger("streamer.live_stream")
 
-#: Drops are sent with the next result, or after this time: one or two frames of a camera.
+#: Drops are sent before the next outcome, or after this time, in which a camera sends one or two frames.
 DROPS_DELAY_S = 0.05
 
 
 class StreamConnection(Protocol):
-    """The connection, of any transport, that a stream belongs to."""
+    """Describes the connection, of any transport, to which a stream belongs."""
 
     session: Session
     version: str
     metrics: WorkerMetrics
     limits: Limits
-    #: A live frame older than this at dispatch is stale.
+    #: A live frame that is older than this when the dispatcher takes it is dropped as stale.
     max_age_s: float
 
     def send_all(self, messages: list[ServerMessage]) -> None:
-        """Queue messages; never waits."""
+        """Queue messages without waiting."""
 
 
 class StreamHandle:
-    """One open stream as the dispatcher sees it."""
+    """Represents one open stream to the dispatcher, which takes frames from it and reports their outcomes."""
 
     _keys = itertools.count(1)
 
@@ -66,32 +66,32 @@ class StreamHandle:
     ) -> None:
         self.key = next(self._keys)
         self.flow = flow
-        #: The client that its frames are charged to.
+        #: The client to which its frames are charged.
         self.client = client
-        #: None if frames of this stream must not be kept.
+        #: Chooses frames to keep as samples; None if frames of this stream must not be kept.
         self.sampler = sampler
         self.declared_fps = flow.fps
         self._connection = connection
         self._tracked_breaks = flow.breaks
-        #: Runs while drops wait to be sent.
+        #: Timer that sends the waiting drops; None if it is not running.
         self._drops_timer: asyncio.TimerHandle | None = None
-        #: None while no traces are exported.
+        #: Receives the traces of frames; None if no traces are exported.
         self._traces = connection.metrics.traces
-        #: Trace of the request that has opened the stream; None if its client has sent none.
+        #: Trace context of the request that opened the stream; None if its client sent none.
         self._opened_in = None if self._traces is None else current_trace_context()
         self._mailbox_s = connection.metrics.stage_s.labels("mailbox", connection.version)
 
     @property
     def pending(self) -> bool:
-        """Whether a frame waits."""
+        """Whether a frame waits, even if it may not start now."""
         return self.flow.pending
 
     def has_ready_frame(self, now: float) -> bool:
-        """Whether a frame waits that may start now."""
+        """Return whether a frame waits that may start now."""
         return self.flow.has_ready_frame(now)
 
     def take(self, now: float) -> Job | None:
-        """Start the next frame, with the parameters in effect at this moment; None when there is none."""
+        """Start the next frame with the parameters that are now in effect; return None if there is none."""
         connection, flow = self._connection, self.flow
         waiting, messages = flow.take(now, connection.max_age_s)
         if messages:
@@ -130,10 +130,10 @@ class StreamHandle:
         return job
 
     def send_drops_soon(self) -> None:
-        """Send drops after a short delay, unless a result carries them before.
+        """Send waiting drops after `DROPS_DELAY_S`, unless they are sent with an outcome before then.
 
-        Without this the client's window would stay closed until its next result. Under load the frame that
-        waits would be stale by its turn, every time.
+        Otherwise, dropped frames would occupy the client's window until its next result. Under load, the
+        client could then send no newer frame, and the frame that waits would always be stale by its turn.
         """
         if self._drops_timer is None and self.flow.has_unsent_drops:
             self._drops_timer = asyncio.get_running_loop().call_later(DROPS_DELAY_S, self._send_drops)
@@ -154,9 +154,9 @@ class StreamHandle:
         self.flow.abandon()
 
     def report(self, note: str) -> Reported:
-        """Give the last frame to the sampler because a person reports it; returns the answer.
+        """Give the last frame to the sampler because a person reports it, and return the answer.
 
-        Raises ProtocolError when no frame of the stream may be kept.
+        Raises ProtocolError if frames of the stream must not be kept, or if it has no result yet.
         """
         number = self.flow.number
         if self.sampler is None:
@@ -174,13 +174,13 @@ class StreamHandle:
         return server_messages.reported(number, seq, taken=accepted)
 
     def grant(self, max_fps: float | None) -> None:
-        """Tell the client the frame rate that it is granted; None: no limit."""
+        """Send the client the frame rate that it is granted, in frames per second; None means no limit."""
         self._connection.send_all(
             self.flow.limit_rate(max_fps, "overload" if max_fps is not None else "relieved")
         )
 
     def _track(self, frame: StreamFrame, boxes: Boxes, breaks: int) -> npt.NDArray[np.float32]:
-        """Return boxes with a column of track ids. Tracks restart after a discontinuity."""
+        """Return the boxes with a column of track ids; tracks restart after a discontinuity."""
         tracker = self._connection.session.tracker(self.flow.number)
         if breaks != self._tracked_breaks:
             self._tracked_breaks = breaks
@@ -232,7 +232,7 @@ class StreamHandle:
             "detect.seq": frame.seq,
         }
         trace = Trace("frame", arrived, self._opened_in, attributes)
-        # The moment at which its last byte was there: when a client begins to send a frame is not known.
+        # This stage has no length: only the moment is known at which the last byte of the frame had arrived.
         trace.add("receive", arrived, arrived)
         now = time.monotonic()
         if isinstance(outcome, Prediction):
@@ -276,7 +276,7 @@ def _offer_sample(
     if chosen:
         asked = dataclasses.replace(prediction, boxes=boxes_above(prediction.boxes, params.conf_threshold))
     if prediction.damaged:
-        return asked  # an incomplete frame is no sample
+        return asked  # an incomplete frame is not useful as a sample
     observation = Observation(
         frame.payload,
         frame.seq,
