@@ -1,4 +1,4 @@
-"""The HEALTHCHECK of the image: exits with 0 if ``/health`` answers 200, else with 1."""
+"""Runs as the HEALTHCHECK of the container image: exits with 0 if ``/health`` answers 200, else with 1."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ _TIMEOUT_S = 3.0
 
 
 def main() -> int:
-    """Ask the local service on ``PORT`` and print its answer; returns 0 when it can serve, else 1."""
-    # Reads PORT by itself: this runs every few seconds, and loading the settings costs more than the request.
+    """Ask the local service on ``PORT`` and print its answer; return 0 if it can serve, else 1."""
+    # PORT is read from the environment directly. This runs every few seconds, and loading the settings would
+    # cost more than the request.
     port = int(os.environ.get("PORT") or 8000)
     status, text = 0, ""
     for host in ("127.0.0.1", "::1"):  # HOST may be an address of either family
@@ -26,7 +27,7 @@ def main() -> int:
 
 
 def _ask(host: str, port: int) -> tuple[int, str]:
-    """Return status and body of the answer. Raises OSError."""
+    """Return status and body of the answer. Raises OSError if the service does not answer."""
     connection = http.client.HTTPConnection(host, port, _TIMEOUT_S)
     try:
         connection.request("GET", "/health")

@@ -1,9 +1,10 @@
 """Opens the listening sockets, which outlive the workers, and accepts on them for workers that do not.
 
 The kernel distributes connections over the sockets of all workers. Connections to a worker that is stopped,
-hangs or has died would wait until its successor serves. The supervisor holds the same sockets: it answers
-probes itself and passes other connections to a worker that accepts. It checks only 100 ms after a connection
-has arrived, so it costs nothing while there are none, and next to nothing while workers accept.
+hangs or has died would wait until its successor serves. The supervisor holds the same sockets. It passes such
+connections to a worker that accepts, and answers probes itself if there is none. It looks for waiting
+connections only 100 ms after one has arrived, so this costs nothing while no connections arrive, and next to
+nothing while workers accept.
 """
 
 from __future__ import annotations
@@ -25,13 +26,13 @@ from streamer.supervisor.restart_policy import CannotStart
 log = logging.getLogger("streamer.supervisor")
 
 BACKLOG = 128
-#: A connection is taken from a worker that has accepted nothing for this time while it waited.
+#: The supervisor accepts a waiting connection if the worker has accepted none for this time.
 PATIENCE_S = 0.1
-#: Time to wait for the first bytes of a connection before it is handed over unread.
+#: Time to wait for the first bytes of a connection. If none arrive, a worker gets the connection.
 HEAD_S = 0.25
-#: A worker whose last heartbeat is older gets no connections of others.
+#: A worker whose last heartbeat is older than this gets no connections of other workers.
 FRESH_BEAT_S = 2.5
-#: Connections that may wait for their first bytes at the same time.
+#: Maximum number of connections that the supervisor has accepted and not yet answered or handed over.
 MAX_HELD = 64
 _PROBES = ("/livez", "/health")
 _HEAD_BYTES = 1024
@@ -40,16 +41,17 @@ _HEAD_BYTES = 1024
 def listen(host: str, port: int, workers: int) -> list[socket.socket]:
     """Return one listening socket per worker, all on the same port.
 
-    The supervisor owns them, so connections that arrive while a worker restarts wait in the backlog
-    instead of being refused. On `::` they accept IPv4 connections, too, whatever the system's default is.
-    Raises CannotStart when the address cannot be used.
+    The supervisor owns them, so connections that arrive while a worker restarts wait in the backlog instead
+    of being refused. On `::` the sockets accept IPv4 connections, too, whatever the system's default is.
+    Raises CannotStart if the address cannot be used.
     """
     try:
         family, kind, protocol, _, resolved = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
         if port:
-            # First without SO_REUSEPORT, which would share the port with another service instead of failing.
+            # Bind once without SO_REUSEPORT: with it, the port could be shared with another service, where
+            # binding should fail.
             with socket.socket(family, kind, protocol) as probe:
                 _prepare(probe)
                 probe.bind(resolved)
@@ -70,16 +72,16 @@ def listen(host: str, port: int, workers: int) -> list[socket.socket]:
 
 
 def browser_url(host: str, port: int, root_path: str = "") -> str:
-    """Return the address to open in a browser on this machine for a service that listens on ``host``.
+    """Return the URL to open in a browser on this machine for a service that listens on ``host``.
 
-    Nobody can open the addresses that stand for all interfaces; the loopback address leads to the same port.
+    A browser cannot open an address that stands for all interfaces, so the loopback address replaces it.
     """
     reachable = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared
     return f"http://{in_url(reachable)}:{port}{root_path}/"
 
 
 def in_url(host: str) -> str:
-    """Return a host as URLs write it: IPv6 addresses in brackets."""
+    """Return a host in the form that it has in a URL, with an IPv6 address in brackets."""
     return f"[{host}]" if ":" in host else host
 
 
@@ -90,7 +92,11 @@ def _prepare(listener: socket.socket) -> None:
 
 
 class FallbackAcceptor:
-    """Accepts for workers that do not. Construct it in the running loop; ``channels`` lead to the workers."""
+    """Accepts connections for workers that do not accept them, and passes them to other workers.
+
+    Construct it in the running event loop. ``channels`` are the sockets over which connections are passed to
+    the workers.
+    """
 
     def __init__(
         self,
@@ -102,7 +108,7 @@ class FallbackAcceptor:
         self._listeners = listeners
         self._channels = channels
         self._loop = asyncio.get_running_loop()
-        #: Workers that left a connection waiting, with the number of connections they had accepted by then.
+        #: Workers that left a connection waiting, and how many connections each had accepted by then.
         self._stalled: dict[int, float] = {}
         self._timers: dict[int, asyncio.TimerHandle] = {}
         self._held: set[asyncio.Task[None]] = set()
@@ -115,7 +121,7 @@ class FallbackAcceptor:
             self._arm(number)
 
     def close(self) -> None:
-        """Take no more connections; call it before the listeners are closed."""
+        """Stop taking connections; call this before the listeners are closed."""
         self._closed = True
         for listener in self._listeners:
             self._loop.remove_reader(listener.fileno())
@@ -165,7 +171,7 @@ class FallbackAcceptor:
             task.add_done_callback(self._held.discard)
 
     async def _serve(self, connection: socket.socket, number: int) -> None:
-        """Answer or hand over one connection to worker ``number``."""
+        """Hand over one connection to a worker, or answer it if it is a probe and no worker accepts."""
         with connection:
             connection.setblocking(False)
             target = self._choose_other(number)
@@ -186,7 +192,7 @@ class FallbackAcceptor:
         return serves and time.monotonic() - beat < FRESH_BEAT_S
 
     async def _accepts_again(self, number: int) -> bool:
-        """Wait until the worker accepts a connection; False when its last heartbeat becomes too old first."""
+        """Return True when the worker accepts or beats again, and False if its last heartbeat is too old."""
         before = (
             self._shared_status.read_worker(number, "accepted"),
             self._shared_status.read_worker(number, "beat"),
@@ -202,7 +208,7 @@ class FallbackAcceptor:
         return False
 
     def _choose_other(self, number: int) -> int | None:
-        """Return the serving worker that has accepted the fewest connections; None when no other serves."""
+        """Return the other serving worker that has accepted the fewest connections; None if there is none."""
         others = [
             other
             for other in range(len(self._listeners))
@@ -211,7 +217,7 @@ class FallbackAcceptor:
         return min(others, key=lambda other: self._shared_status.read_worker(other, "accepted"), default=None)
 
     async def _probed_path(self, connection: socket.socket) -> str:
-        """Return the path if the connection starts with a probe, else an empty text; consumes no bytes."""
+        """Return the path if the connection starts with a probe, else ""; the bytes stay in the socket."""
         readable = asyncio.Event()
         self._loop.add_reader(connection.fileno(), readable.set)
         try:
@@ -232,8 +238,8 @@ class FallbackAcceptor:
             "draining" if self._shared_status.read("draining") else "restarting"
         )
         if path == "/livez":
-            # The supervisor is alive and restarts the workers; restarting the whole replica would take
-            # longer.
+            # Say that the replica is alive, because the supervisor restarts the workers. Restarting the whole
+            # replica would take longer.
             status, body = "200 OK", {"alive": True, "state": state}
         else:
             status, body = "503 Service Unavailable", {"status": state, "reasons": [self._reason()]}

@@ -1,7 +1,7 @@
-"""Reads the standard error of every child and writes it to the log; output of libraries becomes log messages.
+"""Reads the output of every child process and writes it to the log, as messages if it comes from libraries.
 
-Decoders repeat warnings as fast as input arrives, so one message per second of each kind passes; a traceback
-or a native crash is one message.
+Decoders repeat warnings as fast as input arrives, so only one message of each kind passes per second. A
+traceback, or the output of a native crash, becomes one message.
 """
 
 from __future__ import annotations
@@ -18,10 +18,12 @@ from inference.core.log_limit import Limiter
 from inference.core.log_output import MARK, RELAY_VARIABLE, dropped
 from streamer.supervisor.log_writer import LogWriter
 
-#: The text before the first colon is the kind of a line; numbers and addresses in it are ignored.
+#: Matches the numbers and addresses that are ignored in the kind of a line. The kind is the text before the
+#: first colon.
 _VARIABLE = re.compile(r"0x[0-9a-f]+|[0-9]+|\[[^\]]*\]", re.IGNORECASE)
 _KIND_CHARS = 48
-#: First lines of the output of a crashing interpreter or C library; the block lasts until it is silent.
+#: Beginnings of the first line that a crashing interpreter or C library prints. The lines that follow it
+#: until the next :meth:`NativeText.flush` belong to the same block.
 _CRASHES = (
     "Traceback (most recent call last)",
     "Fatal Python error",
@@ -36,12 +38,15 @@ _CRASHES = (
 )
 MAX_BLOCK_LINES = 200
 MAX_LINE_CHARS = 1000
-#: Messages per second of all kinds together, in case every line is of another kind.
+#: Maximum number of messages per second of all kinds together, in case every line is of another kind.
 MAX_MESSAGES_PER_S = 10
 
 
 class NativeText:
-    """The output of one process. Call ``feed`` for each line, and ``flush`` after a silence."""
+    """Groups the output of one process into messages and limits their rate.
+
+    Call ``feed`` for each line, and ``flush`` some time after the first line of a block to end the block.
+    """
 
     def __init__(self) -> None:
         self._limiter = Limiter()
@@ -59,14 +64,14 @@ class NativeText:
         return bool(self._block)
 
     def feed(self, line: str, now: float) -> list[str]:
-        """Add one line without its line feed; returns complete messages."""
+        """Add one line without its line feed, and return the messages that it completes."""
         line = line[:MAX_LINE_CHARS]
         if self._block and len(self._block) < MAX_BLOCK_LINES:
             if self.crash or line[:1].isspace():
                 self._block.append(line)
                 return []
         elif self._block and self.crash:
-            self._held += 1  # the middle of a traceback without an end is left out
+            self._held += 1  # of a crash with too many lines, keep the first ones and the last one
             self._block[-1] = line
             return []
         complete = self.flush(now)
@@ -76,7 +81,7 @@ class NativeText:
         return complete
 
     def flush(self, now: float) -> list[str]:
-        """Close the open block; returns it if the limits allow."""
+        """Close the open block; return it as a message if the limits allow."""
         block, self._block = self._block, []
         if not block:
             return []
@@ -103,18 +108,21 @@ def _kind_of(line: str) -> str:
     return _VARIABLE.sub("#", line.partition(":")[0])[:_KIND_CHARS]
 
 
-#: Capacity of a pipe, for output while the supervisor does not read.
+#: Capacity of a pipe, which holds the output of a child while the supervisor does not read.
 PIPE_BYTES = 1 << 18
-#: A block of lines from native code ends after this silence.
+#: A block of lines from native code ends at most this long after its first line.
 SILENCE_S = 0.1
-#: Printing a traceback may pause for longer, because the interpreter reads source files.
+#: The same for a crash. Printing a traceback may take longer, because the interpreter reads source files.
 CRASH_SILENCE_S = 1.0
-#: Longer lines are split; the service's own lines are shorter.
+#: Longer lines are split. The service's own lines are shorter.
 MAX_LINE_BYTES = 1 << 16
 
 
 class LogRelay:
-    """Writes the output of children to the log. Construct one for the service, in the running loop."""
+    """Writes the output of child processes to the log.
+
+    The service has one relay, which must be constructed in the running event loop.
+    """
 
     def __init__(self, writer: LogWriter) -> None:
         self._writer = writer
@@ -126,7 +134,7 @@ class LogRelay:
 
     @contextlib.contextmanager
     def output_of(self, role: str) -> Iterator[int]:
-        """Yield the descriptor for standard output and error of a child called ``role``.
+        """Yield a descriptor for the standard output and error of a child that the log calls ``role``.
 
         Both ends are non-blocking, so the child never waits for this process.
         """
@@ -140,13 +148,13 @@ class LogRelay:
             os.close(writer)
 
     def close(self) -> None:
-        """Write what is left in the pipes, and close them."""
+        """Write to the log what is left in the pipes, and close them."""
         for pipe in list(self._pipes):
             pipe.close()
 
 
 class _Pipe:
-    """The reading end of one child's output, read by the loop until every writer is gone."""
+    """Reads one child's output in the event loop until every process that writes to it has ended."""
 
     def __init__(self, role: str, fd: int, writer: LogWriter, on_end: Callable[[_Pipe], None]) -> None:
         self._role = role
@@ -156,12 +164,12 @@ class _Pipe:
         self._loop = asyncio.get_running_loop()
         self._native = NativeText()
         self._begun = b""
-        #: None while no block is open and no suppressed lines are to be counted.
+        #: Timer that closes the open block; None if it is not running.
         self._timer: asyncio.TimerHandle | None = None
         self._loop.add_reader(fd, self._read)
 
     def _read(self) -> bool:
-        """Read at most one buffer; returns False when nothing is left."""
+        """Read at most one buffer; return False if nothing is left."""
         try:
             data = os.read(self._fd, MAX_LINE_BYTES)
         except BlockingIOError:
@@ -187,7 +195,8 @@ class _Pipe:
                 self._writer.write(text)
                 return
             line = text.encode()
-        # A line that was cut while the pipe was full, or that a library printed into another line.
+        # The line comes from a library, or it is a line of the service that was cut while the pipe was full,
+        # or into which a library has printed.
         text = line.replace(MARK, b"").decode("utf-8", "replace").rstrip("\r")
         for message in self._native.feed(text, self._loop.time()):
             self._write(message)
@@ -220,7 +229,7 @@ class _Pipe:
             dropped("limit")
 
     def close(self) -> None:
-        """Read what is left without waiting, then close; later lines of running writers are lost."""
+        """Read what is left without waiting, then close; lines that children write later are lost."""
         while self._fd >= 0 and self._read():
             pass
         self._end()
