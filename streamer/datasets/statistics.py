@@ -20,7 +20,7 @@ SUBSETS = ("train", "val", "test")
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """Shares of train, val and test; they add up to 1."""
+    """Holds the shares of train, val and test, which add up to 1, and assigns samples to the subsets."""
 
     shares: tuple[float, float, float]
 
@@ -54,7 +54,7 @@ _SHOWN = 15
 
 @dataclass(slots=True)
 class Statistics:
-    """Counts of a collection, filled by :func:`count`."""
+    """Holds the counts of a collection, which :func:`count` fills."""
 
     samples: int = 0
     size_bytes: int = 0
@@ -64,7 +64,7 @@ class Statistics:
     streams: Counter[str] = field(default_factory=Counter)
     days: Counter[str] = field(default_factory=Counter)
     models: Counter[str] = field(default_factory=Counter)
-    #: Boxes with a score over the threshold, by label.
+    #: Number of boxes with a score at or above the threshold, by label.
     labels: Counter[str] = field(default_factory=Counter)
 
     def to_dict(self) -> dict[str, Any]:

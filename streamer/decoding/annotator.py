@@ -1,4 +1,4 @@
-"""Lets a decoder draw boxes on an image; the encoded result is returned in separate shared memory."""
+"""Lets a decoder draw boxes on an image; the decoder returns the JPEG in memory of its own for each image."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _LEAST_BYTES = 1 << 16
 
 
 class NoInput:
-    """Placeholder for the model's input in tasks that have none; implements `letterbox.ModelInput`."""
+    """Stands for the model's input in tasks without one; implements `letterbox.ModelInput`."""
 
     input_width = 1
     input_height = 1

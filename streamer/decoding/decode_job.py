@@ -33,7 +33,7 @@ Outcome = Answer | ImageError | DecoderLost
 
 @dataclass(slots=True, eq=False)
 class Work:
-    """One image for a decoder."""
+    """Holds one image for a decoder, and what to do with it."""
 
     data: bytes | memoryview
     task: Task

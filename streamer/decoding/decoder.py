@@ -1,4 +1,4 @@
-"""The image decoder process, which is always sandboxed.
+"""Runs the image decoder process, which is always sandboxed.
 
 It receives jobs over a socket, decodes into shared memory and answers. Several decoders read from one socket,
 so any free one takes the next job. When this module is run, it is the fork server that starts the decoders.
@@ -44,7 +44,7 @@ from streamer.imaging.sampled_pixels import sampled_memory, sampled_rows
 
 log = logging.getLogger("streamer.decoding")
 
-#: From this number of pixels on, memory is returned to the system after an image.
+#: After an image of at least this many pixels, the decoder returns freed memory to the system.
 _TRIM_PX = 2_000_000
 #: Seconds of processor time after which a decoder ends between two jobs, to be replaced by a fresh one.
 RETIRE_CPU_S = 3600.0
@@ -54,7 +54,7 @@ _MAX_LETTERBOXES = 256
 
 @dataclass(frozen=True, slots=True)
 class DecoderResources:
-    """What the fork server gives to a decoder, which owns the descriptors."""
+    """Holds what the fork server gives to a decoder, which owns the descriptors."""
 
     #: Identifies this decoder to the pool.
     key: int

@@ -21,7 +21,7 @@ from inference.ipc.ring import FrameRing
 from streamer.decoding.decoder_status import MAX_DECODERS, DecoderEntry, DecoderStatus
 
 _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
-#: Freed blocks of at least this size are returned to the system; smaller ones stay mapped and warm.
+#: The arena returns freed blocks of at least this size to the system; smaller ones stay in memory for reuse.
 _GIVE_BACK_BYTES = 1 << 20
 _FALLOC_KEEP_SIZE, _FALLOC_PUNCH_HOLE = 1, 2
 
@@ -119,7 +119,7 @@ def _punch_hole(fd: int, offset: int, length: int) -> None:
 
 @dataclass(slots=True)
 class DecoderProcess:
-    """One decoder process."""
+    """Holds the state of one decoder process."""
 
     #: Unique in the worker; the fork server and the decoder identify it by this key.
     key: int

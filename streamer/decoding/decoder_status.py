@@ -21,7 +21,7 @@ _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
 
 @dataclass(frozen=True, slots=True)
 class DecoderEntry:
-    """What one decoder is doing."""
+    """States what one decoder is doing."""
 
     #: Number of its job; 0 while it waits for one.
     job: int

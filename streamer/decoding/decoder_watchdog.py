@@ -21,7 +21,7 @@ READY_LIMIT_S = 20.0
 
 
 class Held(Protocol):
-    """A job that was sent to the decoders."""
+    """Describes a job that was sent to the decoders."""
 
     @property
     def sent_at(self) -> float:

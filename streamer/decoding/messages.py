@@ -34,7 +34,7 @@ class MalformedMessage(Exception):
 
 
 class Task(IntEnum):
-    """What a decoder does with the bytes of an image."""
+    """Names what a decoder does with the bytes of an image."""
 
     #: Decode into a slot of the frame ring, placed as the model requires.
     LETTERBOX = 1
@@ -45,7 +45,7 @@ class Task(IntEnum):
 
 
 class Verdict(IntEnum):
-    """How a job ended."""
+    """Names how a job ended."""
 
     DONE = 1
     #: The bytes are not an image that may be decoded; `code` and the text say why.

@@ -1,4 +1,7 @@
-"""Remembers which bytes have crashed a decoder or taken it too long, for all workers of a replica."""
+"""Remembers which bytes have crashed a decoder or taken it too long, for all workers of a replica.
+
+The workers refuse such bytes, so that these harm only one decoder.
+"""
 
 from __future__ import annotations
 

@@ -118,7 +118,7 @@ class SeccompUnavailable(Exception):
 
 @dataclass(frozen=True, slots=True)
 class _Step:
-    """One BPF instruction."""
+    """Holds one BPF instruction."""
 
     code: int
     if_true: int

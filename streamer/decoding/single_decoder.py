@@ -56,7 +56,7 @@ class DecoderUnavailable(OSError):
 
 @dataclass(slots=True)
 class _Decoder:
-    """A running decoder and its fork server."""
+    """Holds a running decoder and its fork server."""
 
     server: subprocess.Popen[bytes]
     control: socket.socket

@@ -127,7 +127,7 @@ def day_bucket(unix_s: float) -> int:
 
 
 def calibrate(table: Table, window_s: float, alpha: float, bucket: int | None = None) -> Calibration | None:
-    """Return thresholds; a window without drift exceeds any of them with probability ``alpha``.
+    """Return thresholds; a window without drift exceeds at least one of them with probability ``alpha``.
 
     T_jb is the distance in column j between block b of the reference and the reference without b and its
     neighbours; q_j is the mean of T_jb over the blocks. M_b is the greatest T_jb / q_j of block b over the

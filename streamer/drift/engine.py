@@ -26,7 +26,7 @@ MAX_FAILURES, FAILURE_PAUSE_S = 3, 3600.0
 
 @dataclass(frozen=True, slots=True)
 class EvidentlyResult:
-    """Evidently's scores by group and column, and its HTML report when one was requested."""
+    """Holds Evidently's scores by group and column, and its HTML report when one was requested."""
 
     scores: dict[str, dict[str, float]]
     html: str

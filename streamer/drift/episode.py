@@ -28,7 +28,7 @@ def severity(ratio: float) -> Severity:
 
 @dataclass(slots=True)
 class Episode:
-    """The state of one group. Call ``add_window`` for every scored window, in order."""
+    """Holds the state of one group. Call ``add_window`` for every scored window, in order."""
 
     #: End of the window that began the episode, unix seconds; None outside an episode.
     since: float | None = None

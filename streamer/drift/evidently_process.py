@@ -1,4 +1,4 @@
-"""The process that runs Evidently: reads one request from standard input, writes one result, and exits.
+"""Runs Evidently as a process that reads one request from standard input, writes one result, and exits.
 
 Evidently takes 300 MB and seconds to import. `engine` starts this process, enforces the timeout and reads the
 result. Only a process can be killed when a run hangs, and only its end returns the memory.

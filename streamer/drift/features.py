@@ -148,7 +148,7 @@ def prediction_features(boxes: Boxes, threshold: float, width: int, height: int)
 
 
 def count_classes(boxes: Boxes, threshold: float, labels: tuple[str, ...]) -> CategoryCounts:
-    """Return the number of boxes of each label at or above ``threshold``, the most frequent label first."""
+    """Return how many boxes at or above ``threshold`` each label has, the most frequent label first."""
     over = boxes[boxes[:, 4] >= np.float32(threshold)]
     counts = Counter(_label(int(number), labels) for number in over[:, 5].tolist())
     return tuple(counts.most_common(MAX_CLASSES))

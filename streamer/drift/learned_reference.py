@@ -73,7 +73,7 @@ _Model = TypeVar("_Model", bound=UpdateFlags)
 
 @dataclass(frozen=True, slots=True)
 class UpdateRequest:
-    """What to learn, parsed from the body of a request."""
+    """Says what to learn, as parsed from the body of a request."""
 
     #: Hours of history to learn from; 0 when the body holds rows or a document.
     hours: float

@@ -29,7 +29,7 @@ MAX_SHARE = 4
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """Rows of (``begin``, ``end``], in order of capture."""
+    """Holds the rows of (``begin``, ``end``], in order of capture."""
 
     begin: float
     end: float
@@ -149,7 +149,7 @@ class Check:
 
 @dataclass(slots=True)
 class Group:
-    """The state of one group."""
+    """Holds the state of one group."""
 
     recent: RecentRows
     episode: Episode = field(default_factory=Episode)

@@ -1,4 +1,4 @@
-"""Defines rows of features, one for each observation of a stream, tables of rows, and categories. Pure.
+"""Defines the row of features of one observation of a stream, tables of rows, and category counts. Pure.
 
 The columns that are named here are those of references, windows and the drift status.
 """

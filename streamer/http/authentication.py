@@ -83,7 +83,7 @@ class Authenticator:
         """Return the identity to which ``token``, a key or a ticket, belongs; None if it is unknown.
 
         A ticket can be used only once. ``address`` names the client that sent the token. Raises
-        TooManyWrongKeys if this client has sent too many, possibly without checking this one.
+        TooManyWrongKeys if this client has sent too many, possibly without checking this token.
         """
         self._failed.begin(address, token)
         identity = await self._look_up(token, tickets=tickets)

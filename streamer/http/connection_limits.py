@@ -21,9 +21,9 @@ from streamer.core.byte_budget import Holding
 
 #: Connections that are accepted beyond the limit; they are answered only if they are probes.
 PROBE_RESERVE = 16
-#: A new connection is not closed before it had this time to send the first bytes of its request.
+#: A new connection is not closed before it has had this many seconds to send the first bytes of its request.
 FIRST_REQUEST_S = 0.05
-#: A connection is not closed within this time after a request, because its answer is still being written.
+#: A connection is not closed within this many seconds after a request: its answer may still be being sent.
 AFTER_ANSWER_S = 0.2
 #: Share of all connections that one address may hold. A proxy in front of the service is one address.
 ADDRESS_SHARE = 0.75
@@ -146,7 +146,7 @@ def _nothing() -> None:
 
 
 class Reader(Protocol):
-    """The part of aiohttp's WebSocket reader that the connection calls."""
+    """Declares the part of aiohttp's WebSocket reader that the connection calls."""
 
     def feed_data(self, data: bytes) -> tuple[bool, bytes]:
         """Parse bytes from the socket; return whether the connection has ended, and the bytes left over."""
@@ -156,7 +156,7 @@ class Reader(Protocol):
 
 
 class FlowControl(Protocol):
-    """The part of a connection's protocol that stops and resumes reading from its socket."""
+    """Declares the part of a connection's protocol that stops and resumes reading from its socket."""
 
     def pause_reading(self) -> None:
         """Stop reading from the socket."""

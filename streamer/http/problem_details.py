@@ -51,7 +51,7 @@ class ProblemDocument(ProblemExtras):
 
 
 class Problem(Exception):
-    """An error that is reported to the client. ``detail`` is a sentence that a person can act on.
+    """Reports an error to the client. ``detail`` is a sentence that a person can act on.
 
     ``type`` is always ``about:blank``, because the status says what kind of error it is. ``code`` is a stable
     word for programs. ``extra`` holds members that only some problems have.
