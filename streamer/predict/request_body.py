@@ -84,7 +84,7 @@ class FormReader:
         #: Whether bytes have arrived after the last boundary.
         self._complete = False
         self._epilogue_bytes = 0
-        #: The part that is arriving, its bytes, their number so far, and how many it may have.
+        #: The part that is arriving, its bytes so far, their number, and the largest number allowed.
         self._segment: MultipartSegment | None = None
         self._buffer = PieceBuffer(0)
         self._part_bytes = 0

@@ -79,7 +79,7 @@ class Part(BaseModel):
 class Params(Part):
     """Thresholds and filters. Absent fields keep their value."""
 
-    # The OpenAPI document takes bounds and descriptions from here, for the parameters of POSTs too.
+    # The OpenAPI document takes bounds and descriptions from here, also for the parameters of POSTs.
     conf_threshold: Threshold | None = Field(
         None,
         description="Detections with a lower score are left out. "

@@ -48,7 +48,7 @@ class CloseConnection(Exception):
     def __init__(self, code: int, reason: str) -> None:
         super().__init__(reason)
         self.code = code
-        #: The reason in the close frame, cut to what fits.
+        #: The reason for the close frame, cut to the length that fits into it.
         self.reason = reason.encode()[:_REASON_BYTES].decode(errors="ignore")
 
 

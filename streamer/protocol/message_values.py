@@ -103,7 +103,7 @@ def shorten(text: str, most_chars: int = MAX_SHOWN_CHARS) -> str:
 
 
 def show(value: object) -> str:
-    """Return a short form of a client's value for an answer, without building the long form first."""
+    """Return a short form of a client's value for an answer, without first building its long form."""
     if isinstance(value, str | bytes):
         return repr(value[:MAX_SHOWN_CHARS]) + ("…" if len(value) > MAX_SHOWN_CHARS else "")
     if isinstance(value, dict | list | tuple):

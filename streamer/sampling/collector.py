@@ -37,7 +37,7 @@ log = logging.getLogger("streamer.observer")
 DISK_PAUSE_S = 60.0
 #: Dropped samples are logged at most once in this time for each reason.
 LOG_EVERY_S = 600.0
-#: Resolution that is enough for a fingerprint.
+#: Size in pixels to which images may be reduced for a fingerprint.
 _FINGERPRINT_PX = (160, 160)
 _EXTENSIONS = {Codec.JPEG: "jpg", Codec.PNG: "png", Codec.WEBP: "webp"}
 
@@ -89,7 +89,7 @@ class Collector:
         self._paused_until = 0.0
         #: When each reason for dropping may be logged again.
         self._next_log_at: dict[str, float] = {}
-        #: Counts of ``Selection.dropped`` that the metrics contain already.
+        #: The part of ``Selection.dropped`` that the metrics contain already.
         self._counted: Counter[str] = Counter()
 
     def consider(self, candidate: SampleCandidate) -> None:

@@ -30,7 +30,7 @@ from streamer.sampling.store import Store
 
 log = logging.getLogger("streamer.observer.delivery")
 
-#: A sample that the store has refused this often, while it accepted others, is moved to ``dead/``.
+#: Number of refusals after which a sample is moved to ``dead/``, if the store has accepted others meanwhile.
 MAX_REFUSALS = 10
 #: Failures of the same kind are logged at most once in this time.
 LOG_EVERY_S = 600.0
@@ -81,7 +81,7 @@ class CircuitBreaker:
         self._misconfigured = misconfigured
         if misconfigured:
             return self._backoff.next_s(factor=MISCONFIGURED_PAUSE_S / FIRST_PAUSE_S)
-        # Doubled, because the jitter may halve it.
+        # The value is doubled, because the jitter may halve it.
         opens = self._backoff.failures + 1 >= OPENS_AFTER
         return self._backoff.next_s(floor_s=2 * OPEN_PAUSE_S if opens else 0.0)
 
@@ -94,7 +94,7 @@ class Delivery:
 
     def __init__(self, spool: Spool, store: Store, metrics: DeliveryMetrics) -> None:
         self._spool = spool
-        #: Used only on the thread's event loop.
+        #: This object is used only on the thread's event loop.
         self._store = store
         self._metrics = metrics
         self._breaker = CircuitBreaker(random.Random())  # noqa: S311 - jitter, not a secret

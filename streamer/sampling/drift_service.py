@@ -34,10 +34,11 @@ from streamer.sampling.metrics import DriftMetrics
 
 log = logging.getLogger("streamer.drift")
 
-#: Seconds by which a row may arrive late. A window is checked only this long after its end.
+#: Seconds by which a row may arrive late. Unless a newer row arrives first, a window is checked only this
+#: long after its end.
 LATE_S = 30.0
 PUBLISH_EVERY_S = 10.0
-#: An episode that continues is logged again after this time.
+#: Seconds after which an episode that continues is logged again.
 REMIND_AFTER_S = 86_400.0
 #: Largest number of checks that wait for Evidently. The builtin engine decides all further ones.
 MAX_PENDING = 512

@@ -81,7 +81,7 @@ class FeatureExtractor:
         Raises ImageError, MemoryError or OSError when the image cannot be decoded.
         """
         stream, at = candidate.stream, candidate.captured_at
-        # Reported frames become no rows: a person chose them, and they lack the boxes below the threshold.
+        # A reported frame never becomes a row: a person chose it, and it lacks boxes below the threshold.
         if candidate.reported or not self._throttle.take(stream.name, stream.session, at):
             return None
         key = stream.name, stream.session

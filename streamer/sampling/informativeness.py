@@ -14,8 +14,8 @@ from inference.core.overlap import match
 
 #: Only this many boxes with the highest scores are considered; more would repeat the same uncertainty.
 MAX_BOXES = 50
-#: A frame is ranked by the mean of this many most uncertain boxes. A single box would decide alone; in the
-#: mean of all boxes, certain boxes would outweigh the uncertain ones.
+#: A frame is ranked by the mean of this many most uncertain boxes. One box would be too
+#: little evidence; in the mean of all boxes, certain boxes would outweigh the uncertain ones.
 RANKED_BOXES = 3
 #: Smallest IoU at which boxes of consecutive frames count as the same object. The frames are at most half a
 #: second apart.

@@ -28,7 +28,8 @@ MAX_STREAMS = 1000
 class Policy:
     """Holds the rules and budgets; times are in seconds."""
 
-    #: Least uncertainty of a sample; 0 takes all frames, more than 1 none.
+    #: Smallest uncertainty, flicker or disagreement that makes a frame worth labelling. 0 accepts all frames,
+    #: a value above 1 accepts none.
     threshold: float = 0.7
     #: Least time between two samples of a stream.
     spacing_s: float = 10.0
@@ -43,7 +44,7 @@ class Policy:
 
     @classmethod
     def of(cls, settings: Settings) -> Policy:
-        """Return the policy in the settings."""
+        """Return the policy that the settings describe."""
         return cls(
             threshold=settings.uncertainty_threshold,
             spacing_s=settings.samples_spacing_s,

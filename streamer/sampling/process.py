@@ -53,7 +53,7 @@ log = logging.getLogger("streamer.observer")
 
 NICE = 19
 TICK_S = 1.0
-#: Time between attempts to open a spool that another replica uses or whose disk fails.
+#: Seconds between attempts to open a spool that another replica uses or whose disk fails.
 SPOOL_RETRY_S = 5.0
 LOG_EVERY_S = 600.0
 #: Seconds in which the process reads the last candidates of the workers before it ends.
@@ -282,7 +282,7 @@ async def _try_open(spool: Spool, shared_status: SharedStatus, *, quiet: bool = 
 def _own_version() -> str:
     try:
         return version("real-time-vision-api")
-    except PackageNotFoundError:  # the package is not installed but run from a source tree
+    except PackageNotFoundError:  # the package runs from a source tree, without an installation
         return "unknown"
 
 

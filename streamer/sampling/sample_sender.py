@@ -20,7 +20,7 @@ from queue import SimpleQueue
 from inference.ipc import unix_socket
 from streamer.sampling.candidate import CONFIRMED, SampleCandidate, pack_candidate
 
-#: Limits of the queue. A worker submits a few candidates in a second.
+#: Limits of the queue. A worker submits a few candidates per second.
 MAX_WAITING = 32
 MAX_WAITING_BYTES = 64 << 20
 #: A sampling process that reads nothing for this time counts as absent.
@@ -50,7 +50,7 @@ class SampleSender:
         self._removed_bytes = 0
         self._socket: socket.socket | None = None
         self._closing = False
-        # A daemon thread, so that a stalled sampling process does not keep the worker from ending.
+        # The thread is a daemon, so that a stalled sampling process does not keep the worker from ending.
         self._thread = threading.Thread(target=self._run, name="sample-sender", daemon=True)
 
     def start(self) -> None:

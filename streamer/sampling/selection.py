@@ -35,8 +35,8 @@ class Choice:
     """Holds a candidate that may become a sample, and the reasons for it."""
 
     candidate: SampleCandidate
-    #: All reasons that apply; metrics count the first. Order: user, random, drift, then the components by
-    #: value.
+    #: All reasons that apply, in this order: user, random, drift, then the components from the highest value
+    #: on. Metrics count only the first.
     reasons: tuple[str, ...]
     #: Uncertainty, flicker and disagreement, each in [0, 1].
     components: dict[str, float]

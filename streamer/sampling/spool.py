@@ -74,7 +74,7 @@ class Spool:
             for left in self._set_aside.iterdir():
                 left.unlink()
             self._scan()
-            # Detect a folder that cannot be written now, and not when the first sample arrives.
+            # Detect now, and not with the first sample, if the folder cannot be written.
             write_durably(self._set_aside / "probe", b"", self._set_aside / "probe.new")
             (self._set_aside / "probe").unlink()
         except OSError as error:

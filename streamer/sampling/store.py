@@ -1,4 +1,4 @@
-"""Defines what a store of samples is, stores them in a folder, and chooses the store by the settings.
+"""Defines the interface of a store, implements it for a folder, and opens the store in the settings.
 
 `s3` has the store in a bucket.
 """
@@ -57,7 +57,7 @@ class FolderStore:
 
 
 def bucket_of(settings: Settings) -> Bucket:
-    """Return the bucket in the settings."""
+    """Return the bucket that the settings describe."""
     return Bucket(
         name=settings.s3_bucket_name,
         prefix=settings.s3_prefix.strip("/"),

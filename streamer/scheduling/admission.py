@@ -126,7 +126,7 @@ class Admission:
         now = time.monotonic()
         if requests is not None and not requests.take(now):
             raise self._over_quota("post", f"{requests.per_s:g} requests", requests.retry_after_s(now))
-        # If the length is unknown, take 1: a bucket that is in debt then still refuses the request.
+        # If the length is unknown, take 1, so that a bucket in debt still refuses the request.
         if rate is not None and not rate.take(now, max(1, nbytes or 0)):
             retry_s = rate.retry_after_s(now, max(1, nbytes or 0))
             raise self._over_quota("post", f"{rate.per_s:g} bytes of images", retry_s)
@@ -219,7 +219,7 @@ class Admission:
         is true at that moment. Raises DeadlineExceeded at the deadline, whatever stage the image has reached.
         """
         timeouts, turn = self._timeouts, [0]
-        if not job.attempts:  # an image that is being decoded already has had its turn
+        if not job.attempts:  # an image with attempts is being decoded, so it has had its turn
             self._limit_wait(state, job, may_wait_long, turn)
         # The outcome is the same as for a frame that the inference process found too old.
         deadline = timeouts.schedule(job.deadline, lambda: job.finish(DeadlineExceeded()))

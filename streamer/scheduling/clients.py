@@ -32,7 +32,7 @@ class Client:
     cost_factor: float = 1.0
     #: Expected decode time of its latest posted image, in milliseconds.
     post_ms: float = 0.0
-    #: Guesses the kind of its posted images.
+    #: Estimates the kind of the client's posted images from their first bytes.
     hint: LastHint = field(default_factory=LastHint)
     #: Decode time of a frame of its streams, in milliseconds; 0 until one was decoded.
     frame_ms: float = 0.0
@@ -73,9 +73,9 @@ class Caller:
 MAX_CLIENTS = 4096
 #: Largest weight that is used; its inverse is the smallest.
 MAX_WEIGHT = 1000.0
-#: Number of clients that are examined to find one to forget.
+#: Number of least recently seen clients that are examined to find one to forget.
 _EXAMINED = 8
-#: Seconds for which a client that was below its rate before may exceed it.
+#: Size of a token bucket, in seconds of its rate: a client that was idle before may use this much at once.
 _BURST_S = 2.0
 #: Seconds in which a client may open as many streams or sessions as it may have open.
 _OPENINGS_S = 5.0
@@ -133,8 +133,8 @@ class Clients:
         if client is None:
             if len(self._clients) >= MAX_CLIENTS:
                 self._forget_one()
-            # The hash is keyed: otherwise a client could choose an address that collides with another
-            # client's number.
+            # The hash has a secret key: otherwise a client could choose an address that gets the number of
+            # another client.
             digest = hashlib.blake2b(identity.name.encode(), digest_size=4, key=self._secret).digest()
             client = self._clients[identity.name] = Client(identity.name, int.from_bytes(digest, "little"))
         else:
