@@ -52,7 +52,7 @@ class ClientAddresses:
         return "" if address is None or self._is_trusted(address) else _name(address)
 
     def _find(self, request: web.Request) -> IpAddress | None:
-        """Return the address of the client: of the nearest hop that is not trusted, or of the last readable one."""
+        """Return the client's address: the nearest hop that is not trusted, or else the last readable one."""
         address = _parse(request.remote or "")
         if address is None and not arrived_from_sibling(request):
             return None

@@ -69,9 +69,9 @@ class OriginPolicy:
     def _own(self, request: web.Request) -> set[str]:
         """Return the origins under which this request's client reaches the service.
 
-        A proxy that terminates TLS reports them in X-Forwarded-Proto and X-Forwarded-Host. Here, these headers
-        can be trusted even from an unknown proxy, because a page cannot make a browser send them to another
-        site.
+        A proxy that terminates TLS reports them in X-Forwarded-Proto and X-Forwarded-Host. Here, these
+        headers can be trusted even from an unknown proxy, because a page cannot make a browser send them to
+        another site.
         """
         schemes = {request.scheme, _first(request.headers.get("X-Forwarded-Proto", "")).lower()}
         if schemes & {"https", "wss"}:
