@@ -136,7 +136,7 @@ def _hint_and_head(data: bytes | memoryview) -> tuple[Kind, bytes]:
 
 
 def _jpeg(data: bytes | memoryview) -> tuple[Kind | None, int]:
-    """Return the hint and the number of bytes from which it was read; None and 0 if no size was found."""
+    """Return the hint, None if no size was found, and the number of bytes from which it was read."""
     at, turned, last = 2, False, len(data) - 9
     for _ in range(_MAX_SEGMENTS):
         if at > last or data[at] != 0xFF:

@@ -134,9 +134,8 @@ class StreamRates:
         """Measure the demand of each stream in the last ``FAIR_RATE_S``, and send the grants that changed."""
         active = self._active
         for key, demand in list(active.items()):
-            demand.fps += 0.5 * (
-                demand.arrived / FAIR_RATE_S - demand.fps
-            )  # this smooths over about a second
+            # This smooths the rate over about a second.
+            demand.fps += 0.5 * (demand.arrived / FAIR_RATE_S - demand.fps)
             demand.arrived = 0
             if demand.fps < _SILENT_FPS and not self._granted.limits(key):
                 demand.fps, demand.backlogged = 0.0, False

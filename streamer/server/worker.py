@@ -96,9 +96,8 @@ async def make_runner(
     own_socket = parts.router.own_socket
     if own_socket is not None:
         try:
-            own_socket.parent.mkdir(
-                mode=0o700, parents=True, exist_ok=True
-            )  # the folder may have been cleaned up
+            # The folder may be missing because a clean-up has removed it.
+            own_socket.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             if not is_private(own_socket.parent):
                 raise PermissionError("the folder belongs to another user, or others may write to it")
             own_socket.unlink(missing_ok=True)  # a predecessor that was killed has left it behind

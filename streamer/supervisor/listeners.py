@@ -114,9 +114,8 @@ class FallbackAcceptor:
         self._held: set[asyncio.Task[None]] = set()
         self._closed = False
         for listener in listeners:
-            listener.setblocking(
-                False
-            )  # workers expect this; the flag belongs to the socket that all processes share
+            # Workers expect non-blocking sockets. All processes share the socket, and with it this flag.
+            listener.setblocking(False)
         for number in range(len(listeners)):
             self._arm(number)
 
@@ -162,9 +161,8 @@ class FallbackAcceptor:
         while len(self._held) < MAX_HELD:
             try:
                 connection, _ = self._listeners[number].accept()
-            except (
-                OSError
-            ):  # no connection waits, or no descriptor is left; then connections stay in the backlog
+            except OSError:
+                # No connection waits, or no descriptor is free. Then connections stay in the backlog.
                 return
             task = self._loop.create_task(self._serve(connection, number))
             self._held.add(task)
@@ -181,9 +179,8 @@ class FallbackAcceptor:
                     await self._answer(connection, path)
                     return
                 target = number
-            with contextlib.suppress(
-                OSError
-            ):  # if the channel is full, the connection is refused, as by a full backlog
+            # If the channel is full, the connection is refused, as it would be if the backlog were full.
+            with contextlib.suppress(OSError):
                 socket.send_fds(self._channels[target], [b"c"], [connection.fileno()])
 
     def _is_fresh(self, number: int) -> bool:
