@@ -91,7 +91,7 @@ class FormReader:
         self._part_limit = 0
 
     async def read(self, read: Callable[[], Awaitable[bytes]]) -> None:
-        """Read the whole form. Raises Problem 400, 413 or 415, or what ``read`` raises."""
+        """Read the whole form. Raises Problem 400, 413 or 415, and what ``read`` raises."""
         first = True
         while piece := await read():
             # Even in strict mode, the parser ignores text before the boundary in the same piece.

@@ -1,4 +1,4 @@
-"""Handles ``POST /v1/predict``: the dispatcher detects objects on the images that a request contains."""
+"""Handles ``POST /v1/predict``, on whose images the dispatcher detects objects."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class Predictor(Protocol):
         caller: Caller,
         kind: Kind | None = None,
     ) -> Prediction:
-        """Detect objects on one image. ``deadline`` is monotonic seconds, ``kind`` the image's if known.
+        """Detect objects on one image by ``deadline`` (monotonic seconds). ``kind`` is its kind if known.
 
         Raises SchedulingError, ImageError (not an image, too large, damaged) or InferenceError.
         """
@@ -167,7 +167,7 @@ def _trace_of(request: web.Request, version: str, begun: float) -> Trace:
 
 
 def _send_ends(traces: Traces, trace: Trace) -> Callable[[], None]:
-    """Return the function to call when the answer is sent; its stage includes encoding and drawing."""
+    """Return a function that ends the trace with the stage ``send``, which includes encoding and drawing."""
     begun = max(ended for _, _, ended, _ in trace.stages)
 
     def end() -> None:

@@ -1,4 +1,4 @@
-"""WebSocket close codes of ``detect.v1``, and the exception that closes a connection with one. Pure."""
+"""Defines the WebSocket close codes of ``detect.v1``, and the exception that carries one. Pure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _REASON_BYTES = 120
 
 
 class CloseCode(IntEnum):
-    """WebSocket close codes of ``detect.v1``; this server does not send 4403, 4404, 4410 and 4422."""
+    """Lists the close codes of ``detect.v1``; this server does not send 4403, 4404, 4410 and 4422."""
 
     DONE = 1000
     SERVER_FAULT = 1011
@@ -43,7 +43,7 @@ FINAL_CLOSE_CODES = frozenset(
 
 
 class CloseConnection(Exception):
-    """Asks the connection to close. Any code that finds a reason raises it; the connection closes."""
+    """Raised by the code that finds a reason to close a connection; the connection catches it and closes."""
 
     def __init__(self, code: int, reason: str) -> None:
         super().__init__(reason)

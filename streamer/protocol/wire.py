@@ -36,7 +36,7 @@ MAX_SEQ = 0xFFFFFFFF
 
 
 class Codec(IntEnum):
-    """Names the codec of a frame. From 16 on it is video, which needs every chunk, not only the newest."""
+    """Names the codec of a frame. Values from 16 on are video, of which the decoder needs every chunk."""
 
     JPEG = 0
     PNG = 1
@@ -254,7 +254,7 @@ def _decode_json(text: str, most_bytes: int, most_values: int) -> dict[str, Any]
 
 
 def _unescape(text: str) -> str:
-    """Return base64 without the escapes of JSON; the slash is the only character that is escaped in it."""
+    """Return base64 without the escapes of JSON. Encoders escape only the slash in base64."""
     return text.replace("\\/", "/") if "\\" in text else text
 
 

@@ -18,7 +18,7 @@ from streamer.imaging.frame import DecodedFrame
 
 #: Largest packed candidate: enough for the largest image that can reasonably be configured, and its boxes.
 MAX_BYTES = 64 << 20
-#: Answer of the sampling process after it has decided about a candidate.
+#: Answer of the sampling process after it has decided on a candidate.
 CONFIRMED = b"\x01"
 
 #: Value of ``SampleCandidate.source`` for an encoded image that is unchanged since its arrival.

@@ -1,7 +1,7 @@
 """Delivers accepted samples from the spool to the store, in a thread with an event loop of its own.
 
 The image is stored first, its sidecar last; a sample leaves the spool when the store has both. A sample that
-cannot be delivered stays and is tried again, also after a restart.
+cannot be delivered stays in the spool, and the thread tries again, also after a restart.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ MISCONFIGURED_PAUSE_S = 60.0
 
 
 class DeliveryMetrics(Protocol):
-    """Counts deliveries."""
+    """Counts deliveries and records whether they are paused."""
 
     def delivered(self, result: str, seconds: float) -> None:
         """Count one attempt to deliver a sample; ``result`` is ``stored``, ``failed`` or ``dead``."""
@@ -65,7 +65,7 @@ class CircuitBreaker:
 
     @property
     def is_open(self) -> bool:
-        """Whether attempts are held back."""
+        """Whether attempts are paused."""
         return self._misconfigured or self._backoff.failures >= OPENS_AFTER
 
     def succeeded(self) -> None:

@@ -154,7 +154,7 @@ class DriftService:
     # -- the reference -------------------------------------------------------------------------------
 
     def set_reference(self, reference: Reference | None, error: str = "") -> None:
-        """Score against ``reference`` from now on; ``error`` says why there is none."""
+        """Score against ``reference`` from now on; if it is None, ``error`` says why, or is empty."""
         self._pending.clear()
         self.error = error
         self.monitor.set_reference(reference)
@@ -195,7 +195,7 @@ class DriftService:
         return self._settling is not None and not self._settling.done()
 
     def _handle(self, checks: list[Check]) -> None:
-        """Settle checks in order. One for Evidently waits for its scores, and so do all later checks."""
+        """Settle checks in order. A check for Evidently waits for its scores, as do all checks after it."""
         for check in checks:
             check.ask = check.ask and self.engine.available and len(self._pending) < MAX_PENDING
             if self._pending or check.ask or self._is_settling:

@@ -103,7 +103,7 @@ _CHECKSUM_VARIABLE = "AWS_REQUEST_CHECKSUM_CALCULATION"
 
 
 def meaning_of(error: BaseException, bucket: Bucket) -> StoreError:
-    """Translate an error of a request; the text names the cause and, if there is one, the setting."""
+    """Translate an error of a request; the text names the cause and, if one helps, the setting to change."""
     name = type(error).__name__
     if name in _LOCAL:
         reason, hint = _LOCAL[name]

@@ -1,12 +1,12 @@
-"""Sends candidates from a worker to the sampling process: a bounded queue, and a thread that empties it.
+"""Sends candidates from a worker to the sampling process, from a bounded queue that a thread empties.
 
 ``submit`` runs on the event loop and takes microseconds, whatever state the sampling process is in. When the
 queue is full, it drops the candidate and counts it. `process` is the receiver.
 
-The sampling process confirms each candidate with one byte after it has decided about it. If the
-sampling process ends before that, the sender sends the candidate once more, to the process that replaces it.
-Otherwise, a candidate that the old process had not read would be lost without a trace, because the kernel
-accepts bytes for a process that is about to end.
+The sampling process confirms each candidate with one byte after it has decided on it. If the process ends
+before that, the sender sends the candidate once more, to the process that replaces it. Otherwise, a
+candidate that the old process had not read would be lost without a trace, because the kernel accepts bytes
+for a process that is about to end.
 """
 
 from __future__ import annotations

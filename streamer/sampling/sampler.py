@@ -58,7 +58,7 @@ StartShadowRun = Callable[[Observation, Callable[[ShadowResult | None], None]], 
 
 @dataclass(slots=True)
 class _Pending:
-    """A candidate that waits for the next frame, for a shadow run, or for both."""
+    """Holds a candidate that waits for the next frame, for a shadow run, or for both."""
 
     candidate: SampleCandidate
     #: Arrival of its frame, monotonic seconds.
@@ -118,7 +118,7 @@ class Sampler:
     def wants(self, now: float) -> bool:
         """Return whether the frame that starts now becomes a candidate.
 
-        The caller must run such a frame :func:`with_low_threshold`.
+        The caller must run such a frame with the parameters of :func:`with_low_threshold`.
         """
         if now < self._next_at:
             return False

@@ -190,7 +190,7 @@ class Selection:
         return components, rank
 
     def _random_probability(self, quiet_s: float) -> float:
-        """Return the probability with which one random frame per ``random_every_s`` is taken on average."""
+        """Return the probability that gives one random sample per ``random_every_s`` on average."""
         if not self._policy.random_every_s:
             return 0.0
         return 1 - math.exp(-quiet_s / self._policy.random_every_s)
@@ -227,7 +227,7 @@ class Selection:
         return self._take(stream, choice, now)
 
     def _take(self, stream: _StreamState, choice: Choice, now: float) -> list[Choice]:
-        """Return the choice and remember it if the budgets allow it; else return nothing."""
+        """Return the choice and remember it if the budgets allow it; else return an empty list."""
         choice = self._with_encoded_image(choice)
         candidate = choice.candidate
         if not self._budget.take(candidate.stream.name, candidate.size_bytes, now, candidate.captured_at):

@@ -19,7 +19,7 @@ MAX_WAIT_S = 0.5
 
 
 class IdleRunner(Protocol):
-    """The part of the dispatcher that shadow runs need."""
+    """Describes the part of the dispatcher that shadow runs need."""
 
     def other_version(self, version: str) -> ServedModel | None:
         """Return another version with the same classes; None when there is none."""

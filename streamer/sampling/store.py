@@ -72,7 +72,7 @@ def bucket_of(settings: Settings) -> Bucket:
 def open_store(settings: Settings) -> tuple[Store, FolderStore | None]:
     """Return the store, and the same store again if it is a folder, else None.
 
-    The caller needs to know a folder, because it shares the disk and the limit of the spool.
+    The caller adds the bytes of a folder to those of the spool, because both share a disk and a limit.
     """
     if settings.uses_s3:
         return S3Store(bucket_of(settings)), None

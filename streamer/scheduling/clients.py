@@ -1,7 +1,7 @@
 """Keeps the clients of a worker: their quotas, their weights and what they have used.
 
 Each worker counts quotas by itself, so a client whose connections reach several workers gets its quota once
-per worker. A client's share of the device is the same across all workers.
+per worker. The client's share of the device, however, applies to all workers together.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _MAX_COST_FACTOR = 1000.0
 
 @dataclass(slots=True, eq=False)
 class Client:
-    """One API key, or one address if there are no keys, with all its connections and streams."""
+    """Holds the state of one client: an API key, or an address if there are no keys."""
 
     name: str
     #: Identifies the client in all workers; 32 bits.
@@ -82,7 +82,7 @@ _OPENINGS_S = 5.0
 
 
 class Quotas(Protocol):
-    """The quotas of one client; None means no limit. `streamer.access.identity` has the values."""
+    """Holds the quotas of one client; None means no limit. `streamer.access.identity` has the values."""
 
     @property
     def requests_per_s(self) -> float | None:
@@ -106,7 +106,7 @@ class Quotas(Protocol):
 
 
 class Identity(Protocol):
-    """The identity of a client."""
+    """Identifies a client and holds its quotas."""
 
     @property
     def name(self) -> str:
