@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from inference.core.detection_params import DetectionParams
-from streamer.protocol.message_values import MAX_PATH_CHARS, shorten, show
+from streamer.protocol.message_values import MAX_PATH_CHARS, path_of, shorten, show
 from streamer.protocol.wire import (
     CODEC_NAMES,
     IMAGE_CODECS,
@@ -260,27 +260,11 @@ def parse_message(message: dict[str, Any]) -> Message:
         return kind.model_validate(message)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        field = _path(first["loc"])
+        field = path_of(first["loc"])
         found = f"is {show(first.get('input'))}: {_allowed(str(first['msg']))}"
         if first["type"] == "missing":
             found = "is missing"
         raise ProtocolError(f"field `{field}` {found}", code="invalid", field=field) from error
-
-
-def _path(location: tuple[int | str, ...]) -> str:
-    """Return the path of a field, such as ``streams[0].id``, from the location of an error."""
-    path = ""
-    for part in location:
-        if isinstance(part, int):
-            path += f"[{part}]"
-        elif not _is_branch(part):
-            path += f".{shorten(part)}" if path else shorten(part)
-    return path
-
-
-def _is_branch(part: object) -> bool:
-    """Whether a location part names a branch of a union instead of a field."""
-    return isinstance(part, str) and (part in {"str", "int", "float", "bytes"} or "[" in part)
 
 
 def _allowed(message: str) -> str:

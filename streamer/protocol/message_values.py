@@ -123,3 +123,19 @@ def is_text(value: str) -> bool:
     except UnicodeEncodeError:
         return False
     return True
+
+
+def path_of(location: tuple[int | str, ...]) -> str:
+    """Return the path of a field, such as ``streams[0].id``, from the location of an error."""
+    path = ""
+    for part in location:
+        if isinstance(part, int):
+            path += f"[{part}]"
+        elif not _is_branch(part):
+            path += f".{shorten(part)}" if path else shorten(part)
+    return path
+
+
+def _is_branch(part: object) -> bool:
+    """Whether a location part names a branch of a union instead of a field."""
+    return isinstance(part, str) and (part in {"str", "int", "float", "bytes"} or "[" in part)

@@ -18,7 +18,7 @@ from tests.helpers.waiting import wait_for
 FOLDER = ROOT / "docs" / "operations"
 PAGES = sorted(FOLDER.glob("*.md"))
 #: Variables that others read: AWS's own, the shell's, the command line's.
-FOREIGN = re.compile(r"AWS_[A-Z_]*|STREAMER_TOKEN|TMPDIR|PROMETHEUS_MULTIPROC_DIR|KUBECONFIG")
+FOREIGN = re.compile(r"(?:AWS|OTEL)_[A-Z_]*|STREAMER_TOKEN|TMPDIR|PROMETHEUS_MULTIPROC_DIR|KUBECONFIG")
 #: Variables are words of capitals with an underscore; what stands for a name of the reader's own has none.
 VARIABLE = re.compile(r"(?<![A-Za-z_.:/])([A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+)(?![A-Za-z_])")
 #: Not the file `sampler_factory.py`.

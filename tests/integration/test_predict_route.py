@@ -486,10 +486,10 @@ async def test_a_file_under_another_name_is_told_which_name_is_wanted(
     service: Service, session: aiohttp.ClientSession, bus: bytes
 ) -> None:
     data = aiohttp.FormData()
-    data.add_field("image", bus, filename="bus.jpg", content_type="image/jpeg")
+    data.add_field("photo", bus, filename="bus.jpg", content_type="image/jpeg")
     status, answer = await post(session, f"{service.http_url}/v1/predict", data)
-    assert (status, answer["field"]) == (400, "file")
-    assert "`image`" in answer["detail"]
+    assert (status, answer["code"], answer.get("field")) == (400, "no_image", "file"), answer
+    assert "`photo`" in answer["detail"]
     status, answer = await post(
         session, f"{service.http_url}/v1/predict", b"x", Content_Type="multipart/form-data"
     )
