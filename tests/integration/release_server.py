@@ -1,4 +1,4 @@
-"""A file server that fails as told, byte by byte, and a forward proxy: what downloads meet in the world."""
+"""A file server that injects faults at chosen bytes, and a forward proxy, for tests of downloads."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _RANGE = re.compile(r"bytes=(\d+)-")
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """A request as it came."""
+    """Holds the target and the headers of a received request."""
 
     target: str
     headers: Mapping[str, str]
@@ -25,30 +25,30 @@ class Seen:
 
 @dataclass(slots=True)
 class Fault:
-    """What goes wrong with one answer."""
+    """Describes the fault that the server injects into one answer."""
 
-    #: Status in place of the file.
+    #: Status that the server sends instead of the file.
     status: int | None = None
     headers: dict[str, str] = field(default_factory=dict)
-    #: Number of bytes of the body after which the connection is cut.
+    #: The server cuts the connection after this number of body bytes.
     cut_after: int | None = None
-    #: Number of bytes of the body after which nothing more is sent, although the connection stays open.
+    #: The server stops sending after this number of body bytes, but keeps the connection open.
     silent_after: int | None = None
-    #: Bytes per second; None: as fast as it goes.
+    #: Bytes per second; None sends as fast as possible.
     rate: float | None = None
-    #: Without Content-Length, in chunks.
+    #: Whether to send the body in chunks, without a Content-Length.
     chunked: bool = False
-    #: Bytes of a range that are given at most, as servers may.
+    #: Maximum number of bytes in the answer to a range request; HTTP allows servers to send less than asked.
     window: int | None = None
 
 
 class Server:
-    """Serves ``body`` on a free port of the loopback interface; ``faults`` are used up, one each request."""
+    """Serves ``body`` on a free loopback port; each request consumes the first of ``faults``, if any."""
 
     def __init__(self, body: bytes = b"", *, tls: ssl.SSLContext | None = None) -> None:
         self.body = body
         self.etag: str | None = '"one"'
-        #: Whether ranges are honoured.
+        #: Whether the server answers range requests with a part of the file.
         self.ranges = True
         self.faults: list[Fault] = []
         self.seen: list[Seen] = []
@@ -78,12 +78,12 @@ class Server:
 
     @property
     def url(self) -> str:
-        """Address of the file."""
+        """URL of the file."""
         return f"{'https' if self._tls else 'http'}://127.0.0.1:{self.port}/release/model.onnx"
 
     @property
     def sha256(self) -> str:
-        """Digest of the file."""
+        """SHA-256 digest of the file, in hexadecimal."""
         return hashlib.sha256(self.body).hexdigest()
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -91,7 +91,7 @@ class Server:
         assert task is not None
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        # Cancelled at the end of a test: what asyncio would make of that is an error in its log.
+        # The end of a test cancels this task. Without `suppress`, asyncio would log that as an error.
         with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
             seen = await read_request(reader)
             self.seen.append(seen)
@@ -126,7 +126,7 @@ class Server:
         await self._send(writer, data, fault)
 
     def _start(self, headers: Mapping[str, str]) -> int:
-        """Return where the answer begins, by the rules of RFC 9110."""
+        """Return the offset at which the answer begins, following the range rules of RFC 9110."""
         match = _RANGE.fullmatch(headers.get("range", ""))
         if not match or not self.ranges:
             return 0
@@ -151,10 +151,10 @@ class Server:
 
 
 class ForwardProxy:
-    """An HTTP proxy: GET with whole addresses, and CONNECT."""
+    """An HTTP proxy that supports GET with absolute URLs and CONNECT."""
 
     def __init__(self) -> None:
-        #: First lines of what was asked.
+        #: Request lines of all received requests.
         self.asked: list[str] = []
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -215,7 +215,7 @@ async def _relay(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> No
 
 
 async def read_request(reader: asyncio.StreamReader) -> Seen:
-    """Read the head of a request."""
+    """Read the head of a request and return its target and headers."""
     head = (await reader.readuntil(b"\r\n\r\n")).decode()
     first, *rest = head.strip().split("\r\n")
     headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in rest)}

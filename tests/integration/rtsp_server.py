@@ -1,8 +1,8 @@
-"""RTSP cameras made of GStreamer's server: /usr/bin/python3 rtsp_server.py VIDEO USER PASSWORD
+"""Simulates RTSP cameras with GStreamer's server: /usr/bin/python3 rtsp_server.py VIDEO USER PASSWORD
 
-`/tcp` serves the H.264 video over TCP and UDP, `/udp` over UDP only; both want digest authentication. Runs in
-the system's Python, whose GStreamer bindings no virtual environment has. Prints the port; runs until it is
-terminated.
+`/tcp` serves the H.264 video over TCP and UDP, `/udp` over UDP only; both require digest authentication. The
+script needs the system's Python, because virtual environments do not contain the GStreamer bindings. It
+prints its port and runs until it is terminated.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""Who may do what, over real sockets: names, pages, keys, and sessions that belong to their key."""
+"""Tests access control over real sockets: host names, origins, keys, and sessions that belong to one key."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.helpers.wire_client import WireClient
 
 ANN, BOB = "dummy-key-ann", "dummy-key-bob"
 PAGE = "https://app.example.com"
-#: Method, path, content type of routes that change something or cost something.
+#: Method, path and content type of routes that change state or use resources, and so require a key.
 GUARDED = [
     ("POST", "/predict", "image/jpeg"),
     ("POST", "/v1/predict", "image/jpeg"),
@@ -49,7 +49,7 @@ def null_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def keyed(null_path: Path) -> Iterator[Service]:
-    """Two workers and two keys."""
+    """Yield a service with two workers and two keys."""
     settings = {"MODEL_V1_PATH": str(null_path), "API_KEYS": f"{ANN},{BOB}", "WORKERS": "2"}
     with Service(settings | {"STREAM_MIN_FPS": "0"}) as running:
         yield running
@@ -57,7 +57,7 @@ def keyed(null_path: Path) -> Iterator[Service]:
 
 @pytest.fixture(scope="module")
 def anyone(null_path: Path) -> Iterator[Service]:
-    """No keys; one name and one page beside the service's own."""
+    """Yield a service without keys that allows one host name and one origin besides its own."""
     settings = {"ALLOWED_HOSTS": "vision.example.com", "ALLOWED_ORIGINS": PAGE}
     with Service({"MODEL_V1_PATH": str(null_path)} | settings) as running:
         yield running
@@ -169,7 +169,7 @@ async def test_a_session_is_resumed_by_its_own_key_alone(keyed: Service) -> None
     url = f"{keyed.ws_url}/v1/stream"
     async with WireClient(url, headers=bearer(ANN)) as client:
         session = (await client.hello())["session"]
-    # Whichever worker takes the socket: some of these ask the worker that has the session.
+    # Either worker may accept a connection; with six attempts, some reach the worker that holds the session.
     for _ in range(6):
         async with WireClient(url, headers=bearer(BOB)) as client:
             welcome = await client.hello(resume={"session": session})
@@ -210,7 +210,7 @@ async def test_a_video_session_is_seen_and_ended_by_its_own_key_alone(
 ) -> None:
     async with WebrtcClient(f"{keyed.http_url}/v1/{kind}", kind=kind, key=ANN) as client:
         url = client.location
-        for _ in range(4):  # through either worker
+        for _ in range(4):  # either worker may answer; repeat to reach both
             for method, path in (("GET", url), ("GET", f"{url}/results"), ("DELETE", url)):
                 assert (await ask(http, method, path, **bearer(BOB)))[0] == 404
             body, content = b"a=candidate:x", "application/trickle-ice-sdpfrag"
@@ -262,7 +262,7 @@ def test_only_probes_pages_and_reduced_answers_are_open(routes: list[web.Abstrac
 
 @pytest.fixture(scope="module")
 def routes() -> list[web.AbstractRoute]:
-    """Every route of a worker's application."""
+    """Return every route of a worker's application."""
     return make_routes()
 
 
@@ -284,7 +284,7 @@ async def test_no_route_is_entered_without_a_key(
             url = keyed.http_url + path.format(**names, kind=kind)
             for headers in ({}, bearer("wrong"), {"Authorization": f"Basic {ANN}"}, bearer(ANN[:-1])):
                 status = (await ask(http, route.method, url, **headers))[0]
-                # Too many wrong keys are not looked at any more.
+                # After too many wrong keys from an address, the service answers unknown keys with 429.
                 assert status == 401 or (status == 429 and headers), (route.method, path)
                 tried += 1
     assert tried > 40
@@ -306,7 +306,7 @@ async def test_offers_of_one_client_leave_room_for_another(
         answers = [await offer() for _ in range(100)]
         assert answers.count((201, "")) == 4
         assert set(answers) == {(201, ""), (429, "2")}
-        # Another address, which on loopback needs no setting up.
+        # The polite client uses another source address; on loopback, 127.0.0.2 works without setup.
         polite = WebrtcClient(url)
         await polite.http.close()
         polite.http = aiohttp.ClientSession(connector=aiohttp.TCPConnector(local_addr=("127.0.0.2", 0)))

@@ -1,4 +1,4 @@
-"""RTSP cameras of an independent implementation: digest authentication, transports, the first key frame."""
+"""Tests sources against GStreamer's RTSP server: digest authentication, transports, the first key frame."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ENCODED = quote(PASSWORD, safe="")
 
 @pytest.fixture(scope="module")
 def camera(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Host and port of a server of RTSP cameras; their video has one key frame, the first."""
+    """Yield host and port of a server of RTSP cameras; only the first frame of their video is a key frame."""
     found = subprocess.run([SYSTEM_PYTHON, "-c", BINDINGS], check=False, capture_output=True)
     if found.returncode:
         pytest.skip("GStreamer's RTSP server is not installed (gir1.2-gst-rtsp-server-1.0)")
@@ -40,11 +40,11 @@ def camera(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.mark.parametrize("path", ["tcp", "udp"])
 def test_a_camera_with_digest_authentication_is_read_from_its_key_frame_on(camera: str, path: str) -> None:
-    """Over TCP, and over UDP from a camera that refuses TCP."""
+    """Read a camera over TCP, and over UDP from a camera that refuses TCP."""
     source = open_source(f"rtsp://admin:{ENCODED}@{camera}/{path}", SourceOptions(reconnect=False))
     assert source.live
     frame = next(source.frames(threading.Event()))
-    # The frames get brighter with time.
+    # Each frame is brighter than the one before, so the value shows where reading began.
     assert abs(float(np.mean(frame.pixels()[40:, 60:])) - 20) < 8
 
 

@@ -1,4 +1,4 @@
-"""Certificates that are trusted or not, and sources that come over the network and break off."""
+"""Tests the client with trusted and untrusted certificates, and with network sources that disconnect."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.unit.test_client_sources import write_video
 
 
 def make_certificate(folder: Path) -> tuple[Path, Path]:
-    """A self-signed certificate for 127.0.0.1, and its key."""
+    """Write a self-signed certificate for 127.0.0.1 and its key; return both paths."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test")])
     now = datetime.datetime.now(datetime.UTC)
@@ -63,7 +63,7 @@ async def test_a_certificate_must_be_trusted_or_the_check_be_switched_off(tmp_pa
             async with DetectStream(url):
                 pass
         for tls in (Tls(ca_file=str(certificate)), Tls(insecure=True)):
-            # The 503 shows that the handshake went through.
+            # The 503 shows that the TLS handshake succeeded.
             with pytest.raises(ConnectionFailed, match="HTTP 503"):
                 async with DetectStream(url, options=Options(tls=tls, give_up_after_s=0)):
                     pass
@@ -72,7 +72,7 @@ async def test_a_certificate_must_be_trusted_or_the_check_be_switched_off(tmp_pa
 
 
 class Media(BaseHTTPRequestHandler):
-    """Serves a video file, and an MJPEG camera that hangs up after twelve frames."""
+    """Serves a video file, and an MJPEG camera that closes the connection after twelve frames."""
 
     video = b""
     jpeg = encode(scene())
@@ -100,7 +100,7 @@ class Media(BaseHTTPRequestHandler):
             time.sleep(0.01)
 
     def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        """Suppress the log of the base class."""
 
     def handle(self) -> None:
         try:
@@ -111,7 +111,7 @@ class Media(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def media(tmp_path: Path) -> Iterator[str]:
-    """The base address of a small media server."""
+    """Run a small media server; yield its base URL."""
     Media.video = write_video(tmp_path / "v.mp4", [0.0, 0.1, 0.4]).read_bytes()
     server = ThreadingHTTPServer(("127.0.0.1", 0), Media)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})

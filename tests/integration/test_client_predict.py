@@ -1,4 +1,4 @@
-"""One-shot detection: the library's functions and `streamer predict`, against the real service."""
+"""Tests one-shot detection, by the library's functions and `streamer predict`, against the real service."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ from tests.helpers.service import Service
 
 @pytest.fixture(scope="module")
 def bus() -> Path:
-    """A JPEG of 810x1080 with a bus and people."""
+    """Return the path of a JPEG of 810x1080 pixels that shows a bus and people."""
     return shared("data/images/bus.jpg")
 
 
 @pytest.fixture
 def folder(tmp_path: Path, bus: Path) -> Path:
-    """Six images, two of them broken."""
+    """Return a folder with six image files, two of them broken."""
     made = tmp_path / "photos"
     made.mkdir()
     data = bus.read_bytes()

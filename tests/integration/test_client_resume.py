@@ -1,4 +1,4 @@
-"""Lost connections: cut sockets, killed processes, a restarted server; one outcome for every frame."""
+"""Tests that every frame has one outcome when sockets are cut, processes killed or the server restarted."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ PIXELS = np.full((120, 160, 3), 90, np.uint8)
 
 @pytest.fixture(autouse=True)
 def _quick_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The delays themselves are unit-tested; here they would only cost time."""
+    """Limit reconnect delays to 0.2 s to save time; unit tests check the real delays."""
     real = Backoff.next_s
     monkeypatch.setattr(Backoff, "next_s", lambda self, asked_s=None: min(0.2, real(self, asked_s)))
 
@@ -119,7 +119,7 @@ async def test_parameters_and_cfg_survive_a_cut(service: Service) -> None:
         assert await stream.configure(conf_threshold=0.77, classes=["dog"]) == 1
         proxy.cut()
         await until(lambda: stream.state.phase is not Phase.CONNECTED)
-        # Asked while there is no connection: answered by the next one.
+        # The client sends this change over the next connection, because it has none now.
         assert await stream.configure(conf_threshold=0.66) == 2
         await stream.send(PIXELS)
         outcome = await anext(stream)
@@ -164,7 +164,7 @@ async def test_a_server_that_stays_away_is_given_up(service: Service) -> None:
 
 
 async def test_killed_processes_and_a_restart_cost_no_frame_its_outcome(yolox_nano: Path) -> None:
-    """Inference killed, worker killed, then the whole service away and back on its port."""
+    """Kill the inference process and a worker, then restart the whole service on the same port."""
     settings = {"MODEL_V1_PATH": str(yolox_nano)}
     states: list[State] = []
     service = await asyncio.to_thread(lambda: Service(settings).__enter__())
@@ -196,7 +196,7 @@ async def test_killed_processes_and_a_restart_cost_no_frame_its_outcome(yolox_na
         await asyncio.to_thread(service.stop)
     assert sorted(outcome.seq for outcome in outcomes) == list(range(1, 71))
     assert ledger.balance == 0
-    # What the killed inference process held ends with an error; everything else has its result.
+    # Only frames that the killed inference process held may end with an error; all others have results.
     errors = {o.code for o in outcomes if isinstance(o, FrameError)}
     assert errors <= {"inference_restarting", "inference_failed"}
     assert ledger.results + ledger.errors.total() == 70
@@ -207,7 +207,7 @@ Handler = Callable[[web.WebSocketResponse], Awaitable[None]]
 
 
 class FakeServer:
-    """A server of detect.v1 that misbehaves as a test tells it to."""
+    """Simulates a detect.v1 server; each request uses the next of ``handlers``, and the last one repeats."""
 
     def __init__(self, handlers: list[Handler | web.Response]) -> None:
         self._handlers = handlers
@@ -256,10 +256,10 @@ class FakeServer:
 
 
 async def answer(ws: web.WebSocketResponse) -> None:
-    """Answer every frame, after a few messages that nobody should stumble over."""
+    """Answer every frame, after a few invalid or unknown messages that a client must ignore."""
     await ws.send_str("not json")
     await ws.send_json({"type": "invented_later", "win": 0})
-    await ws.send_json({"type": "result", "seq": 1})  # lacks everything
+    await ws.send_json({"type": "result", "seq": 1})  # all other fields are missing
     async for message in ws:
         if message.type is WSMsgType.BINARY:
             seq = int.from_bytes(message.data[4:8], "little")

@@ -1,4 +1,4 @@
-"""The client library against the real service: live, all, configure, refusals, the synchronous client."""
+"""Tests the client library against the real service: both modes, configure, refusals, synchronous client."""
 
 from __future__ import annotations
 
@@ -41,13 +41,13 @@ Pixels = npt.NDArray[np.uint8]
 
 @pytest.fixture(scope="module")
 def bus() -> Path:
-    """A JPEG of 810x1080 with a bus and people."""
+    """Return the path of a JPEG of 810x1080 pixels that shows a bus and people."""
     return shared("data/images/bus.jpg")
 
 
 @pytest.fixture(scope="module")
 def pixels(bus: Path) -> Pixels:
-    """The same as BGR pixels, smaller."""
+    """Return the image of ``bus`` as BGR pixels at half its size."""
     image = cv2.imread(str(bus))
     assert image is not None
     return np.asarray(cv2.resize(image, (405, 540)), np.uint8)
@@ -55,7 +55,7 @@ def pixels(bus: Path) -> Pixels:
 
 @pytest.fixture(scope="module")
 def guarded(yolox_nano: Path) -> Iterator[Service]:
-    """A service that wants a key."""
+    """Yield a service that requires a key."""
     with Service({"MODEL_V1_PATH": str(yolox_nano), "API_KEYS": KEY}) as running:
         yield running
 
@@ -212,7 +212,7 @@ async def test_a_frame_that_cannot_be_decoded_costs_only_itself(service: Service
 
 @pytest.mark.parametrize("mode", ["live", "all"])
 async def test_what_is_no_frame_raises_and_the_stream_lives(service: Service, bus: Path, mode: str) -> None:
-    """OpenCV returns ``(False, None)`` for a camera without a frame; callers pass it on in many forms."""
+    """Reject values that are not frames, such as OpenCV's ``(False, None)`` of a camera without a frame."""
     no_frames: list[Any] = [None, (False, None), 7, [], np.zeros((4, 4, 3)), np.zeros((0, 0, 3), np.uint8)]
     async with DetectStream(service.ws_url, mode=mode) as stream:
         for value in no_frames:
@@ -282,7 +282,7 @@ async def test_outcomes_that_nobody_reads_are_bounded(
     monkeypatch.setattr(frame_stream, "UNREAD_MAX", 3)
     async with DetectStream(service.ws_url, mode="all") as stream:
         taken = 0
-        # "3 or more": what was on its way when the bound was reached may still have come.
+        # There may be more than 3, because outcomes in flight may still arrive after the limit is reached.
         with pytest.raises(UnreadOutcomes, match=r"^([3-9]|\d\d+) outcomes"):
             while True:
                 await stream.send(bus)

@@ -1,4 +1,4 @@
-"""The client's stream as video: outcomes, what is refused, and a server that dies and comes back."""
+"""Tests the client's video stream: outcomes, refusals, and a server that dies and is started again."""
 
 from __future__ import annotations
 
@@ -37,19 +37,19 @@ KEY = "dummy-key"
 
 @pytest.fixture(scope="module")
 def guarded() -> Iterator[Service]:
-    """A service with a key."""
+    """Yield a service that requires a key."""
     settings = {"STREAM_MIN_FPS": "0", "API_KEYS": KEY}
     with Service(settings) as running:
         yield running
 
 
 def grey(number: int) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
-    """Return a frame of odd size: 161x121."""
+    """Return a grey frame whose sides are odd numbers of pixels, 161x121."""
     return np.full((121, 161, 3), 40 + number % 100, np.uint8)
 
 
 async def feed(stream: VideoStream, seconds: float, fps: float = 10) -> None:
-    """Offer numbered frames; each is the tag of its own number."""
+    """Offer numbered frames at ``fps``; the tag of each frame is its number."""
     for number in range(int(seconds * fps)):
         stream.offer(grey(number), tag=number)
         await asyncio.sleep(1 / fps)
@@ -194,5 +194,5 @@ async def test_a_server_that_falls_silent_leaves_no_sockets_with_who_loses_patie
 
 
 def udp_sockets() -> set[tuple[str, int]]:
-    """Return the addresses of those that this process has open."""
+    """Return the local addresses of the UDP sockets that this process has open."""
     return {each.laddr for each in psutil.Process().net_connections("udp")}

@@ -1,4 +1,4 @@
-"""Decoder processes of a real service: told in `/health`, replaced when killed, and felt by nobody."""
+"""Tests the decoders of a real service: `/health` lists them, and the service replaces those that fail."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def service() -> Iterator[Service]:
 
 
 def decoders(service: Service) -> list[psutil.Process]:
-    """Return the image decoders of the worker: children of a child of it."""
+    """Return the worker's image decoders, which are children of its fork server of decoders."""
     (worker,) = service.workers
     servers = [
         child for child in worker.children() if "streamer.decoding.decoder" in " ".join(child.cmdline())

@@ -1,4 +1,4 @@
-"""The pool of decoder processes against real decoders, some of which crash, hang or are stopped."""
+"""Tests the pool of decoder processes with real decoders that may crash, hang or be stopped."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from streamer.imaging.image_header import ImageError, ImageErrorCode, Limits
 from tests.helpers.decoders import faulty_fork_server as faulty
 
 TARGET = SimpleNamespace(input_width=64, input_height=64, placement=Placement.CENTRED, pad_value=114)
-#: Longest time for anything that is expected to happen at once, on a machine that is busy.
+#: Time limit for anything that normally happens at once; it leaves room for a busy machine.
 SOON_S = 20.0
 
 
@@ -38,7 +38,7 @@ def image(width: int, shade: int = 0, ending: str = ".jpg") -> bytes:
 
 
 class Bench:
-    """A pool with two decoders, and the means to ask it."""
+    """A pool with two decoders, and methods that send it images."""
 
     def __init__(self, digests: RefusedDigests) -> None:
         self.ends: list[str] = []
@@ -67,7 +67,7 @@ class Bench:
             return await self.submit(data, slot)
 
     async def processes(self, count: int = 2) -> list[psutil.Process]:
-        """Return the decoders' processes, as soon as ``count`` of them take jobs."""
+        """Wait until at least ``count`` decoders accept jobs; return the processes of all decoders."""
         async with asyncio.timeout(SOON_S):
             while self.pool.alive < count:
                 await asyncio.sleep(0.02)
@@ -102,14 +102,14 @@ async def test_an_image_is_charged_the_processor_time_that_its_decoder_used(benc
     data = cv2.imencode(".jpg", noise)[1].tobytes()
     used_s = -sum(sum(decoder.cpu_times()[:2]) for decoder in decoders)
     charged_ms, decoded = 0.0, 0
-    # Seconds, because the system counts what processes have used in steps of 10 ms.
+    # Measure about a second, because the kernel counts the processor time of processes in steps of 10 ms.
     while charged_ms < 1000 and decoded < 2000:
         answer = await bench.decode(data)
         assert isinstance(answer, Answer)
         charged_ms += answer.cpu_ms
         decoded += 1
     used_s += sum(sum(decoder.cpu_times()[:2]) for decoder in decoders)
-    # The rest is reading and answering messages.
+    # A decoder spends the rest of its time on reading and answering messages.
     assert 0.6 * used_s < charged_ms / 1e3 < used_s + 0.05
 
 
@@ -185,7 +185,7 @@ async def test_equal_images_are_all_answered_when_decoders_are_stopped_again_and
         waiting = [bench.submit(image(42), slot) for slot in range(3)]
         stopped = set()
         while not all(future.done() for future in waiting):
-            # One that is stopped before it takes jobs is given twenty seconds.
+            # Stop only ready decoders: the pool waits 20 s before it kills one that never becomes ready.
             for pid in [each.pid for each in bench.pool._groups[-1].processes.values() if each.ready]:
                 if pid not in stopped and not waiting[0].done():
                     stopped.add(pid)
@@ -242,7 +242,7 @@ async def test_a_fork_server_that_dies_before_it_has_forked_is_started_again() -
     try:
         bench.pool.start()
         bench.pool.attach(bench.ring)
-        # Asked for, and not there yet: the server needs longer to start than this test to kill it.
+        # The pool has asked for decoders, but has none yet: this test kills the fork server while it starts.
         processes = bench.pool._groups[-1].processes.values()
         assert processes
         assert all(member.watch < 0 for member in processes)
@@ -257,7 +257,9 @@ async def test_a_fork_server_that_dies_before_it_has_forked_is_started_again() -
 
 async def test_more_images_than_the_input_memory_holds_wait_their_turn(bench: Bench) -> None:
     noise = np.random.default_rng(2).integers(0, 255, (300, 400, 3), np.uint8)
-    images = [cv2.imencode(".png", noise + n)[1].tobytes() for n in range(8)]  # 360 KB each, 1 MB of room
+    images = [
+        cv2.imencode(".png", noise + n)[1].tobytes() for n in range(8)
+    ]  # 360 KB each; the input memory holds 1 MiB
     async with asyncio.timeout(SOON_S):
         outcomes = await asyncio.gather(*(bench.submit(image) for image in images))
     assert all(isinstance(outcome, Answer) for outcome in outcomes)
@@ -291,7 +293,7 @@ async def test_nothing_is_left_when_the_pool_is_closed(bench: Bench) -> None:
 
 
 async def test_memory_of_large_images_is_given_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # As in the service: otherwise the allocator gives large blocks back by itself.
+    # Use the allocator settings of the service: with the defaults, glibc returns large blocks by itself.
     monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", str(64 << 20))
     monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", str(256 << 20))
     bench = Bench(RefusedDigests(tmp_path / "digests"))
@@ -312,7 +314,7 @@ async def grow_and_shrink(bench: Bench) -> None:
         data = cv2.imencode(".jpg", large, [cv2.IMWRITE_JPEG_PROGRESSIVE, 1, cv2.IMWRITE_JPEG_QUALITY, 20])[1]
         assert len(data) < 1 << 20
         assert isinstance(await bench.decode(data.tobytes()), Answer)
-    # It is given back after the answer.
+    # A decoder returns the memory to the system after it has answered.
     await asyncio.sleep(0.5)
     after = [member.memory_full_info().uss for member in await bench.processes()]
     assert max(now - then for now, then in zip(after, before, strict=True)) < 12 << 20

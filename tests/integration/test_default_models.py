@@ -1,4 +1,4 @@
-"""The bundled models: small, sound, as good as their card says, and at work without any setting."""
+"""Tests the bundled models: size, metadata, the accuracy that their card states, and use by default."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ from streamer.assets import MODELS_DIR
 from tests.conftest import ROOT, shared
 from tests.helpers.service import Service
 
-#: A little below what was measured when the files were made: another processor rounds in other places.
+#: Slightly below the recall measured when the files were made, because processors round differently.
 LEAST_RECALL = {
     "v1": {"barcode": 0.92, "qr_code": 0.94, "data_matrix": 0.92, "aztec": 0.92, "pdf417": 0.88},
     "v2": {"barcode": 0.92, "qr_code": 0.95, "data_matrix": 0.85, "aztec": 0.85, "pdf417": 0.85},
 }
-#: By label: what is wholly in the image of the belt.
+#: Number of codes by label that are completely visible in the image of the belt.
 BELT = {"barcode": 1, "aztec": 1, "qr_code": 1}
 DATA = ROOT / "data"
 SYMBOLOGY_CLASS = {"QR Code": "qr_code", "Data Matrix": "data_matrix", "Aztec": "aztec", "PDF417": "pdf417"}
@@ -84,16 +84,16 @@ def test_it_finds_the_codes_of_photographs_that_it_never_saw(version: str, detec
     result = score(detector, photos, detector.model.conf_threshold or 0.25)
     for name, least in LEAST_RECALL[version].items():
         assert result.recall(name) >= least, name
-        # The card's figure comes out here too, but for a code or two: other processors round differently.
+        # The result may differ from the card by a code or two, because processors round differently.
         assert result.recall(name) == pytest.approx(on_card(version, f"recall {name}"), abs=0.06)
     assert result.precision >= 0.9
     assert result.precision == pytest.approx(on_card(version, "precision"), abs=0.03)
-    # One in ten is the aim; of 19 photographs that is one, or two on a processor that rounds differently.
+    # The aim is at most one in ten: one of 19 photographs, or two where a processor rounds differently.
     assert result.false_per_empty <= 2 / 19
 
 
 def on_card(version: str, row: str) -> float:
-    """Return a figure of the model card's table."""
+    """Return the figure of a model version in a row of the model card's table."""
     lines = [line.split("|") for line in (MODELS_DIR / "README.md").read_text().splitlines() if "|" in line]
     head = next(line for line in lines if len(line) > 3 and line[2].strip() == "codes_v1")
     cells = next(line for line in lines if line[1].strip() == row)
@@ -108,7 +108,7 @@ def clip() -> Iterator[npt.NDArray[np.uint8]]:
 
 
 def decoded(image: npt.NDArray[np.uint8]) -> list[tuple[str, float, float]]:
-    """Return class and middle of each code that an independent decoder reads."""
+    """Return the class and the centre of each code that an independent decoder reads."""
     found = []
     for code in zxingcpp.read_barcodes(image):
         corners = code.position
@@ -145,7 +145,7 @@ def detect(detector: Detector, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.f
 
 @pytest.fixture(scope="module")
 def unset() -> Iterator[Service]:
-    """The service as `make serve` starts it: no setting names a model."""
+    """Yield a service as `make serve` starts it, with no setting that names a model."""
     with Service({}, bundled=True) as running:
         yield running
 

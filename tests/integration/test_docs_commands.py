@@ -1,4 +1,4 @@
-"""Every program and every command that README and the pages for users show runs, and does what they say."""
+"""Tests that all programs and commands in README and user documentation run and do what the text says."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ PAGES = [
         )
     ),
 ]
-#: Commands that do not run here, by a pattern, and what tries them instead.
+#: Patterns of commands that do not run here. The values say why not, or which test runs them instead.
 ELSEWHERE = {
     r"^([A-Z0-9_]+=\S+ )*make (serve|test)\b": "tests/deploy/test_install.py, and CI itself",
     r"models pull ": "a download; tests/integration/test_models_pull.py",
@@ -70,8 +70,8 @@ def identify(value: Path | Block) -> str:
 
 @pytest.fixture(scope="module")
 def bundled() -> Iterator[Service]:
-    """What `make serve` starts: the service with the models of the project."""
-    # Without larger batches, which take seconds to warm up.
+    """Yield a service with the models of the project, as `make serve` starts it."""
+    # Disable larger batches, because their warm-up takes seconds.
     with Service({"STREAM_MIN_FPS": "0", "BATCH_MAX": "1"}, bundled=True) as service:
         yield service
 
@@ -111,7 +111,7 @@ def test_what_runs_elsewhere_is_shown_somewhere() -> None:
 def test_the_notebook_runs_cell_by_cell(
     bundled: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Without Jupyter: a module stands for what IPython displays."""
+    """Run the cells without Jupyter; a fake module collects what they would display."""
     displayed: list[bytes] = []
     display = types.ModuleType("IPython.display")
     display.Image = displayed.append  # type: ignore[attr-defined]
@@ -133,7 +133,7 @@ def test_the_notebook_runs_cell_by_cell(
 
 @pytest.fixture
 def broker(tmp_path: Path) -> Iterator[int]:
-    """A real MQTT broker; yields its port."""
+    """Run a real MQTT broker; yield its port."""
     program = shutil.which("mosquitto", path="/usr/sbin:/usr/bin:/usr/local/sbin")
     if program is None:
         pytest.skip("needs mosquitto, which is not here")
@@ -161,7 +161,7 @@ def can_connect(port: int) -> bool:
 
 
 def forward_command(receiver: str) -> str:
-    """Return the command of the page whose receiver begins so."""
+    """Return the command in `docs/integrations.md` whose receiver begins with ``receiver``."""
     commands = shell_commands(ROOT / "docs" / "integrations.md")
     (found,) = [command for command in commands if f"forward.py sample --to {receiver}" in command]
     return found
@@ -189,7 +189,7 @@ def test_objects_are_published_for_home_assistant(reader: Reader, broker: int) -
         announced = json.loads(received["homeassistant/sensor/vision_belt_qr_code/config"][-1])
         assert announced["state_topic"] == "vision/belt/qr_code"
         assert announced["availability_topic"] == "vision/belt/status"
-        # Who comes later gets everything too.
+        # A later subscriber also receives all topics, because the messages are retained.
         retained.clear()
         subscriber.unsubscribe("#")
         subscriber.subscribe("#")
@@ -207,12 +207,12 @@ def test_objects_are_posted_to_a_webhook(reader: Reader) -> None:
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
             posted.append((self.path, json.loads(body)))
-            # The first request fails; the next number comes all the same.
+            # The first request fails; the program must still post the next count.
             self.send_response(500 if len(posted) == 1 else 200)
             self.end_headers()
 
         def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base names it so
-            """Stay silent."""
+            """Suppress the log of the base class."""
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Receiver) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()

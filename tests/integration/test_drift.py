@@ -1,6 +1,6 @@
-"""Drift from end to end: images over HTTP and WebSocket, an episode, a report, another reference.
+"""Tests drift from end to end: images over HTTP and WebSocket, an episode, a report, a new reference.
 
-Time is simulated: each image comes six seconds after the last one by the clock of the service's processes.
+Time is simulated: before each image, the test advances the clock of the service's processes by seconds.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from tests.helpers.waiting import wait_for
 from tests.helpers.wire_client import WireClient
 from tests.unit.images import encode
 
-#: More than an interval with its jitter: every image becomes a row.
+#: Longer than a sampling interval with its jitter, so that every image becomes a row.
 FRAME_S = 6.2
-#: The same where a pause of the machine, which is real time, must not come between.
+#: Longer interval for long tests, so that pauses of the machine, which pass in real time, cost no row.
 PATIENT_FRAME_S = 7.0
 #: Windows of 12 minutes, so that 20 of them fit into four hours.
 WINDOWS = {"DRIFT_WINDOW_S": "720", "DRIFT_STEP_S": "240"}
@@ -41,18 +41,18 @@ QUIET = {
     "SAMPLES_RANDOM_EVERY_S": "0",
     "STREAM_MIN_FPS": "0",
     "STREAM_MAX_AGE_MS": "60000",
-    # Between two images the sampling process may have to catch up.
+    # The test may pause between two images until the sampling process has caught up.
     "STREAM_IDLE_TIMEOUT_S": "300",
 }
 
 
 class Camera:
-    """Images of bright spots on a grey wall: light, focus and number of spots wander by themselves."""
+    """Draws bright spots on a grey wall; light, focus and number of spots vary slowly at random."""
 
     def __init__(self, seed: int) -> None:
         self._rng = np.random.default_rng(seed)
         self._state = self._rng.standard_normal(3)
-        #: Deviations by which light, blur and content are off.
+        #: Offsets of light, blur and content, in standard deviations.
         self.shift = np.zeros(3)
 
     def image(self) -> bytes:
@@ -70,7 +70,7 @@ class Camera:
 
 
 def reference_rows(camera: Camera, count: int) -> list[dict[str, float]]:
-    """What a person would send who has measured images of the past: nothing of what a model finds."""
+    """Return reference rows measured from images alone, without features of detections."""
     rows: list[dict[str, float]] = []
     before = None
     for place in range(count):
@@ -85,7 +85,7 @@ def reference_rows(camera: Camera, count: int) -> list[dict[str, float]]:
 
 
 class Scene:
-    """Two cameras before one service: `gate` streams, the other one posts."""
+    """Two cameras that send to one service: one streams as `gate`, the other posts."""
 
     def __init__(self, service: Service, clock: SimulatedClock) -> None:
         self.service = service
@@ -94,7 +94,7 @@ class Scene:
         self.sent = 0
 
     async def run(self, minutes: float, until: Callable[[], bool] = lambda: False) -> float:
-        """Let so much simulated time pass, or less when ``until`` holds; returns how much, in minutes."""
+        """Send images for ``minutes`` of simulated time, or until ``until()``; return the minutes passed."""
         begun = self.clock.now
         async with WireClient(f"{self.service.ws_url}/v1/stream") as client:
             await client.hello(streams=[{"id": 0, "name": "gate"}], params={"conf_threshold": 0.5})
@@ -111,13 +111,14 @@ class Scene:
         return (self.clock.now - begun) / 60
 
     async def settled(self, streams: int = 1) -> None:
-        """Wait until every image has become a row: where all cores are busy the sampling process comes last.
+        """Wait until every image has become a row, or is counted as lost.
 
-        The newest one of each stream waits for the frame after it.
+        On a busy machine this takes time, because the sampling process has the lowest priority. The newest
+        image of each of the ``streams`` becomes a row only when the next one arrives.
         """
 
         def seen() -> bool:
-            # On a busy machine a decoder may exceed its time limit, which costs a row.
+            # On a busy machine a decoder may exceed its time limit; its image then becomes no row.
             lost = self.service.metric("sampler_dropped_total")
             lost += self.service.metric("drift_check_failures_total", reason="damaged")
             return self.service.metric("data_drift_rows_total") + lost >= self.sent - streams
@@ -134,7 +135,7 @@ class Scene:
 
 
 def moved(status: dict[str, Any]) -> dict[str, Any]:
-    """What a failing test wants to know."""
+    """Return the ratio of each drifted column by group, for the message of a failing test."""
     return {
         name: {column["name"]: column["ratio"] for column in group["columns"] if column["drifted"]}
         for name, group in status["groups"].items()
@@ -142,7 +143,7 @@ def moved(status: dict[str, Any]) -> dict[str, Any]:
 
 
 def call(service: Service, path: str, body: bytes | None, kind: str = "application/json") -> tuple[int, Any]:
-    """POST a body, or GET; returns status and the parsed answer, or its text."""
+    """POST ``body``, or GET if it is None; return the status and the answer, as parsed JSON or text."""
     request = urllib.request.Request(  # noqa: S310 - loopback
         service.http_url + path, data=body, headers={"Content-Type": kind}
     )
@@ -173,7 +174,7 @@ def clock(tmp_path: Path) -> Iterator[SimulatedClock]:
         yield running
 
 
-@pytest.mark.timeout(600)  # the sampling process, at the lowest priority, has to see every image
+@pytest.mark.timeout(600)  # the sampling process has the lowest priority, and must process every image
 async def test_a_shift_of_light_focus_and_content_is_one_episode_over_http_and_websocket(
     model: Path, clock: SimulatedClock, tmp_path: Path
 ) -> None:
@@ -195,7 +196,7 @@ async def test_a_shift_of_light_focus_and_content_is_one_episode_over_http_and_w
         found = scene.status()
         assert (found["status"], found["engine"]) == ("ok", "builtin"), moved(found)
         assert service.metric("data_drift_detected_total", group="gate") == 0
-        # Two deviations more light, blur and spots before the streaming camera alone.
+        # Add two standard deviations of light, blur and content for the streaming camera only.
         scene.cameras[0].shift[:] = 2
         took = await scene.run(60, lambda: scene.status()["status"] == "drift")
         assert took <= 40
@@ -204,7 +205,7 @@ async def test_a_shift_of_light_focus_and_content_is_one_episode_over_http_and_w
         assert "brightness" in found["gate"]["moved"]
         assert service.get_json("/health")["drift"] == "drift"
         assert update(service, hours=5)[0] == 409
-        # It stays one episode however long it lasts, and samples are taken because of it.
+        # However long the drift lasts, it is one episode. The service takes samples because of it.
         await scene.run(12)
         assert service.metric("data_drift_detected_total", group="gate") == 1
         assert service.metric("data_drift_active", group="gate") == 1
@@ -213,7 +214,7 @@ async def test_a_shift_of_light_focus_and_content_is_one_episode_over_http_and_w
         def samples() -> float:
             return service.metric("active_learning_samples_total", reason="drift")
 
-        # The best of those that wait is taken once a second, however much simulated time passes.
+        # The sampling process takes the best held candidate once per second of real time, not simulated time.
         await asyncio.to_thread(wait_for, lambda: samples() >= 1, "a sample is taken")
         assert samples() <= 20
         source = FolderSource(tmp_path / "samples")
@@ -252,7 +253,7 @@ async def test_the_report_is_evidentlys_and_the_status_outlives_the_sampling_pro
             assert len(again.read()) > 1_000_000
             assert "sandbox" in again.headers["Content-Security-Policy"]
         assert time.monotonic() - begun - took_s < took_s / 2
-        # The sampling process dies: the status stays, and its successor knows the rows.
+        # When the sampling process dies, the status remains available, and the next process has the rows.
         service.sampling_process.kill()
         assert service.get("/drift/status")[0] == 200
         wait_for(lambda: service.metric("object_detection_process_restarts_total", role="observer") == 1)
@@ -282,13 +283,13 @@ def test_who_may_ask(model: Path, tmp_path: Path) -> None:
 async def test_two_days_of_five_cameras_and_then_a_shift(
     model: Path, clock: SimulatedClock, tmp_path: Path, full: bool
 ) -> None:
-    """A day to learn from, a day without drift, a shift of two deviations: all by default settings."""
+    """Learn from one day, run a day without drift, then shift by two deviations, with the default windows."""
     if not full:
         pytest.skip("128,000 images, some eight minutes; `--full` runs it")
     settings = QUIET | clock.environment | {"MODEL_V1_PATH": str(model), "DRIFT_ENGINE": "builtin"}
     settings |= {"SAMPLES_DIR": str(tmp_path / "samples"), "REFERENCE_DATA_PATH": str(tmp_path / "r.json")}
     cameras = [Camera(seed) for seed in range(5)]
-    # Four stream over one socket, the fifth posts.
+    # Four cameras stream over one socket; the fifth posts.
     groups = [*(f"camera-{place}" for place in range(4)), "posted"]
     with Service(settings) as service:
         await asyncio.to_thread(wait_for, lambda: service.get_json("/health").get("sampling") == "on")

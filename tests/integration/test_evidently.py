@@ -1,4 +1,4 @@
-"""The real Evidently, in its process, measures what we measure."""
+"""Tests that the real Evidently, in its own process, computes the same scores as our code."""
 
 from __future__ import annotations
 

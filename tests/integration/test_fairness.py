@@ -1,4 +1,4 @@
-"""Greedy and polite clients of a real service, each with an address of its own in 127.0.0.0/8."""
+"""Tests fairness between greedy and polite clients, which use different addresses in 127.0.0.0/8."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.unit.images import encode, scene
 
 pytestmark = pytest.mark.alone
 
-#: Not a bound of performance: only that a polite client is not made to wait for everything that others sent.
+#: These do not limit performance; they show that a polite client need not wait for all images of others.
 FACTOR, SLACK_S = 6.0, 0.25
 POLITE, GREEDY = "127.0.0.77", "127.0.0.66"
 SMALL = encode(scene(320, 240))
@@ -31,14 +31,14 @@ SMALL = encode(scene(320, 240))
 
 @asynccontextmanager
 async def client(address: str) -> AsyncIterator[aiohttp.ClientSession]:
-    """Give a session whose connections come from ``address``."""
+    """Yield an HTTP session whose connections come from ``address``."""
     connector = aiohttp.TCPConnector(limit=0, local_addr=(address, 0))
     async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=30)) as session:
         yield session
 
 
 async def post(session: aiohttp.ClientSession, url: str, image: bytes) -> tuple[int, str, float]:
-    """POST; returns the status, `Retry-After` and the seconds that it took."""
+    """POST an image; return the status, `Retry-After` (empty if absent) and the time in seconds."""
     begun = time.monotonic()
     async with session.post(url, data=io.BytesIO(image), headers={"Content-Type": "image/jpeg"}) as answer:
         await answer.read()
@@ -46,7 +46,7 @@ async def post(session: aiohttp.ClientSession, url: str, image: bytes) -> tuple[
 
 
 def outcomes(service: Service) -> tuple[float, float]:
-    """Return posted images received, and the sum of their outcomes."""
+    """Return the number of posted images received, and the sum of their outcomes and of those in flight."""
     names = ("inferred_total", "dropped_total", "failed_total", "in_flight")
     received = service.metric("object_detection_frames_received_total", transport="http")
     return received, sum(
@@ -67,7 +67,7 @@ def shared_service(null_path: Path) -> Iterator[Service]:
 
 @pytest.fixture(scope="module")
 def expensive() -> bytes:
-    """A valid progressive JPEG of 13 megapixels, of which one takes as long as hundreds of small ones."""
+    """Return a valid progressive JPEG of 13 megapixels, which takes as long as hundreds of small images."""
     noise = np.random.default_rng(0).integers(0, 255, (552, 828, 3), dtype=np.uint8)
     large = cv2.resize(noise, (4416, 2944), interpolation=cv2.INTER_LINEAR).astype(np.uint8)
     return encode(large, ".jpg", cv2.IMWRITE_JPEG_QUALITY, 40, cv2.IMWRITE_JPEG_PROGRESSIVE, 1)
@@ -197,7 +197,7 @@ async def test_a_refusal_does_not_wait_for_the_body(null_path: Path) -> None:
 
 
 async def test_a_post_waits_no_longer_than_it_may(yolox_nano: Path) -> None:
-    """Twice as many as are answered in the time: those that would wait too long are refused at once."""
+    """Send more images than the service can answer in time; it refuses those that would wait too long."""
     settings = {"MODEL_V1_PATH": str(yolox_nano), "REQUEST_QUEUE_S": "0.5", "INFERENCE_LANES": "1"}
     with Service(settings) as service:
         url = f"{service.http_url}/v1/predict"

@@ -1,4 +1,4 @@
-"""Bodies that are large, slow, many or malformed: memory is bounded and given back, others are served."""
+"""Tests that large, slow, many or malformed bodies use bounded memory and do not stop service for others."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.unit.images import encode, scene
 pytestmark = pytest.mark.alone
 
 MIB = 1 << 20
-#: A blocked loop is seconds; the tests share their machine with others.
+#: A longer answer means a blocked event loop, which takes seconds; the limit tolerates a busy machine.
 SLOW_S = 1.0
 FORM_HEAD = b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.jpg"\r\n\r\n'
 IMAGE = encode(scene())
@@ -41,7 +41,7 @@ def memory_bytes(service: Service) -> int:
 
 
 async def highest_memory(service: Service, work: Callable[[], object]) -> int:
-    """Run ``work`` in a thread; returns the worker's largest memory meanwhile."""
+    """Run ``work`` in a thread; return the largest memory of the worker during that time, in bytes."""
     running = asyncio.create_task(asyncio.to_thread(work))
     highest = 0
     while not running.done():
@@ -54,7 +54,7 @@ async def highest_memory(service: Service, work: Callable[[], object]) -> int:
 def open_post(
     service: Service, kind: str, length: int | None, path: str = "/v1/predict", source: str = "127.0.0.1"
 ) -> socket.socket:
-    """Return a socket with the head of a POST sent; without a length its body is chunked."""
+    """Send the head of a POST and return the socket; the body is chunked if ``length`` is None."""
     raw = socket.create_connection(("127.0.0.1", service.port), source_address=(source, 0))
     framing = "Transfer-Encoding: chunked" if length is None else f"Content-Length: {length}"
     head = f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: {kind}\r\n{framing}\r\n\r\n"
@@ -64,7 +64,7 @@ def open_post(
 
 
 def status_of(raw: socket.socket) -> int:
-    """Return the status of the answer; 0 when the connection was cut without one."""
+    """Return the status of the answer, or 0 if the connection ended or timed out without one."""
     with raw, contextlib.suppress(OSError):
         answer = raw.recv(4096)
         return int(answer.split()[1]) if answer else 0
@@ -88,7 +88,7 @@ async def test_a_preamble_of_newlines_is_refused_at_once(service: Service) -> No
 
 
 async def test_unfinished_forms_share_one_budget_and_what_they_held_is_given_back(service: Service) -> None:
-    """Forty forms from twenty addresses send up to 28 of the 32 MiB that they announce, and never end."""
+    """Send forty forms from twenty addresses that stop after at most 28 of the announced 32 MiB."""
     before = memory_bytes(service)
     sockets: list[socket.socket] = []
     statuses: list[int] = []
@@ -125,7 +125,7 @@ async def test_unfinished_forms_share_one_budget_and_what_they_held_is_given_bac
 
 
 async def given_back(service: Service, before: int) -> None:
-    """Wait until memory is near where it was, and the budget empty."""
+    """Wait until memory is at most 30 MiB above ``before`` and the budget is free again."""
     for _ in range(100):
         if memory_bytes(service) - before < 30 * MIB and not buffered(service):
             return
@@ -217,7 +217,7 @@ async def test_many_fields_and_long_lists_do_not_hold_the_loop(service: Service)
 
 
 async def test_clients_that_never_read_are_cut_off_and_hold_little(service: Service) -> None:
-    """Twenty clients ask for the largest page there is, again and again, and read nothing."""
+    """Request the largest page eight times from each of twenty addresses, and read nothing."""
     before = memory_bytes(service)
     sockets = []
 
@@ -317,7 +317,7 @@ async def test_many_scrapes_at_once_are_one_rendering(service: Service) -> None:
 
 
 async def test_the_largest_request_fits_into_the_part_of_one_client(service: Service) -> None:
-    """Four images of the largest size, which is all that one request may hold."""
+    """Send four images of the largest allowed size, the most that one request may hold."""
     padded = IMAGE + bytes(8 * MIB - len(IMAGE))
     form = aiohttp.FormData()
     for _ in range(4):
