@@ -1,4 +1,4 @@
-"""nginx and HAProxy as operators run them: with the sample files of the documentation, on free ports."""
+"""Runs nginx or HAProxy on a free port with the sample configuration from the documentation."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ http {{
 
 
 class BalancingProxy:
-    """A proxy in front of replicas on these ports; ``kind`` is `nginx` or `haproxy`.
+    """Runs a proxy in front of the replicas that listen on ``ports``; ``kind`` is `nginx` or `haproxy`.
 
-    ``nginx_text`` replaces the sample for several replicas, with addresses to be replaced like those there.
+    ``nginx_text`` is used instead of the sample `nginx.conf`; its addresses are replaced in the same way.
     """
 
     def __init__(self, kind: str, folder: Path, ports: list[int], port: int, *, nginx_text: str = "") -> None:
@@ -93,7 +93,7 @@ class BalancingProxy:
 
 
 def _place(text: str, listen: str, ours: str, ports: list[int]) -> str:
-    """Return a sample with its addresses replaced by ours; nothing else is changed."""
+    """Return the sample with its listen directive and the replicas' addresses replaced by ours."""
     changes = {listen: ours} | {f"10.0.0.1{n}:8000": f"127.0.0.1:{port}" for n, port in enumerate(ports, 1)}
     for old, new in changes.items():
         assert text.count(old) == 1, f"the sample has no {old}"

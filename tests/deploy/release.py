@@ -1,4 +1,4 @@
-"""Two replicas of one release on this machine, which know each other, and can be ended and started again."""
+"""Runs replicas of one release on this machine as each other's peers; a test can end and restart them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.helpers.service import Service
 
 
 def free_ports(count: int) -> list[int]:
-    """Return ports that nobody listens on now; peers are named before they start."""
+    """Return ports on which nobody listens now; settings name the peers before the replicas start."""
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
     try:
         return [each.getsockname()[1] for each in sockets]
@@ -21,7 +21,7 @@ def free_ports(count: int) -> list[int]:
 
 
 class Release:
-    """Replicas by number; ``names`` are theirs in `X-Replica`."""
+    """Runs replicas, numbered from 0; ``names`` holds the value of `X-Replica` of each."""
 
     def __init__(self, model: Path, settings: dict[str, str], count: int = 2) -> None:
         self.ports = free_ports(count)
@@ -49,7 +49,7 @@ class Release:
         self.stop()
 
     def start(self) -> None:
-        """Start the replicas that do not run, and wait for all."""
+        """Start the replicas that are not running, and wait until all are ready."""
         for number, port in enumerate(self.ports):
             if self.services[number] is None:
                 own = {"PORT": str(port), "REPLICA_ADDRESS": f"127.0.0.1:{port}"}
@@ -59,7 +59,7 @@ class Release:
                 service.wait_ready()
 
     def stop(self) -> None:
-        """End all."""
+        """End all replicas."""
         for number in range(len(self.services)):
             self.end(number)
 
@@ -69,7 +69,7 @@ class Release:
         return service
 
     def end(self, number: int, *, at_once: bool = False) -> int:
-        """End a replica with SIGTERM, or all its processes with SIGKILL; returns its exit code."""
+        """End a replica and return its exit code: with SIGTERM, or all its processes with SIGKILL."""
         service = self.services[number]
         if service is None:
             return 0

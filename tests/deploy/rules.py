@@ -1,4 +1,4 @@
-"""Reads the alert rules of the chart, and finds the programs with which tests check them."""
+"""Reads the alert rules of the chart and finds the programs that tests use to check them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def alert_rules() -> dict[str, dict[str, Any]]:
 
 
 def tool(name: str, package: str) -> str:
-    """Return a program's path, or skip the test with the package to install."""
+    """Return a program's path; if it is not installed, skip the test and name the Debian package."""
     found = shutil.which(name)
     if found is None:
         pytest.skip(f"needs {name} (Debian package {package})")

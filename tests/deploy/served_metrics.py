@@ -1,4 +1,4 @@
-"""Which series the service has, and with which labels: from the objects that count, not from a text."""
+"""Lists the series of the service and their labels, read from the metric objects, not from `/metrics`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _SUFFIXES = {Counter: ("_total",), Gauge: ("",), Histogram: ("_bucket", "_sum", 
 
 
 def served_series() -> dict[str, set[str]]:
-    """Return series name, as Prometheus stores it, to the names of its labels."""
+    """Return a mapping from the name of each series, as Prometheus stores it, to its label names."""
     series: dict[str, set[str]] = {}
     for owner in (WorkerMetrics(), InferenceMetrics(), SamplingMetrics(), SupervisorMetrics()):
         for metric in vars(owner).values():

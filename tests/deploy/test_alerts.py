@@ -1,4 +1,4 @@
-"""Every alert fires on what hurts, stays quiet on what does not, and leads to a page that helps."""
+"""Tests that each alert fires on its fault, stays quiet otherwise, and links to a section of the runbook."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ RUNBOOK = ROOT / "docs" / "operations" / "runbook.md"
 
 
 def anchors(page: Path) -> set[str]:
-    """Return the anchors of a page's headings, as GitHub makes them."""
+    """Return the anchors that GitHub generates for a page's headings."""
     headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
@@ -56,7 +56,7 @@ def test_the_runbook_knows_no_alert_that_is_not_there() -> None:
 
 
 def expected(case: Case, at: int, *, firing: bool) -> dict[str, Any]:
-    """Return promtool's expectation of one alert at one minute."""
+    """Return a test for promtool that one alert is firing, or not firing, at minute ``at``."""
     alerts = []
     if firing:
         rule = alert_rules()[case.alert]

@@ -1,4 +1,4 @@
-"""Ways to a replica: services, ingresses with affinity, what is public, what a network policy leaves open."""
+"""Tests how clients reach a replica: services, ingresses with affinity, public paths and network policies."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from streamer.predict.routes import VERSION_HEADER
 from streamer.server.app import Resources, make_app
 from tests.deploy.chart import NAMESPACE, VALUE_SETS, Chart, Manifests
 
-#: Never shown outside: Prometheus, the kubelet and who runs the service ask pods directly.
+#: Paths that no ingress exposes. Prometheus, the kubelet and operators request them from the pods directly.
 PRIVATE = {"/metrics", "/livez", "/drift/report", "/reference/update", "/tickets/0-abc"}
 METADATA = [
     "169.254.169.254",
@@ -32,7 +32,7 @@ COOKIE = "rtva-replica"
 
 @pytest.fixture(scope="module")
 def served_paths(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
-    """Every path of the service, from its router, with braces filled in."""
+    """Return every path in the service's router, with example values in place of its parameters."""
     with contextlib.closing(SharedStatus()) as shared_status, contextlib.closing(SharedDocument()) as page:
         resources = Resources(
             number=0,
@@ -198,7 +198,7 @@ def test_istio_splits_predict_by_weight_over_both_versions(chart: Chart) -> None
 
 
 def allows(peers: list[dict[str, Any]], address: str) -> bool:
-    """Whether one of the peers is a network with this address."""
+    """Return whether a network among the peers contains this address."""
     wanted = ipaddress.ip_address(address)
     for block in (peer["ipBlock"] for peer in peers if "ipBlock" in peer):
         excepted = [ipaddress.ip_network(network) for network in block.get("except", [])]

@@ -1,4 +1,4 @@
-"""Somebody who follows the chart's README and nothing else gets what its headings promise."""
+"""Tests that following a section of the chart's README renders what the section's heading promises."""
 
 from __future__ import annotations
 
@@ -130,7 +130,8 @@ def test_installs_can_be_combined(chart: Chart, tmp_path: Path) -> None:
 def test_notes_say_what_to_do_next(
     chart: Chart, tmp_path: Path, values: dict[str, object], said: list[str], unsaid: list[str]
 ) -> None:
-    # helm shows notes only after it has asked a cluster; as a part of a manifest they come without one.
+    # helm prints the notes only after it has contacted a cluster. An extra template that includes them in a
+    # manifest renders them without one.
     changed = chart.copied(tmp_path)
     shown = '{{ include (print .Template.BasePath "/NOTES.txt") . | quote }}'
     manifest = f"{{apiVersion: v1, kind: Notes, metadata: {{name: notes}}, text: {shown}}}\n"

@@ -1,4 +1,4 @@
-"""How many replicas there are, who decides it and by which queries; what Prometheus and Grafana are given."""
+"""Tests how the chart scales replicas, with which queries, and what it gives to Prometheus and Grafana."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.deploy import chart_tools
 from tests.deploy.chart import NAMESPACE, VALUE_SETS, Chart, Manifests
 from tests.deploy.served_metrics import served_series
 
-#: Labels that Prometheus adds to what it scrapes.
+#: Labels that Prometheus adds to the series that it scrapes.
 TARGET_LABELS = {"namespace", "pod"}
 QUERIES = {"streams": 0, "dropped-percent": 1, "queue-age-ms": 2}
 
@@ -31,7 +31,7 @@ def adapter_rules(manifests: Manifests) -> list[dict[str, Any]]:
 
 
 def as_the_adapter_asks(rule: dict[str, Any]) -> str:
-    """Return the query that prometheus-adapter makes for all pods of a namespace."""
+    """Return the query that prometheus-adapter sends for all pods of a namespace."""
     query = str(rule["metricsQuery"])
     return query.replace("<<.LabelMatchers>>", 'namespace="vision"').replace("<<.GroupBy>>", "pod")
 
@@ -94,7 +94,7 @@ def test_queries_name_series_and_labels_that_the_service_has(chart: Chart) -> No
 def series_of(
     pod: str, *, streams: int, received: int, superseded: int, waited_ms: int
 ) -> list[dict[str, str]]:
-    """Return the input of promtool: one pod's series, by what happens in a second."""
+    """Return one pod's series as input for promtool: counts are per second, ``waited_ms`` is per frame."""
     where = f'namespace="{NAMESPACE}",pod="{pod}",version="v1"'
     socket = f'{where},transport="websocket"'
     stage = "object_detection_stage_duration_seconds"
@@ -124,7 +124,7 @@ def sample(labels: str, value: float) -> dict[str, Any]:
 
 
 def test_queries_say_what_hurts(chart: Chart, tmp_path: Path) -> None:
-    """One replica is idle, one is busy; a pod of another release, and one of coturn's, must not count."""
+    """Test with an idle and a busy replica; KEDA's queries must not count a pod of another release."""
     manifests = chart.render(None, "keda")
     name = manifests.workload["metadata"]["name"]
     busy = {"streams": 12, "received": 40, "superseded": 4, "waited_ms": 90}

@@ -1,4 +1,4 @@
-"""The real service runs with the environment of the chart's pod, answers its probes, ends in its grace."""
+"""Tests that the service runs with the environment of the chart's pod and ends within its grace period."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ def test_the_service_lives_as_its_pod_is_told_to(chart: Chart, null: Path, tmp_p
         "webrtc": {"udpPortRange": "50200-50250"},
     }
     manifests = chart.render(values)
-    # What the kubelet would put in place of references.
+    # The values that the kubelet would put in place of references.
     resolved = {
         "REPLICA_ADDRESS": "127.0.0.1",
         "INFERENCE_LANES": manifests.container["resources"]["requests"]["cpu"],
         "API_KEYS": manifests.one("Secret")["stringData"]["api-keys"],
-        # Peers cannot be looked up here, and the port must be free.
+        # The names of the peers do not resolve here, and the service must choose a free port.
         "REPLICA_PEERS": "127.0.0.1",
         "PORT": "0",
     }
@@ -36,7 +36,7 @@ def test_the_service_lives_as_its_pod_is_told_to(chart: Chart, null: Path, tmp_p
         for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
             assert service.get(container[probe]["httpGet"]["path"])[0] == 200, probe
         assert service.get("/metrics")[0] == 200
-        # By the sampling process, which starts beside the service.
+        # The sampling process makes this folder; it may still be starting when the service is ready.
         wait_for((tmp_path / "samples").is_dir, "the spool lies on the replica's volume")
         readiness = container["readinessProbe"]
         begun = time.monotonic()
@@ -50,7 +50,8 @@ def test_the_service_lives_as_its_pod_is_told_to(chart: Chart, null: Path, tmp_p
 
         watcher = threading.Thread(target=watch, daemon=True)
         watcher.start()
-        grace_s = manifests.pod["terminationGracePeriodSeconds"] - 5  # less the sleep before
+        # The grace period includes 5 s in which the preStop hook sleeps before SIGTERM.
+        grace_s = manifests.pod["terminationGracePeriodSeconds"] - 5
         assert service.wait(grace_s) == 0
         watcher.join(10)
         assert noticed

@@ -1,4 +1,4 @@
-"""WebRTC through TURN: a real coturn runs with the chart's configuration; clients are told the servers."""
+"""Tests WebRTC through TURN: coturn runs with the chart's configuration, and clients learn its address."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SECRET = "dummy-secret"  # noqa: S105
 
 @contextlib.contextmanager
 def running(manifests: Manifests, folder: Path) -> Iterator[int]:
-    """Run coturn as its pod does, on a free port of loopback; yields the port."""
+    """Run coturn as its pod does, but on a free port of loopback; yield the port."""
     if shutil.which("turnserver") is None:
         pytest.skip("needs turnserver, which is not here: apt-get install coturn")
     (container,) = manifests.one("Deployment", "-coturn")["spec"]["template"]["spec"]["containers"]
@@ -68,7 +68,7 @@ def listens(port: int) -> bool:
 
 @contextlib.asynccontextmanager
 async def allocation(port: int, secret: str) -> AsyncIterator[Any]:
-    """Hold a relay with credentials such as the service gives to its clients."""
+    """Hold an allocation on the TURN server, made with credentials like those that the service issues."""
     servers = IceServers((f"turn:127.0.0.1:{port}",), secret)
     (given,) = servers.describe("client", time.time())
     transport, _ = await turn.create_turn_endpoint(
@@ -82,7 +82,7 @@ async def allocation(port: int, secret: str) -> AsyncIterator[Any]:
 
 
 async def may_reach(transport: Any, address: str, channel: int) -> bool:
-    """Whether the server forwards to this peer."""
+    """Return whether the server forwards to this peer; it must answer 403 if it does not."""
     client = transport._TurnTransport__inner_protocol
     try:
         await client.channel_bind(channel, (address, 50000))

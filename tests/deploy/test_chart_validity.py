@@ -1,4 +1,4 @@
-"""Every manifest of every value set is what Kubernetes, the CRDs and a security scanner want."""
+"""Tests that Kubernetes, the CRDs and a security scanner accept every manifest of every value set."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from tests.deploy import chart_tools
 from tests.deploy.chart import CHART, VALUE_SETS, Chart
 from tests.deploy.crd_models import find_faults, is_modelled
 
-#: The first run fetches half a gigabyte of validators.
+#: The first run downloads half a gigabyte of validators.
 pytestmark = pytest.mark.timeout(chart_tools.LARGE_FETCH_S + 200)
-#: Oldest minor version that Chart.yaml allows, and what stands for "newest that is known".
+#: Oldest minor version of Kubernetes that Chart.yaml allows, and a number that means "newest known version".
 OLDEST, NEWEST = 25, 999
-#: Custom resources of which no model is to be had; their shape is compared with STUNner's documentation.
+#: Custom resources for which no model is available; a test compares them with STUNner's documentation.
 UNMODELLED = {"UDPRoute"}
 
 
@@ -36,7 +36,7 @@ def version_classes() -> list[tuple[int, int]]:
 
 @pytest.fixture(scope="module")
 def rendered(chart: Chart) -> list[tuple[str, int, int, dict[str, Any]]]:
-    """Each distinct manifest of all value sets, with a label and the versions that it is for."""
+    """Return each distinct manifest as (name of its value set, first version, end version, manifest)."""
     distinct: dict[tuple[int, str], tuple[str, int, int, dict[str, Any]]] = {}
     for first, end in version_classes():
         for name in VALUE_SETS:
@@ -46,7 +46,7 @@ def rendered(chart: Chart) -> list[tuple[str, int, int, dict[str, Any]]]:
 
 
 def schema_faults(cases: list[Any]) -> tuple[str, int]:
-    """Return what kubernetes-validate says, and its exit code."""
+    """Return the output of kubernetes-validate and its exit code."""
     python = chart_tools.validators() / "python"
     done = subprocess.run(
         [str(python), str(Path(__file__).with_name("kubernetes_schemas.py"))],
@@ -109,7 +109,7 @@ def test_custom_resources_are_valid_for_their_crds(chart: Chart) -> None:
 
 
 def scan(folder: Path, cache: Path) -> list[dict[str, Any]]:
-    """Return what trivy finds in rendered manifests, HIGH and above."""
+    """Return the findings of trivy in rendered manifests, of severity HIGH and CRITICAL."""
     quiet = ["--skip-check-update", "--skip-version-check", "--disable-telemetry", "--quiet"]
     severities = ["--severity", "HIGH,CRITICAL", "--format", "json"]
     done = subprocess.run(
@@ -130,6 +130,6 @@ def test_a_scanner_finds_nothing_of_high_severity(chart: Chart, tmp_path: Path) 
         (tmp_path / f"{name}.yaml").write_text(chart.text(None, name))
     writable = chart.text().replace("readOnlyRootFilesystem: true", "readOnlyRootFilesystem: false")
     (tmp_path / "wrong.yaml").write_text(writable)
-    # No exceptions are needed; whoever needs one here writes its reason beside it.
+    # No finding is excepted today. If you add an exception, write its reason beside it.
     faults = [(fault["file"], fault["ID"]) for fault in scan(tmp_path, tmp_path / "cache")]
     assert faults == [("wrong.yaml", "KSV-0014")], "and it would find a writable root"

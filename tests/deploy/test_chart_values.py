@@ -1,4 +1,4 @@
-"""What may be set: every value described and checked, wrong ones refused with a word that names them."""
+"""Tests that each value of the chart is described and checked, and that errors name the wrong value."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.deploy.chart_reference import (
 )
 
 SCHEMA: dict[str, Any] = json.loads((CHART / "values.schema.json").read_text())
-#: What coturn and STUNner need besides being enabled.
+#: Values that coturn and STUNner need in addition to being enabled.
 TURN = {"turn": {"existingSecret": "turn"}}
 
 
@@ -63,7 +63,7 @@ def test_the_schema_allows_nothing_that_it_does_not_know() -> None:
     open_objects = [
         path for path, schema in objects(SCHEMA) if schema.get("additionalProperties", True) is True
     ]
-    # Parts of Kubernetes' own objects are left to Kubernetes.
+    # `resources` is a part of a Kubernetes object; Kubernetes itself checks it.
     assert [path for path in open_objects if path not in ("resources",)] == []
     undescribed = [
         f"{path}.{name}"

@@ -1,4 +1,4 @@
-"""The pods that the chart makes fit the service: its settings, probes, drain, files and rights."""
+"""Tests that the chart's pods fit the service: its settings, probes, drain, files and rights."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from streamer.supervisor.supervisor import KILL_AFTER_S
 from tests.deploy.chart import RELEASE, VALUE_SETS, Chart
 
 FULL_NAME = f"{RELEASE}-real-time-vision-api"
-#: Read by the AWS library of the sampling process, not by the service's settings.
+#: Variables that the AWS library of the sampling process reads; they are not settings of the service.
 AWS_VARIABLES = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_CA_BUNDLE"}
 DEFAULTS = {name.upper(): field.default for name, field in Settings.model_fields.items()}
 
@@ -24,7 +24,7 @@ def test_variables_are_settings_of_the_service_with_values_that_it_takes(
     environment = chart.render(None, name).environment
     assert set(environment) - AWS_VARIABLES <= set(DEFAULTS)
     for variable, value in environment.items():
-        # Files of a volume are not here, and references are resolved by the kubelet.
+        # Skip models, whose files lie on a volume, and references, which only the kubelet resolves.
         if isinstance(value, str) and not variable.startswith("MODEL_V"):
             monkeypatch.setenv(variable, value)
     monkeypatch.setenv("REPLICA_ADDRESS", "10.244.0.7")
@@ -49,12 +49,12 @@ def test_pods_are_restricted_and_have_no_token(chart: Chart, name: str) -> None:
             assert security["allowPrivilegeEscalation"] is False
             assert security["readOnlyRootFilesystem"] is True
             assert security["capabilities"]["drop"] == ["ALL"]
-            # The only one that the Pod Security Standard lets a restricted pod add.
+            # The Pod Security Standard lets a restricted pod add only this capability.
             added = ["NET_BIND_SERVICE"] if container["name"] == "coturn" else []
             assert security["capabilities"].get("add", []) == added
             assert "hostPort" not in str(container["ports"])
             assert container["resources"]["limits"]["memory"]
-        # The sealed memfd of the ring counts as memory and needs no volume.
+        # The frame ring is a sealed memfd: it counts as memory of the pod and needs no volume at /dev/shm.
         mounts = [
             mount["mountPath"] for container in pod["containers"] for mount in container["volumeMounts"]
         ]
@@ -82,7 +82,8 @@ def test_the_grace_period_is_longer_than_the_drain_of_the_service(chart: Chart) 
     shown |= {name: float(manifests.environment[name]) for name in ("DRAIN_DELAY_S", "DRAIN_TIMEOUT_S")}
     assert shown == {name: DEFAULTS[name] for name in shown}, "the chart's defaults are the service's"
     lifecycle = manifests.container["lifecycle"]["preStop"]
-    # As the supervisor does it: the workers' patience, then the sampling process's, which deliver in turn.
+    # The supervisor first waits for the workers, then for the sampling process, which delivers its samples.
+    # It gives each of the two KILL_AFTER_S more before it kills.
     window_s = lifecycle["sleep"]["seconds"] + sum(shown.values()) + 2 * KILL_AFTER_S
     assert manifests.pod["terminationGracePeriodSeconds"] > window_s
     old = chart.render(kubernetes="1.28").container["lifecycle"]["preStop"]

@@ -1,4 +1,4 @@
-"""The compose file is valid, safe by default, and says nothing that the service does not know."""
+"""Tests that the compose file is valid, safe by default, and uses only settings that the service has."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ import yaml
 from streamer.config.settings import Settings
 from tests.deploy.rules import ROOT, tool
 
-#: What botocore reads, beside the settings.
+#: Variables that botocore reads; they are not settings of the service.
 CREDENTIALS = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}
 
 
 @pytest.fixture(scope="module")
 def compose() -> dict[str, Any]:
-    """The file as docker-compose resolves it, without any variable of this machine but PATH."""
+    """Return the file as docker-compose resolves it with no environment variable but PATH."""
     program = tool("docker-compose", "docker-compose")
     done = subprocess.run(
         [program, "config"],
@@ -107,7 +107,8 @@ def test_the_volume_of_the_store_is_the_bucket_that_the_service_writes_to(compos
     assert compose["services"]["s3"]["volumes"] == [f"bucket:/buckets/{bucket}:rw"]
 
 
-#: Where the file lets the relay send to, and where it must not; both exist in a network of their own.
+#: An address to which the file lets the relay send, one to which it must not send, and the relay's own. The
+#: test adds them to the loopback interface of a separate network namespace.
 _INSIDE, _OUTSIDE, _RELAY = "172.30.55.6", "10.99.0.1", "172.30.55.5"
 _RELAYING = """
 for address in $INSIDE $OUTSIDE $RELAY; do ip addr add $address/32 dev lo; done

@@ -1,4 +1,4 @@
-"""Every panel shows something: a loaded service, scraped by a real Prometheus, answers every query."""
+"""Tests that every query of the dashboard returns data when a real Prometheus scrapes a loaded service."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.helpers.waiting import wait_for
 from tests.helpers.webrtc_client import WebrtcClient
 from tests.helpers.wire_client import WireClient
 
-#: Enough scrapes for every rate.
+#: Number of scrapes after which every rate can be computed.
 SCRAPES = 8
 STREAM_FPS = 8
 
@@ -33,7 +33,7 @@ def panels() -> list[dict[str, Any]]:
 
 
 def queries() -> list[tuple[str, str]]:
-    """Return (panel and legend, expression with Grafana's variables filled in)."""
+    """Return pairs of (panel and legend, expression with Grafana's variables filled in)."""
     found = []
     for panel in panels():
         for target in panel["targets"]:
@@ -45,7 +45,7 @@ def queries() -> list[tuple[str, str]]:
 
 
 async def post_and_stream(service: Service, done: asyncio.Event) -> None:
-    """POSTs to both versions beside a WebSocket stream, until ``done``."""
+    """Send frames on a WebSocket stream and POST to both versions until ``done`` is set."""
     image = images(1)[0]
     async with aiohttp.ClientSession() as session, WireClient(f"{service.ws_url}/v1/stream") as stream:
         await stream.hello()
@@ -61,14 +61,14 @@ async def post_and_stream(service: Service, done: asyncio.Event) -> None:
 
 
 async def call(service: Service, done: asyncio.Event) -> None:
-    """One WebRTC session after another, until ``done``: a rate needs to see a connection come."""
+    """Open one WebRTC session after another until ``done`` is set, so that a rate of connections exists."""
     while not done.is_set():
         async with WebrtcClient(f"{service.http_url}/v1/webrtc"):
             await asyncio.sleep(2)
 
 
 async def load(service: Service, server: Prometheus) -> None:
-    """Load the service until Prometheus has seen enough of it."""
+    """Load the service until Prometheus has scraped it often enough and has seen new WebRTC connections."""
     done = asyncio.Event()
     connections = "object_detection_webrtc_connect_seconds_count"
     enough = f"count_over_time({connections}[5m]) and rate({connections}[5m]) > 0"
@@ -92,7 +92,7 @@ def scraped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Service,
 
 
 def test_every_query_of_every_panel_returns_data(scraped: tuple[Service, Prometheus]) -> None:
-    # Drift is measured by a part of the sampling process that a build may not have.
+    # A part of the sampling process measures drift, and a build may lack this part.
     drift = "data_drift_active" in scraped[0].get("/metrics")[1].decode()
     empty = []
     for name, expression in queries():
@@ -135,7 +135,7 @@ def names(expression: str) -> set[str]:
 def test_rules_and_panels_ask_for_metrics_that_exist_before_anything_happens() -> None:
     asked = set().union(*(names(expression) for _, expression in queries()))
     asked |= set().union(*(names(rule["expr"]) for rule in alert_rules().values()))
-    # Which batches there are depends on the load; drift comes with the sampling process that measures it.
+    # The series of batches exist only after a load, and those of drift only where the build measures drift.
     asked = {name for name in asked if not name.startswith("data_drift")}
     asked.discard("object_detection_batches_total")
     with Service({}) as fresh:
@@ -144,7 +144,7 @@ def test_rules_and_panels_ask_for_metrics_that_exist_before_anything_happens() -
             text = fresh.get("/metrics")[1].decode()
             return asked - set(re.findall(r"^(\w+)(?:\{| )", text, re.MULTILINE))
 
-        # The sampling process brings its metrics a moment after the service is ready.
+        # The sampling process exposes its metrics a moment after the service is ready.
         with contextlib.suppress(AssertionError):
             wait_for(lambda: not missing())
         assert missing() == set()

@@ -1,4 +1,4 @@
-"""The Dockerfile by itself: linted, its context bounded, the two images alike where they can be."""
+"""Tests the Dockerfile without a build: linters, build context, and the parts that both images share."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ DOCKERFILE = (ROOT / "Dockerfile").read_text()
 
 
 def program(name: str, package: str) -> str:
-    """Return a program that a Python package brings, from this environment or the path, or skip the test."""
+    """Return the path of a program that a Python package installs; skip the test if it is not found.
+
+    The folder of this Python is searched first, then PATH.
+    """
     found = shutil.which(name, path=str(Path(sys.executable).parent)) or shutil.which(name)
     if found is None:
         pytest.skip(f"needs {name} (Python package {package})")
@@ -64,7 +67,7 @@ def test_the_script_of_the_build_says_what_is_allowed() -> None:
 
 
 def stage(name: str) -> str:
-    """Return the instructions of one stage."""
+    """Return the instructions of one build stage."""
     return re.split(r"^FROM ", DOCKERFILE.split(f" AS {name}\n")[1], flags=re.MULTILINE)[0]
 
 

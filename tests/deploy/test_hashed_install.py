@@ -1,4 +1,4 @@
-"""S22: an image installs nothing whose hash was not committed; tried with packages of the test's own."""
+"""Tests S22: an image installs no package whose hash was not committed; the test makes its own packages."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _PIN = re.compile(r"^([a-z0-9._-]+==[^\s\\]+)((?: ; [^\\\n]+)?)", re.MULTILINE)
 
 
 def make_wheel(folder: Path, name: str, version: str, needs: str = "") -> str:
-    """Write a wheel of one module; returns its sha256."""
+    """Write a wheel with one module and return its SHA-256."""
     info = f"{name}-{version}.dist-info"
     metadata = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
     files = {
@@ -43,7 +43,7 @@ def make_wheel(folder: Path, name: str, version: str, needs: str = "") -> str:
 
 @pytest.fixture
 def build(tmp_path: Path) -> Path:
-    """A project that needs `near`, which needs `far`; all of it in a folder of wheels, with its lock."""
+    """Write a project that needs `near`, which needs `far`, with a folder of wheels and a lock file."""
     for name in ("venv.sh", "hashed_requirements.py"):
         shutil.copy(ROOT / "deploy" / name, tmp_path)
     wheels = tmp_path / "wheels"
@@ -61,7 +61,7 @@ def build(tmp_path: Path) -> Path:
 
 
 def install(build: Path) -> subprocess.CompletedProcess[str]:
-    """Run the script of the Dockerfile, away from any index."""
+    """Run the install script of the Dockerfile without access to a package index."""
     environment = {name: text for name, text in os.environ.items() if not name.startswith("PIP_")} | {
         "PIP_CONFIG_FILE": os.devnull,
         "PIP_NO_INDEX": "1",
@@ -136,7 +136,7 @@ def test_the_dockerfile_installs_by_this_script_alone() -> None:
 
 
 def test_the_lock_knows_everything_that_the_project_asks_for() -> None:
-    # `make hashes` after a new dependency; without it the image cannot be built.
+    # If this fails after you added a dependency, run `make hashes`; without that the image cannot be built.
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     lines = project["dependencies"] + [
         line for extra in project["optional-dependencies"].values() for line in extra

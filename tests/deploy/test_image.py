@@ -1,4 +1,4 @@
-"""The real image: built from the Dockerfile, run without any right, drained under load."""
+"""Tests the real image: builds it from the Dockerfile, runs it unprivileged and drains it under load."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.helpers.wire_client import WireClient
 pytestmark = pytest.mark.timeout(1800)
 
 STILL = ROOT / "data" / "stills" / "belt.jpg"
-#: As in docker-compose.yml.
+#: The same as `stop_grace_period` in docker-compose.yml.
 GRACE_S = 60
 POSTING_CLIENTS = 3
 
@@ -139,9 +139,10 @@ def test_its_health_check_agrees(running: Container) -> None:
 
 
 async def drained_under_load(container: Container) -> tuple[list[int], list[str], set[int], set[int], int]:
-    """Stop it while clients POST and stream.
+    """Stop the container while clients POST and stream.
 
-    Returns statuses and failures of the POSTs, frames sent and answered, and the stream's close code.
+    Returns the statuses and the failures of the POSTs, the sequence numbers of the frames that the stream
+    sent and of those that were answered, and the stream's close code.
     """
     image, url = STILL.read_bytes(), f"http://127.0.0.1:{container.port}"
     statuses: list[int] = []
@@ -157,7 +158,7 @@ async def drained_under_load(container: Container) -> tuple[list[int], list[str]
                         await answer.read()
                         statuses.append(answer.status)
                 except aiohttp.ClientConnectorError:
-                    return  # the port is closed: nothing was accepted
+                    return  # the port is closed, so the service did not accept this request
                 except aiohttp.ClientError as error:
                     failures.append(repr(error))
 
@@ -194,7 +195,7 @@ def test_sigterm_under_load_fails_no_request_and_ends_in_time(
     assert set(statuses) == {200}
     assert sent <= answered
     assert code == 1012
-    # 137 is what SIGKILL after the grace period leaves.
+    # The exit code would be 137 if Docker had sent SIGKILL after the grace period.
     assert state["ExitCode"] == 0, log
     assert state["OOMKilled"] is False
     with capsys.disabled():

@@ -1,4 +1,4 @@
-"""The installer of the Makefile: uv gets pip's settings, and pip takes over where uv fails."""
+"""Tests the Makefile's installer: it passes pip's settings to uv and falls back to pip where uv fails."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_pips_environment_wins_over_its_files_and_uvs_own_over_both() -> None:
 
 @pytest.fixture
 def environment(tmp_path: Path) -> Path:
-    """A virtual environment whose pip only writes down what it is asked for."""
+    """Return a virtual environment with a fake pip that only records its arguments."""
     folder = tmp_path / "venv"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
     (pip,) = (folder / "lib").glob("python*/site-packages")
@@ -80,6 +80,6 @@ def test_uv_installs_into_this_environment_at_the_pinned_versions(environment: P
     done = install(environment)
     python = environment / "bin" / "python"
     assert f"uv got: pip install --python {python} -c {ROOT / 'constraints.txt'} -e .\n" in done.stdout
-    # pip only told its settings.
+    # The installer called pip only to list its settings.
     asked = (environment.parent / "pip.txt").read_text()
     assert asked == "--disable-pip-version-check config list\n"

@@ -1,4 +1,4 @@
-"""A request about a session reaches its owner through any replica and worker of the release, or ends soon."""
+"""Tests that any replica and worker forwards a request to the session's owner, or answers soon without it."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ KEY = "dummy-key"
 
 @pytest.fixture(scope="module")
 def release(null: Path) -> Iterator[Release]:
-    """Two replicas of two workers each; keys are asked for, so that they must travel along."""
+    """Run two replicas of two workers each, with API keys, which forwarded requests must carry along."""
     with Release(null, {"WORKERS": "2", "API_KEYS": KEY}) as running:
         yield running
 
 
 @pytest.fixture
 async def http() -> AsyncIterator[aiohttp.ClientSession]:
-    # No kept connections: each request may reach either worker.
+    # Each request opens its own connection, so it may reach either worker.
     async with aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(force_close=True), headers={"Authorization": f"Bearer {KEY}"}
     ) as session:
@@ -60,7 +60,7 @@ async def test_a_whip_session_is_reached_through_the_other_replica(
         identifier = client.location.rsplit("/", 1)[1]
         assert identifier.startswith(f"{release.names[0]}-")
         other = f"{release[1].http_url}/v1/whip/{identifier}"
-        for _ in range(4):  # by either worker of both replicas
+        for _ in range(4):  # repeated, so that the requests pass through different workers of both replicas
             async with http.get(f"{other}/results") as events:
                 assert events.content_type == "text/event-stream"
                 assert events.headers[REPLICA_HEADER] == release.names[0]
@@ -139,7 +139,7 @@ async def test_a_websocket_session_is_resumed_by_any_replica(release: Release, h
             assert (welcome["params"]["conf_threshold"], welcome["params"]["track"]) == (0.61, True)
             assert welcome["session"].startswith(release.names[number])
             session = welcome["session"]
-            await client.send_frame(3, image)  # seen before: it is the session that goes on
+            await client.send_frame(3, image)  # the resumed session has already seen seq 3: an error
             assert (await client.receive("error", "result"))["type"] == "error"
             client.socket.transport.abort()
 
@@ -167,7 +167,7 @@ async def test_a_session_is_handed_to_nobody_without_a_key(release: Release) -> 
                 async with stranger.post(url) as response:
                     assert response.status == 401
         await client.send({"type": "ping", "t0": 1})
-        await client.receive("pong")  # nothing has happened to it
+        await client.receive("pong")  # the session still works
 
 
 async def test_a_dead_owner_is_answered_for_at_once(null: Path) -> None:
@@ -187,7 +187,7 @@ async def test_a_dead_owner_is_answered_for_at_once(null: Path) -> None:
             release[0].signal(signal.SIGSTOP)
             for worker in release[0].workers:
                 worker.suspend()
-            async with http.get(other) as response:  # it hangs: bounded too
+            async with http.get(other) as response:  # the owner hangs: the wait is bounded too
                 assert (response.status, (await response.json())["code"]) == (504, "owner_silent")
             async with WireClient(f"{release[1].ws_url}/v1/stream") as client:
                 assert (await client.hello(resume={"session": session}))["resumed"] is False

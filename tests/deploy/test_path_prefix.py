@@ -1,4 +1,4 @@
-"""Behind a real nginx that shows the service below a path, and on both families of addresses (`HOST=::`)."""
+"""Tests the service behind a real nginx that serves it under a path, with `HOST=::` (IPv4 and IPv6)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from tests.helpers.webrtc_client import WebrtcClient
 from tests.unit.images import encode, scene
 
 SAMPLE = (SAMPLES / "nginx-path.conf").read_text()
-#: The proxy of the documentation under another path, and one that leaves the path and says nothing about it.
+#: STRIPPING is the documented configuration with another path, which nginx removes from the request. PLAIN
+#: leaves the path in the request and sends no `X-Forwarded-Prefix`.
 STRIPPING = SAMPLE.replace("/vision", "/site/cameras")
 PLAIN = re.sub(r".*X-Forwarded-Prefix.*\n", "", SAMPLE).replace("8000/;", "8000;")
 PLAIN = PLAIN.replace("location /vision/ {", "location /vision {")
@@ -25,7 +26,7 @@ PLAIN = PLAIN.replace("location /vision/ {", "location /vision {")
 
 @pytest.fixture(scope="module")
 def service() -> Iterator[Service]:
-    """Listens on all addresses of both families."""
+    """Run a service that listens on all IPv4 and IPv6 addresses."""
     if not socket.has_dualstack_ipv6():
         pytest.skip("needs IPv6")
     settings = {"HOST": "::", "ALLOW_ANONYMOUS": "1", "ROOT_PATH": "/vision", "TRUSTED_PROXIES": "127.0.0.1"}
@@ -42,7 +43,7 @@ def free_port() -> int:
 def site(
     request: pytest.FixtureRequest, service: Service, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[str]:
-    """The address of the service behind nginx, without a slash at its end."""
+    """Yield the URL of the service behind nginx, without a trailing slash."""
     text, path = (STRIPPING, "/site/cameras") if request.param == "removes the path" else (PLAIN, "/vision")
     folder: Path = tmp_path_factory.mktemp("nginx")
     with BalancingProxy("nginx", folder, [service.port], free_port(), nginx_text=text) as proxy:

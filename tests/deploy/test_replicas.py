@@ -1,4 +1,4 @@
-"""Two replicas behind nginx and behind HAProxy, with the sample files: clients stay, and survive its end."""
+"""Tests that clients behind nginx and HAProxy stay on their replica of two, and move when it ends."""
 
 from __future__ import annotations
 
@@ -31,9 +31,10 @@ FORWARDED = "object_detection_requests_forwarded_total"
 
 @pytest.fixture(scope="module")
 def whole_release(null: Path) -> Iterator[Release]:
-    """Replicas with the delays that they have by default."""
+    """Run two replicas with the default drain delay and a longer limit for WebRTC connections."""
     settings = {"DRAIN_DELAY_S": "3", "WEBRTC_CONNECT_TIMEOUT_S": "30"}
-    # All clients have one address here, and one client has an eighth of the sessions without video.
+    # The service sees all clients here as one, which may hold at most an eighth of the sessions while they
+    # have no video yet.
     settings["WEBRTC_SESSIONS_MAX"] = "512"
     with Release(null, settings) as running:
         yield running
@@ -41,7 +42,7 @@ def whole_release(null: Path) -> Iterator[Release]:
 
 @pytest.fixture
 def release(whole_release: Release) -> Release:
-    """Both replicas run."""
+    """Start the replicas that an earlier test ended, and return the release."""
     whole_release.start()
     return whole_release
 
@@ -74,7 +75,7 @@ async def streams(proxy: BalancingProxy) -> AsyncIterator[list[StreamClient]]:
 
 @contextlib.asynccontextmanager
 async def video_at(proxy: BalancingProxy, replica: Service, watch: Watcher) -> AsyncIterator[VideoStream]:
-    """Our WebRTC client, which the balancer has sent to this replica; it sends until it is left."""
+    """Yield a WebRTC client that the balancer sent to this replica; it sends frames until the block ends."""
 
     async def send(stream: VideoStream) -> None:
         while True:
@@ -95,22 +96,22 @@ async def video_at(proxy: BalancingProxy, replica: Service, watch: Watcher) -> A
 
 
 class Connects:
-    """When a client of ours was connected, monotonic seconds."""
+    """Records when a client connected, in monotonic seconds, and why it lost each connection."""
 
     def __init__(self) -> None:
         self.times: list[float] = []
-        #: Why it had to connect again.
+        #: The reason for each lost connection, as the client reported it.
         self.losses: list[str] = []
 
     def __call__(self, state: State) -> None:
-        """Take in a state."""
+        """Record a state of the client."""
         if state.phase is Phase.CONNECTED:
             self.times.append(time.monotonic())
         elif state.phase is Phase.WAITING:
             self.losses.append(state.detail)
 
     def after(self, moment: float) -> list[float]:
-        """Return the times after a moment."""
+        """Return the times of connections later than ``moment``."""
         return [at for at in self.times if at > moment]
 
 
@@ -188,7 +189,7 @@ async def test_without_the_cookie_a_whip_session_is_reached_all_the_same(
     before = forwarded(release)
     async with WebrtcClient(f"{proxy.http_url}/v1/whip", kind="whip") as client:
         etag = client.response_headers["ETag"]
-        for _ in range(8):  # an encoder without cookies: each request goes anywhere
+        for _ in range(8):  # an encoder keeps no cookies: each request may reach either replica
             async with aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as http:
                 fragment = FRAGMENT | {"If-Match": etag}
                 async with http.patch(
@@ -223,7 +224,7 @@ async def test_a_replica_that_drains_fails_no_post_and_sends_its_streams_elsewhe
         assert moving
         assert staying
         await stack.enter_async_context(video_at(proxy, release[1], video_watch))
-        # On the replica that goes: its sessions are told on every way there is.
+        # Open sessions on the replica that drains: it must send `bye` on every kind of channel.
         whip = WebrtcClient(f"http://127.0.0.1:{release.ports[1]}/v1/whip", kind="whip")
         video = WebrtcClient(f"http://127.0.0.1:{release.ports[1]}/v1/webrtc")
         async with whip, video:
@@ -245,7 +246,7 @@ async def test_a_replica_that_drains_fails_no_post_and_sends_its_streams_elsewhe
             assert code == 0
             byes += await video.wait_for("bye")
             await asyncio.wait_for(reading, 10)
-        # The last of them is asked to come back after five seconds.
+        # The replica asks the last of them to reconnect after up to five seconds.
         async with asyncio.timeout(20):
             while not (all(len(client.seen) == 2 for client in moving) and video_watch.after(told_at)):
                 await asyncio.sleep(0.05)
@@ -280,7 +281,7 @@ async def test_clients_of_a_killed_replica_are_back_within_two_seconds(
     video_watch = Connects()
     begun = time.monotonic()
     async with http_clients(proxy) as https, streams(proxy) as sockets, contextlib.AsyncExitStack() as stack:
-        # What the same connections take on this machine while nothing is wrong.
+        # How long the same connections take on this machine while both replicas run.
         usual_s = time.monotonic() - begun
         own = [
             await stack.enter_async_context(DetectStream(proxy.ws_url, on_state=watch)) for watch in watches
@@ -310,13 +311,13 @@ async def test_clients_of_a_killed_replica_are_back_within_two_seconds(
             ):
                 await asyncio.sleep(0.01)
         await ending
-        # Their signalling: the old session is known to be lost, a new one stands.
+        # Signalling: the surviving replica reports the old session as lost and accepts a new one.
         gone = await https[0].http.get(url)
         assert (gone.status, (await gone.json())["code"]) == (410, "replica_gone")
         https[0].seen.clear()
         await https[0].publish()
         assert set(https[0].seen) == {new}
-        # Video has no connection whose loss would be seen: its client notices the silence, and asks.
+        # Video has no connection that breaks visibly: its client notices the silence and asks the server.
         async with asyncio.timeout(30):
             while not video_watch.after(killed_at):
                 await asyncio.sleep(0.01)
@@ -332,8 +333,9 @@ async def test_clients_of_a_killed_replica_are_back_within_two_seconds(
         *(proxy.kind, min(back), max(back), video_s, usual_s, len(failed)),
     )
     assert max(back) < 2.0 + 3 * usual_s, sorted(back)
-    # 0.6 to 1.2 s on an idle machine; it makes a connection anew, which takes long where both cores are busy.
+    # On an idle machine this takes 0.6 to 1.2 s. The client opens a new connection,
+    # which takes long where both cores are busy.
     assert video_s < 10.0 + 3 * usual_s
-    # It was told; of media that stops, the stack itself takes half a minute to say so.
+    # The client learned of the loss from the server: the WebRTC stack takes half a minute to report it.
     assert "the server no longer has this session" in video_watch.losses
     assert all(client.seen == [old, new] for client in moving)

@@ -1,4 +1,4 @@
-"""The wheel holds code and assets under two packages, and nothing that only the checkout needs."""
+"""Tests that the wheel holds code and assets under two packages, and nothing that only the checkout needs."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import pytest
 
 from tests.helpers.service import ROOT
 
-#: Where the folders of the checkout lie in the wheel.
+#: Folders of the checkout, and where their files lie in the wheel.
 ASSETS = {"static": "streamer/static", "models": "streamer/models", "data": "streamer/data"}
 FOLDERS = ("inference", "streamer", *ASSETS)
-#: Code and assets are made of these.
+#: Suffixes of the files of code and assets.
 SHIPPED = {".py", ".typed", ".html", ".css", ".js", ".svg", ".onnx", ".json", ".mp4", ".jpg", ".md"}
 
 
@@ -34,11 +34,11 @@ def tracked() -> set[str]:
 
 
 def place(name: str) -> str | None:
-    """Return where a file of the checkout lies in the wheel; None for what stays outside."""
+    """Return where a file of the checkout lies in the wheel; None for a file that is not packaged."""
     top, _, rest = name.partition("/")
     if top not in ASSETS:
         return name if PurePosixPath(name).suffix in SHIPPED else None
-    # Their code makes models and clips, and is used from the checkout alone.
+    # The code in these folders makes models and clips; it is used only from the checkout.
     return None if name.endswith(".py") else f"{ASSETS[top]}/{rest}"
 
 
@@ -84,7 +84,7 @@ def test_an_installed_package_finds_its_assets(built: tuple[Path, set[str]], tmp
         "from streamer.assets import MODELS_DIR, SAMPLE_FILE, STATIC_DIR; import streamer;"
         "print(streamer.__file__, STATIC_DIR / 'index.html', MODELS_DIR / 'codes_v1.onnx', SAMPLE_FILE)"
     )
-    # Not from the checkout: without the current folder and the site packages on the path.
+    # Import the unpacked wheel, not the checkout: without the current folder and site-packages on the path.
     done = subprocess.run(
         [sys.executable, "-S", "-P", "-c", code],
         env={"PYTHONPATH": str(tmp_path)},

