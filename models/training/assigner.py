@@ -1,4 +1,7 @@
-"""Which grid cells answer for which code: task-aligned assignment (Feng et al. 2021, arXiv:2108.07755)."""
+"""Decides which grid cells predict which code, by task-aligned assignment.
+
+It implements the method of Feng et al. 2021 (arXiv:2108.07755).
+"""
 
 from __future__ import annotations
 
@@ -7,16 +10,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-#: Exponents of score and overlap in the alignment, cells per code: as in YOLOv8 and v9.
+#: Exponents of score and overlap in the alignment, and cells per code. YOLOv8 and YOLOv9 use the same values.
 _ALPHA, _BETA, _TOP = 0.5, 6.0, 10
 _EPSILON = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
 class Targets:
-    """Wanted outputs per cell, of n images: boxes (n, cells, 4) in pixels, scores (n, cells, classes).
+    """Target outputs per cell of n images: boxes (n, cells, 4) in pixels, scores (n, cells, classes).
 
-    ``positive`` (n, cells) tells which cells have a box, ``counted`` which ones' scores count at all.
+    ``positive`` (n, cells) marks the cells that predict a box. ``counted`` (n, cells) marks the cells whose
+    scores count in the loss.
     """
 
     boxes: Tensor
@@ -40,25 +44,28 @@ def assign(
 ) -> Targets:
     """Match predictions with codes.
 
-    ``scores`` (n, cells, classes) in 0..1 and ``boxes`` (n, cells, 4) are what the network says. The truth
-    are ``class_ids`` (n, codes), -1 for "ignore" and -2 for "only padding", and ``wanted`` (n, codes, 4).
+    ``scores`` (n, cells, classes) in 0..1 and ``boxes`` (n, cells, 4) are the predictions of the network.
+    The ground truth is ``class_ids`` (n, codes), where -1 means "ignore" and -2 means "only padding", and
+    ``wanted`` (n, codes, 4).
     """
     real = class_ids >= 0
     n, cells, _ = scores.shape
     codes = class_ids.shape[1]
     near, far = wanted[:, :, None, :2], wanted[:, :, None, 2:]
-    # A code smaller than a cell may hold no cell's middle: it counts as one and a quarter cells wide.
+    # A code smaller than a cell may contain no cell centre, so every code counts as at least 1.25 cells wide
+    # and high.
     half = torch.maximum((far - near) / 2, strides * 0.625)
     away = (middles - (near + far) / 2).abs()
     inside = (away < half).all(-1) & real[..., None]
     own = scores.gather(2, class_ids.clamp(min=0)[:, None].expand(n, cells, codes)).transpose(1, 2)
     iou = overlaps(wanted[:, :, None], boxes[:, None])
     aligned = own.pow(_ALPHA) * iou.pow(_BETA) * inside
-    # At the start nothing overlaps: then the nearest cells are as good as any.
+    # At the start of training, no prediction overlaps a code. The small second term then selects the nearest
+    # cells.
     rank = (aligned + 1e-7 / (1 + away.sum(-1))) * inside
     best = rank.topk(min(_TOP, cells), dim=-1)
     chosen = torch.zeros_like(inside).scatter_(-1, best.indices, best.values > 0)
-    # A cell that several codes want goes to the one that it overlaps most.
+    # A cell that several codes have selected goes to the code that its predicted box overlaps most.
     contested = chosen.sum(1, keepdim=True) > 1
     winner = (iou * chosen + chosen * _EPSILON).argmax(1, keepdim=True)
     only = torch.zeros_like(chosen).scatter_(1, winner, True)
@@ -67,7 +74,8 @@ def assign(
     which = chosen.float().argmax(1)
     target_boxes = wanted.gather(1, which[..., None].expand(n, cells, 4))
     target_ids = class_ids.gather(1, which).clamp(min=0)
-    # A cell's wanted score: its alignment, scaled so that a code's best cell is to say its overlap.
+    # The target score of a cell is its alignment, scaled so that the target of a code's best-aligned cell
+    # equals the code's highest overlap.
     aligned = aligned * chosen
     top = aligned.amax(-1, keepdim=True)
     top_iou = (iou * chosen).amax(-1, keepdim=True)

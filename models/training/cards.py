@@ -1,4 +1,4 @@
-"""Cards with codes, drawn on canvases that record for each pixel the number of the code at it."""
+"""Draws cards with codes on canvases that record the number of the code at each pixel."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ Ids = npt.NDArray[np.uint8]
 
 @dataclass(slots=True)
 class Canvas:
-    """An image under work and, per pixel, the number of the code that it belongs to (0: none)."""
+    """Holds an unfinished image and, for each pixel, the number of the code at it (0: none)."""
 
     image: Image
     ids: Ids
     #: Class id of code number 1, 2, ...
     classes: list[int]
-    #: Pixels of the codes when they came onto the canvas, before anything lay on top of them.
+    #: Number of pixels of each code when it was put onto the canvas, before anything covered it.
     areas: dict[int, int] = field(default_factory=dict)
 
     @classmethod
@@ -40,12 +40,12 @@ class Canvas:
 
 
 def _inked(rng: np.random.Generator, modules: Image, *, flush: bool = False) -> tuple[Image, Image]:
-    """Return a code's or decoy's colours (h, w, 3) and its paper colour (3,)."""
+    """Return the colours (h, w, 3) of a code or decoy, and the colour of its paper (3,)."""
     ink, paper = np.array(random_colour(rng, 0, 60)), np.array(random_colour(rng, 200))
     chance = rng.random()
     if flush and chance < 0.75:
         ink, paper = np.zeros(3, int), np.full(3, 255)
-    elif chance < 0.25:  # strong colours, with contrast kept
+    elif chance < 0.25:  # strong colours with enough contrast
         ink, paper = np.array(random_colour(rng, 0, 150)), np.array(random_colour(rng, 150))
         if paper.mean() - ink.mean() < 60:
             paper = np.full(3, 245)
@@ -56,12 +56,12 @@ def _inked(rng: np.random.Generator, modules: Image, *, flush: bool = False) -> 
 
 
 def _enlarged(rng: np.random.Generator, symbol: Symbol, module_px: int) -> Image:
-    """Return modules as squares, at times as dots or with bleeding ink; 0 is ink."""
+    """Return the modules enlarged to squares, at times to dots or with bleeding ink; 0 is ink."""
     large = np.repeat(np.repeat(symbol.modules, module_px, 0), module_px, 1)
     if symbol.linear:
         return large
     style = rng.random()
-    if style < 0.08 and module_px >= 4:  # dots, as of dot peening and fancy QR codes
+    if style < 0.08 and module_px >= 4:  # dots, as in dot peening and fancy QR codes
         y, x = np.mgrid[0 : large.shape[0], 0 : large.shape[1]] % module_px - (module_px - 1) / 2
         large = np.where(
             (large == 0) & (np.hypot(y, x) <= module_px * rng.uniform(0.4, 0.55)), 0, 255
@@ -86,7 +86,7 @@ def _emblem(rng: np.random.Generator, colours: Image) -> None:
 
 
 def draw_tag(rng: np.random.Generator, module_px: int, *, flush: bool = False) -> Canvas:
-    """Return one code with its quiet zone and, for linear ones, its text below."""
+    """Return one code with its quiet zone; linear codes often have their text below."""
     symbol = draw_symbol(rng)
     large = _enlarged(rng, symbol, module_px)
     colours, paper = _inked(rng, large, flush=flush)
@@ -115,7 +115,7 @@ def draw_tag(rng: np.random.Generator, module_px: int, *, flush: bool = False) -
 
 
 def paste(canvas: Canvas, part: Canvas, x: int, y: int) -> None:
-    """Put a canvas onto another, in place; what hangs over is cut off."""
+    """Draw ``part`` onto ``canvas``, in place, and cut off what lies outside."""
     height, width = canvas.ids.shape
     left, top, right, bottom = (
         max(x, 0),
@@ -132,7 +132,7 @@ def paste(canvas: Canvas, part: Canvas, x: int, y: int) -> None:
 
 
 def renumbered(canvas: Canvas, ids: Ids, part: Canvas) -> Ids:
-    """Return a part's ids as they count on the canvas, which takes note of the new codes."""
+    """Add the codes of ``part`` to ``canvas``, in place; return ``ids`` with the numbers they get there."""
     known = len(canvas.classes)
     counts = np.bincount(ids.ravel(), minlength=len(part.classes) + 1)
     canvas.areas |= {known + number: int(count) for number, count in enumerate(counts) if number}
@@ -141,7 +141,7 @@ def renumbered(canvas: Canvas, ids: Ids, part: Canvas) -> Ids:
 
 
 def scaled(canvas: Canvas, scale: float) -> Canvas:
-    """Return the canvas in another size, at least 4 by 4 pixels."""
+    """Return the canvas resized by ``scale``, to at least 4 by 4 pixels."""
     size = (max(4, round(canvas.ids.shape[1] * scale)), max(4, round(canvas.ids.shape[0] * scale)))
     way = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
     ids = cv2.resize(canvas.ids, size, interpolation=cv2.INTER_NEAREST)
@@ -157,7 +157,7 @@ def rotated(canvas: Canvas, quarters: int) -> Canvas:
 
 
 def draw_card(rng: np.random.Generator, *, empty: bool) -> Canvas:
-    """Return a label, a leaflet, a pack: artwork, mostly around one to three codes."""
+    """Return a card (label, leaflet or pack) with one to three codes, or without codes if ``empty``."""
     parts = []
     if not empty:
         parts = [draw_tag(rng, int(rng.integers(3, 8))) for _ in range(int(rng.choice([1, 1, 1, 2, 3])))]

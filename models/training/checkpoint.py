@@ -1,4 +1,4 @@
-"""The state of a training on disk, replaced as a whole."""
+"""Saves the state of a training in a file, which each save replaces atomically, and loads it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from models.training.recipe import Recipe
 
 @dataclass(slots=True)
 class Checkpoint:
-    """Everything that a training needs to go on as if it had not stopped."""
+    """Holds everything that a training needs to resume as if it had not been interrupted."""
 
     recipe: dict[str, Any]
     step: int
@@ -24,7 +24,7 @@ class Checkpoint:
 
 
 def save(path: Path, checkpoint: Checkpoint) -> None:
-    """Write it; a reader finds the old one or the new one, whole."""
+    """Write the checkpoint atomically: a reader finds the complete old file or the complete new one."""
     part = path.with_suffix(".part")
     with part.open("wb") as stream:
         torch.save({name: getattr(checkpoint, name) for name in checkpoint.__slots__}, stream)
@@ -34,7 +34,7 @@ def save(path: Path, checkpoint: Checkpoint) -> None:
 
 
 def load(path: Path, recipe: Recipe) -> Checkpoint | None:
-    """Return the checkpoint of this recipe; None when there is none.
+    """Return the checkpoint of this recipe, or None if there is none.
 
     Raises ValueError when the file belongs to another recipe.
     """
@@ -47,7 +47,7 @@ def load(path: Path, recipe: Recipe) -> Checkpoint | None:
 
 
 def plain(recipe: Recipe) -> dict[str, Any]:
-    """Return the recipe as numbers and text, which is what a checkpoint may hold."""
+    """Return the recipe as plain dicts, lists, numbers and text, the types that a checkpoint can hold."""
     values = asdict(recipe)
     values["shape"] = {name: list(v) if isinstance(v, tuple) else v for name, v in values["shape"].items()}
     return values

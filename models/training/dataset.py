@@ -1,4 +1,4 @@
-"""What the network is shown: scenes and photographs, cropped, joined, discoloured, each by its own seed."""
+"""Makes the training views: crops, mosaics and recoloured copies of scenes and photographs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 from models.training.pool import Sample
 
 PAD = 114
-#: Codes in one image; mosaics of sheets of labels can have more, of which some are then left out.
+#: Maximum number of codes in one view. A mosaic of label sheets can have more; the view omits the excess.
 _MAX_CODES = 48
 _MIN_VISIBLE = 0.6
 
@@ -24,7 +24,7 @@ Image = npt.NDArray[np.uint8]
 
 @dataclass(slots=True)
 class _View:
-    """An image (h, w, 3) BGR with class ids (n,) and boxes (n, 4), and how it is to be resized."""
+    """Holds an image (h, w, 3) BGR, class ids (n,), boxes (n, 4), and the interpolation for resizing."""
 
     image: Image
     class_ids: npt.NDArray[np.int64]
@@ -35,8 +35,9 @@ class _View:
 class Views(Dataset[tuple[Tensor, Tensor, Tensor]]):
     """View number i of ``count``: image (3, side, side) uint8 RGB, class ids (48,), boxes (48, 4) in px.
 
-    Class id -2 fills up, -1 marks what is to be ignored. The same number gives the same view, so a training
-    that was cut off goes on with exactly those that it has not seen. The last ``plain`` share has no mosaics.
+    Class id -2 marks unused rows, -1 marks codes that training ignores. The same number always gives the
+    same view, so an interrupted training resumes with exactly the views that it has not seen. The views in
+    the last ``plain`` share of the numbers are not mosaics.
     """
 
     def __init__(
@@ -76,13 +77,14 @@ class Views(Dataset[tuple[Tensor, Tensor, Tensor]]):
     def _pick(self, rng: np.random.Generator) -> _View:
         source = self._photos if rng.random() < self._photo_share else self._scenes
         sample = source[int(rng.integers(len(source)))]
-        # Linear resizing of an image many times as large hardly averages: fine modules turn into noise.
+        # Linear resizing of a much larger image hardly averages its pixels, so fine modules turn into noise.
+        # Nearest-neighbour resizing has the same effect.
         sampled = self._sampled_share > 0 and rng.random() < self._sampled_share
         way = cv2.INTER_NEAREST if sampled else cv2.INTER_LINEAR
         return _turned(rng, _View(sample.image(), sample.class_ids.copy(), sample.boxes.copy(), way))
 
     def _single(self, rng: np.random.Generator) -> _View:
-        """Return one image, half of the time just as the service would place it."""
+        """Return a view of one image; in half of the cases it is placed as the service would place it."""
         view, side = self._pick(rng), self._side
         height, width = view.image.shape[:2]
         scale = side / max(height, width)
@@ -102,7 +104,7 @@ class Views(Dataset[tuple[Tensor, Tensor, Tensor]]):
         return _laid([(view, size, left, top)], ground, (0, 0, side, side))
 
     def _mosaic(self, rng: np.random.Generator) -> _View:
-        """Return four images round a common corner."""
+        """Return a view of four images that meet at one point."""
         side = self._side
         x, y = (int(v) for v in rng.uniform(0.25, 0.75, 2) * side)
         ground = np.full((side, side, 3), PAD, np.uint8)
@@ -129,7 +131,7 @@ class Views(Dataset[tuple[Tensor, Tensor, Tensor]]):
 def _laid(
     parts: list[tuple[_View, tuple[int, int], int, int]], ground: Image, frame: tuple[int, int, int, int]
 ) -> _View:
-    """Draw images, resized, at their places onto the ground, in place, each cut off at the frame."""
+    """Draw resized images onto ``ground``, in place, within ``frame``; return the result and its codes."""
     x1, y1, x2, y2 = frame
     class_ids, boxes = [], []
     for view, size, left, top in parts:
@@ -154,7 +156,7 @@ def _areas(boxes: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 
 
 def _turned(rng: np.random.Generator, view: _View) -> _View:
-    """Mirror and turn: a detector may not care, even if a decoder would."""
+    """Mirror and transpose at random, because a detector must find codes in every orientation."""
     height, width = view.image.shape[:2]
     x1, y1, x2, y2 = view.boxes.T
     if rng.random() < 0.4:
@@ -169,7 +171,7 @@ def _turned(rng: np.random.Generator, view: _View) -> _View:
 
 
 def _discoloured(rng: np.random.Generator, image: Image) -> Image:
-    """Change light and colours a little, sharpness at times."""
+    """Return the image with other light and colours, at times inverted, grey, blurred or noisy."""
     if rng.random() < 0.6:
         table = np.arange(256, dtype=np.float32)[:, None] / 255
         table = (

@@ -43,7 +43,7 @@ def open_model(path: Path) -> Detector:
 
 
 def score(detector: Detector, photos: Sequence[Photo], threshold: float) -> Score:
-    """Count hits and misses."""
+    """Return the score of a detector on the photographs."""
     result = Score()
     for photo in tqdm(photos, desc=detector.model.name, unit="photo", leave=False):
         result.add(photo, detect(detector, photo, threshold))
@@ -51,7 +51,7 @@ def score(detector: Detector, photos: Sequence[Photo], threshold: float) -> Scor
 
 
 def rates(detectors: Sequence[Detector]) -> list[float]:
-    """Return images per second on one core, the best of interleaved rounds."""
+    """Return the images per second of each detector on one core: the best of several interleaved rounds."""
     rng = np.random.default_rng(0)
     slots = [
         rng.integers(0, 256, (d.model.input_height, d.model.input_width, 3), np.uint8) for d in detectors
@@ -67,7 +67,7 @@ def rates(detectors: Sequence[Detector]) -> list[float]:
 
 
 def table(head: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]]) -> str:
-    """Return a Markdown table, its columns aligned so that it reads as text too."""
+    """Return a Markdown table whose columns are aligned, so that it is also readable as plain text."""
     lines = [list(head), *([title, *cells] for title, cells in rows)]
     lines = [[*line, *[""] * (len(head) - len(line))] for line in lines]
     widths = [max(len(line[column]) for line in lines) for column in range(len(head))]

@@ -1,4 +1,4 @@
-"""The trained network as an ONNX file with its manifest, checked against PyTorch before it counts."""
+"""Exports the trained network as an ONNX file with a manifest, after comparing its outputs with PyTorch."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from models.training.recipe import Recipe
 from models.training.symbols import CLASSES
 
 _OPSET = 17
-#: Largest difference to PyTorch that is rounding: boxes in pixels, scores in 0..1.
+#: Largest differences from PyTorch that count as rounding errors: boxes in pixels, scores in 0..1.
 _BOX_TOLERANCE, _SCORE_TOLERANCE = 0.05, 1e-3
-#: The score from which a box counts; chosen on the validation photographs, see the model card.
+#: The lowest score of a box that counts. It was chosen on the validation photographs, see the model card.
 THRESHOLD = 0.35
 
 
 def export(network: Detector, recipe: Recipe, folder: Path) -> Path:
     """Write ``NAME.onnx`` and ``NAME.json``; return the former.
 
-    Raises ValueError when onnxruntime and PyTorch disagree: then neither file is left behind.
+    Raises ValueError, and writes neither file, when the results of onnxruntime and PyTorch differ.
     """
     side = recipe.side
     model = Exported(network, side).eval()
@@ -34,7 +34,8 @@ def export(network: Detector, recipe: Recipe, folder: Path) -> Path:
     part = path.with_suffix(".part")
     batch = {0: "batch"}
     with warnings.catch_warnings():
-        # The old exporter traces, which does for a network without control flow; the new needs onnxscript.
+        # The old exporter traces the network, which suffices without control flow. The new one needs
+        # onnxscript.
         warnings.simplefilter("ignore", DeprecationWarning)
         torch.onnx.export(
             model,
@@ -81,7 +82,7 @@ def export(network: Detector, recipe: Recipe, folder: Path) -> Path:
 
 
 def _check(model: Exported, path: Path, side: int) -> None:
-    """Compare with PyTorch on batches of one and three; raises ValueError when they differ."""
+    """Compare the file with PyTorch on batches of one and three. Raises ValueError when they differ."""
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     for count in (1, 3):
         images = torch.rand(count, 3, side, side, generator=torch.Generator().manual_seed(count))

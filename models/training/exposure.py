@@ -1,4 +1,4 @@
-"""What a poor camera makes of a scene: light, tone, blur, noise and JPEG artefacts."""
+"""Imitates a poor camera: changes light and tone of a scene, and adds blur, noise and JPEG artefacts."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from models.training.textures import (
     smooth_noise,
 )
 
-#: An image in linear arithmetic: float, 0..255, except for values that are clipped later.
+#: An image of floats in 0..255; values outside this range are clipped later.
 Light = npt.NDArray[np.float32]
 
 
 def expose(rng: np.random.Generator, image: Image, kind: str) -> Image:
-    """Take the photograph: light, lens, sensor, compression."""
+    """Return the image as a poor camera would take it: light, lens, sensor and compression."""
     gentle = kind in ("flush", "page")
     if gentle and rng.random() < 0.5:
         if rng.random() < 0.4:
@@ -62,7 +62,7 @@ def _toned(rng: np.random.Generator, image: Light) -> Light:
 
 
 def _disturbed(rng: np.random.Generator, image: Light) -> Light:
-    """Return the image with glare, at night, or of a screen."""
+    """Return the image, at times with glare, dark as at night, or with the pattern of a screen or print."""
     height, width = image.shape[:2]
     if rng.random() < 0.15:  # glare
         centre = rng.uniform(0, 1, 2) * [width, height]
@@ -95,7 +95,7 @@ def _blurred(rng: np.random.Generator, image: Light, reach: int, *, gentle: bool
         ends = [tuple(np.round(middle + sign * step).astype(int).tolist()) for sign in (-1, 1)]
         cv2.line(kernel, ends[0], ends[1], 1.0)
         return cv2.filter2D(image, -1, kernel / kernel.sum())
-    if chance < 0.6:  # few pixels, as of a webcam far off
+    if chance < 0.6:  # few pixels, as from a distant webcam
         scale = rng.uniform(0.35, 0.9)
         small = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
         return cv2.resize(small, image.shape[1::-1], interpolation=cv2.INTER_LINEAR)

@@ -1,4 +1,4 @@
-"""What training lowers: wrong scores and wrong boxes, each code with equal weight."""
+"""Computes the loss that training minimises: errors of the scores and of the boxes."""
 
 from __future__ import annotations
 
@@ -33,10 +33,11 @@ def ciou(first: Tensor, second: Tensor) -> Tensor:
 def detection_loss(
     logits: Tensor, distances: Tensor, middles: Tensor, strides: Tensor, class_ids: Tensor, wanted: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Return the loss of scores and of boxes; for arguments see `network.Detector` and `assigner.assign`."""
+    """Return the losses of scores and boxes; see `network.Detector` and `assigner.assign` for arguments."""
     logits, distances = logits.float(), distances.float()
     boxes = corners(distances, middles, strides)
-    # Most of the rows are padding; the assignment's cost grows with their number.
+    # Most of the rows are padding. Cut off those that no image uses, because the cost of the assignment grows
+    # with the number of rows.
     codes = max(1, int((class_ids > -2).sum(1).max()))
     class_ids, wanted = class_ids[:, :codes], wanted[:, :codes]
     targets = assign(logits.detach().sigmoid(), boxes.detach(), middles, strides, class_ids, wanted)

@@ -1,9 +1,9 @@
 """The detector: a GELAN backbone and neck with an anchor-free, decoupled head, small enough for one CPU core.
 
-After YOLOv9 (Wang, Yeh, Liao 2024, arXiv:2402.13616): every stage is a generalised ELAN block, the pyramid's
-coarsest level is an SPP-ELAN. Departures, all for speed on a CPU: ReLU, because onnxruntime folds it into the
-convolution before it; distances regressed directly instead of as distributions (`docs/decisions/0007`); no
-auxiliary branch.
+It follows YOLOv9 (Wang, Yeh, Liao 2024, arXiv:2402.13616): every stage is a generalised ELAN block, and the
+coarsest level of the pyramid is an SPP-ELAN. It differs from YOLOv9 in three ways, all for speed on a CPU:
+its activation is ReLU, which onnxruntime fuses with the convolution before it; it regresses distances
+directly instead of as distributions (`docs/decisions/0007`); it has no auxiliary branch.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from torch import Tensor, nn
 
 #: Grid strides of the three levels, in input pixels.
 STRIDES = (8, 16, 32)
-#: Scores start near this, so that the first steps are not spent on unlearning a million positives.
+#: Scores start near this value. Otherwise the first steps would only reduce the scores of empty cells.
 _PRIOR_SCORE = 0.01
 
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """Sizes of a network: channels of the stages at strides 2, 4, 8, 16, 32, blocks, head width."""
+    """Sizes of a network: channels of stem (stride 2), stages (4 to 32), neck and head; blocks per stage."""
 
     stem: int
     widths: tuple[int, int, int, int]
@@ -31,7 +31,7 @@ class Shape:
 
 
 class Unit(nn.Sequential):
-    """Convolution, batch normalisation, ReLU; the first two are one after export."""
+    """Convolution, batch normalisation and ReLU; the export merges the first two."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int = 1, stride: int = 1, groups: int = 1) -> None:
         super().__init__(
@@ -42,7 +42,7 @@ class Unit(nn.Sequential):
 
 
 class Residual(nn.Module):
-    """Two 3x3 convolutions around a shortcut."""
+    """Two 3x3 convolutions whose result is added to the input."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -54,7 +54,7 @@ class Residual(nn.Module):
 
 
 class Gelan(nn.Module):
-    """Generalised ELAN block: a split, a chain of blocks on one half, all parts joined by a convolution."""
+    """Generalised ELAN block: splits its input, runs blocks in a chain on one half, and joins all parts."""
 
     def __init__(self, inputs: int, outputs: int, depth: int) -> None:
         super().__init__()
@@ -71,7 +71,7 @@ class Gelan(nn.Module):
 
 
 class SppElan(nn.Module):
-    """Pools of growing reach, so that a code that fills the image is seen as a whole."""
+    """Joins max pools of growing reach, so that the network sees a code that fills the image as a whole."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -88,7 +88,7 @@ class SppElan(nn.Module):
 
 
 class Head(nn.Module):
-    """One level's two branches: class logits, and distances to the box's four sides in strides."""
+    """Two branches of one level: class logits, and distances to the four sides of the box, in strides."""
 
     def __init__(self, inputs: int, width: int, classes: int) -> None:
         super().__init__()
@@ -110,7 +110,7 @@ class Head(nn.Module):
 
 
 class Detector(nn.Module):
-    """Images (n, 3, h, w), RGB in 0..1, sides divisible by 32, to raw predictions per grid cell."""
+    """Maps images (n, 3, h, w), RGB in 0..1, sides divisible by 32, to raw predictions per grid cell."""
 
     def __init__(self, shape: Shape, classes: int) -> None:
         super().__init__()
@@ -152,7 +152,7 @@ class Detector(nn.Module):
 
 
 def grid(height: int, width: int, device: torch.device | None = None) -> tuple[Tensor, Tensor]:
-    """Return all levels' cells: middles (cells, 2) as x, y in input pixels, and strides (cells, 1)."""
+    """Return the cells of all levels: centres (cells, 2) as x, y in input pixels, and strides (cells, 1)."""
     middles, strides = [], []
     for stride in STRIDES:
         rows, columns = height // stride, width // stride
@@ -169,7 +169,7 @@ def corners(distances: Tensor, middles: Tensor, strides: Tensor) -> Tensor:
 
 
 class Exported(nn.Module):
-    """The network as the `yolo` family wants it: one output (n, 4 + classes, cells), cx cy w h in pixels."""
+    """Gives the network the output of the `yolo` family: (n, 4 + classes, cells), cx cy w h in pixels."""
 
     def __init__(self, detector: Detector, side: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Annotated photographs: a folder with `annotations.json` (COCO) and `images/`, read where they are."""
+"""Reads annotated photographs from a folder with `annotations.json` (COCO) and `images/`."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import numpy.typing as npt
 from models.training.pool import Sample
 from models.training.symbols import CLASSES
 
-#: Folders of the test suites that are kept for evaluation; the rest may be trained on. Those that show the
-#: same products (the "extension" folders repeat each other's books) stay on one side.
+#: Folders of the test suites that are kept for evaluation; the other folders are for training. Folders that
+#: show the same products (the "extension" folders show the same books) are on the same side.
 VALIDATION_FOLDERS = frozenset(
     {
         *("aztec-1", "datamatrix-1", "datamatrix-5", "pdf417-3", "micropdf417-1", "multi-1"),
@@ -31,14 +31,14 @@ class Photo:
     """One photograph: class ids (n,) and boxes (n, 4) as x1 y1 x2 y2 in pixels."""
 
     path: Path
-    #: What kind of code each is, as the decoder named it; empty text where the file does not say.
+    #: The symbology of each code, as the decoder named it; an empty text if the file does not name it.
     symbologies: tuple[str, ...]
     class_ids: npt.NDArray[np.int64]
     boxes: npt.NDArray[np.float32]
 
     @property
     def folder(self) -> str:
-        """The test suite's folder, which is the file name's beginning."""
+        """The folder of the test suite, with whose name the file name begins."""
         return self.path.name.split("_")[0]
 
     def image(self) -> npt.NDArray[np.uint8]:
@@ -50,7 +50,7 @@ class Photo:
 
 
 def read_photos(folder: Path) -> list[Photo]:
-    """Return the photographs of a folder. Raises ValueError naming the file and what is wrong with it."""
+    """Return the photographs of a folder. Raises ValueError that names the file and what is wrong with it."""
     source = folder / "annotations.json"
     try:
         document = json.loads(source.read_text("utf-8"))
@@ -78,14 +78,15 @@ def read_photos(folder: Path) -> list[Photo]:
 
 
 def is_validation(photo: Photo) -> bool:
-    """Tell on which side of the split a photograph stands."""
+    """Return whether a photograph is kept for evaluation instead of training."""
     return photo.folder in VALIDATION_FOLDERS
 
 
 def as_sample(photo: Photo) -> Sample:
-    """Return a photograph for training: not larger than needed, linear codes with their whole height.
+    """Return a photograph for training, with boxes that span the full height of linear codes.
 
-    Stacked linear codes are left to synthesis, their boxes ignored: a decoder reports one row of several.
+    The image is shrunk if it is larger than needed. The decoder reports only one of the rows of a stacked
+    linear code, so training ignores these boxes and learns stacked codes from synthetic scenes.
     """
     image = photo.image()
     stacked = np.array(["Stacked" in kind for kind in photo.symbologies], bool)
@@ -102,9 +103,9 @@ def as_sample(photo: Photo) -> Sample:
 
 
 def grown(image: npt.NDArray[np.uint8], box: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Return a linear code's box, stretched along its bars for as long as neighbouring rows look alike.
+    """Return a linear code's box, extended along its bars as far as the rows show the same bars.
 
-    A decoder reports only the rows that it has read.
+    The decoder reports only the rows that it has read.
     """
     grey = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY).astype(np.float32)
     x1, y1, x2, y2 = (round(float(v)) for v in box)
@@ -120,7 +121,7 @@ def grown(image: npt.NDArray[np.uint8], box: npt.NDArray[np.float32]) -> npt.NDA
 
 
 def _reach(grey: npt.NDArray[np.float32], left: int, right: int, row: int, step: int) -> int:
-    """Return the last row, going by ``step`` from ``row``, that shows the same bars, if shifted a bit."""
+    """Return the last row, going by ``step`` from ``row``, with the same bars, even if slightly shifted."""
     height, width = grey.shape
     slack = max(2, (right - left) // 60)
     row = min(max(row, 0), height - 1)

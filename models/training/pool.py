@@ -1,4 +1,4 @@
-"""A store of rendered scenes: made once, read by every epoch."""
+"""Renders the synthetic scenes once, and loads the stored scenes for training."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from tqdm import tqdm
 
 from models.training.scene import draw_scene
 
-#: Scenes in one file: small enough that a render that is cut off loses little.
+#: Number of scenes in one file; small, so that an interrupted rendering loses little work.
 SHARD = 250
 _QUALITY = 95
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A stored image, as JPEG bytes, with its codes; see `scene.Scene` for the arrays."""
+    """Holds a stored image as JPEG bytes, and its codes; `scene.Scene` describes the arrays."""
 
     jpeg: bytes
     class_ids: npt.NDArray[np.int64]
@@ -32,14 +32,14 @@ class Sample:
 
 
 def render(folder: Path, count: int, processes: int, kind: str | None = None) -> None:
-    """Render those of the first ``count`` scenes that are not there yet; a bar shows how far it is."""
+    """Render those of the first ``count`` scenes that do not exist yet, and show a progress bar."""
     folder.mkdir(parents=True, exist_ok=True)
     shards = [
         (folder, start, kind) for start in range(0, count, SHARD) if not _path(folder, start, kind).exists()
     ]
     if not shards:
         return
-    # Spawned, not forked: OpenCV's threads do not survive a fork.
+    # Spawn the processes instead of forking them, because OpenCV's threads do not survive a fork.
     with multiprocessing.get_context("spawn").Pool(processes) as workers:
         bar = tqdm(total=len(shards) * SHARD, desc=kind or "scenes", unit="scene")
         for _ in workers.imap_unordered(_render_shard, shards):
@@ -48,7 +48,7 @@ def render(folder: Path, count: int, processes: int, kind: str | None = None) ->
 
 
 def load(folder: Path, count: int, kind: str | None = None) -> list[Sample]:
-    """Return the first ``count`` stored scenes, in whole shards; they must have been rendered."""
+    """Return the first ``count`` rendered scenes, rounded up to whole files."""
     samples: list[Sample] = []
     for start in range(0, count, SHARD):
         with np.load(_path(folder, start, kind)) as shard:
@@ -83,4 +83,4 @@ def _render_shard(task: tuple[Path, int, str | None]) -> None:
         class_ids=np.concatenate([scene.class_ids for scene in scenes]),
         boxes=np.concatenate([scene.boxes for scene in scenes]),
     )
-    part.rename(_path(folder, start, kind))  # a shard is there as a whole or not at all
+    part.rename(_path(folder, start, kind))  # a file is either complete or absent

@@ -1,4 +1,4 @@
-"""How the two default models are made: their networks and the length of their training."""
+"""Holds the recipes of the two default models: their networks and the parameters of their training."""
 
 from __future__ import annotations
 
@@ -9,25 +9,27 @@ from models.training.network import Shape
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """One model: its network, input side in pixels, and how it is trained."""
+    """Describes one model: its network, its input side in pixels, and its training."""
 
     name: str
     shape: Shape
     side: int
-    #: Rendered scenes of all kinds, and further ones that are a surface and nothing else.
+    #: Number of rendered scenes of all kinds, and of further scenes that show only a textured surface.
     scenes: int
     textures: int
-    #: Views of them that are shown in all, and views per step.
+    #: Total number of views that the training shows, and number of views per step.
     views: int
     batch: int
     learning_rate: float
     seed: int
-    #: For this share of the steps, images are of this side instead: they cost less and teach as much.
+    #: The training starts with images of this side for this share of the steps: they cost less and teach as
+    #: much.
     early_side: int = 0
     early_share: float = 0.0
-    #: Share of the images that are shrunk by leaving pixels out, as very large photographs are in effect.
+    #: Share of the images that are shrunk by leaving out pixels. Linear resizing of very large photographs
+    #: has the same effect.
     sampled_share: float = 0.0
-    #: Share of photographs among the images, where a folder of them is given.
+    #: Share of photographs among the images, if the training gets a folder of photographs.
     photo_share: float = 0.22
 
 

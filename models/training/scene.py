@@ -1,7 +1,7 @@
-"""Synthetic photographs: codes on cards, cards in front of things, seen through a poor camera.
+"""Draws synthetic photographs: cards with codes in front of backgrounds, seen through a poor camera.
 
-Where each code ends up is not computed but seen: an image of code numbers goes through the very same warps,
-and the box of a code is the extent of its number in the result.
+The boxes of the codes are measured instead of calculated: an image of code numbers goes through the same
+warps as the scene, and the box of a code is the extent of its number in the result.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ from models.training.textures import (
     weave,
 )
 
-#: A code of which less is seen is neither wanted nor held against the detector.
+#: If a smaller share of a code is visible, training ignores the code.
 _MIN_VISIBLE = 0.65
-#: Shorter sides below this many scene pixels cannot be told from texture.
+#: A code whose shorter side has fewer scene pixels cannot be distinguished from texture.
 _MIN_SIDE_PX = 9.0
-#: Standard deviation of the pixels below which nobody sees the code either.
+#: A code whose pixels have a lower standard deviation is not visible.
 _MIN_CONTRAST = 5.0
 _KINDS = ("flush", "page", "photo", "empty")
 _KIND_SHARES = (0.16, 0.15, 0.50, 0.19)
@@ -39,9 +39,9 @@ _KIND_SHARES = (0.16, 0.15, 0.50, 0.19)
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """An image (h, w, 3), BGR, and its codes: class ids (n,), boxes (n, 4) as x1 y1 x2 y2 in pixels.
+    """Holds an image (h, w, 3), BGR, and its codes: class ids (n,), boxes (n, 4) as x1 y1 x2 y2 in pixels.
 
-    A class id of -1 marks what is to be ignored: hardly visible codes.
+    Class id -1 marks hardly visible codes, which training ignores.
     """
 
     image: Image
@@ -50,7 +50,7 @@ class Scene:
 
 
 def draw_scene(seed: int, side: int = 512, kind: str | None = None) -> Scene:
-    """Return scene number ``seed``; its longer side is ``side`` pixels, but flush ones may be smaller."""
+    """Return scene number ``seed``; its longer side is ``side`` pixels, except in flush scenes."""
     rng = np.random.default_rng([0xC0DE, seed])
     kind = kind or str(rng.choice(_KINDS, p=_KIND_SHARES))
     if kind == "flush":
@@ -69,17 +69,14 @@ def draw_scene(seed: int, side: int = 512, kind: str | None = None) -> Scene:
     return _labelled(canvas)
 
 
-# -- cards: flat artwork with codes ------------------------------------------------------------------
-
-
-# -- the three kinds of scene ------------------------------------------------------------------------
+# -- the kinds of scene ------------------------------------------------------------------------------
 
 
 def _flush(rng: np.random.Generator, side: int) -> Canvas:
-    """Return a code that is the whole image, as encoders write it and croppers leave it."""
+    """Return an image that a code fills, like the output of an encoder or a cropped photograph."""
     module_px = int(rng.choice([1, 2, 3, 4, 5, 6, 8, 10], p=[0.08, 0.14, 0.18, 0.18, 0.14, 0.12, 0.10, 0.06]))
     canvas = draw_tag(rng, module_px, flush=True)
-    if rng.random() < 0.15:  # several, as a sheet of labels
+    if rng.random() < 0.15:  # several codes, as on a sheet of labels
         others = [canvas, *(draw_tag(rng, module_px, flush=True) for _ in range(int(rng.integers(1, 4))))]
         gap = int(rng.integers(4, 40))
         width = max(o.ids.shape[1] for o in others) + 2 * gap
@@ -95,7 +92,7 @@ def _flush(rng: np.random.Generator, side: int) -> Canvas:
     longest = max(canvas.ids.shape)
     if longest > side:
         canvas = scaled(canvas, side / longest)
-    if rng.random() < 0.3:  # not quite straight, not quite flat
+    if rng.random() < 0.3:  # slightly turned and in perspective
         margin = int(max(canvas.ids.shape) * rng.uniform(0.02, 0.15)) + 1
         size = (canvas.ids.shape[0] + 2 * margin, canvas.ids.shape[1] + 2 * margin)
         ground = np.empty((*size, 3), np.uint8)
@@ -116,11 +113,11 @@ def _flush(rng: np.random.Generator, side: int) -> Canvas:
 
 
 def _texture(rng: np.random.Generator, side: int) -> Canvas:
-    """Return nothing but a surface: fine patterns from edge to edge are easily taken for dense codes."""
+    """Return only a textured surface, because detectors easily mistake fine patterns for dense codes."""
     height = int(side * rng.choice([1.0, 0.75, 0.5625]))
     draw = (grain, weave, weave, stripes, lattice, bricks)[int(rng.integers(6))]
     image = draw(rng, height, side)
-    if rng.random() < 0.3:  # two surfaces that meet, as a shoe on a carpet
+    if rng.random() < 0.3:  # two surfaces that meet, such as a shoe on a carpet
         other = draw(rng, height, side)
         edge = np.zeros((height, side), np.uint8)
         points = (rng.uniform(-0.3, 1.3, (5, 2)) * np.array([side, height])).astype(np.int32)
@@ -161,7 +158,7 @@ def _photo(rng: np.random.Generator, height: int, width: int, *, empty: bool) ->
         )
         middle = (width * rng.uniform(0.2, 0.8), height * rng.uniform(0.2, 0.8))
         if count == 1 and rng.random() < 0.5 and card.classes:
-            # Cameras are pointed at codes: the first one is in the middle and of a fair size.
+            # People point cameras at codes, so the first code is near the middle and of a fair size.
             ys, xs = np.nonzero(card.ids == 1)
             if len(xs):
                 span = max(np.ptp(xs), np.ptp(ys)) + 1
@@ -180,7 +177,7 @@ def _photo(rng: np.random.Generator, height: int, width: int, *, empty: bool) ->
 
 
 def side_px(rng: np.random.Generator, low: float, high: float) -> float:
-    """Return a length; every octave between the two is as likely as the next."""
+    """Return a random length from ``low`` to ``high`` whose logarithm is uniformly distributed."""
     return float(np.exp(rng.uniform(np.log(low), np.log(max(low * 1.01, high)))))
 
 
@@ -196,7 +193,7 @@ def _place(
     lit: bool,
 ) -> None:
     """Put a card into the scene, in place: scaled, turned by ``angle`` degrees, in perspective."""
-    if scale < 0.5:  # in one step, fine modules would be sampled instead of averaged
+    if scale < 0.5:  # shrink with averaging first, because the warp only samples pixels
         card, scale = scaled(card, scale * 2), 0.5
     height, width = card.ids.shape
     turn = np.deg2rad(angle)
@@ -223,12 +220,12 @@ def _place(
 
 
 def _bent(rng: np.random.Generator, card: Canvas) -> Canvas:
-    """Bend a card round a bottle, or crumple it, with the light that goes with it."""
+    """Return the card bent round a cylinder or crumpled, with matching light and shade."""
     height, width = card.ids.shape
     y, x = np.mgrid[0:height, 0:width].astype(np.float32)
     light = np.zeros((height, width), np.float32)
     if rng.random() < 0.55:
-        # What the camera sees at u of a cylinder's width lies at asin(u) of its surface.
+        # A point that the camera sees at u (-1..1 across a cylinder) is at angle asin(u) on its surface.
         half = rng.uniform(0.5, 1.4)
         if rng.random() < 0.7:
             u = (x / width * 2 - 1) * np.sin(half)
@@ -258,7 +255,7 @@ def _bent(rng: np.random.Generator, card: Canvas) -> Canvas:
 
 
 def _obstruct(rng: np.random.Generator, canvas: Canvas) -> None:
-    """Put a finger, a cable, tape or dirt in front, in place."""
+    """Draw a finger, a cable, tape or dirt over some of the scenes, in place."""
     if rng.random() > 0.22:
         return
     height, width = canvas.ids.shape
@@ -288,7 +285,7 @@ def _obstruct(rng: np.random.Generator, canvas: Canvas) -> None:
 
 
 def _labelled(canvas: Canvas) -> Scene:
-    """Return the scene with the extent of each code; cut off and covered ones are marked as ignored."""
+    """Return the scene with the box of each code; hardly visible codes get class id -1."""
     height, width = canvas.ids.shape
     left_over = np.bincount(canvas.ids.ravel(), minlength=len(canvas.classes) + 1)
     class_ids, boxes = [], []
@@ -302,7 +299,8 @@ def _labelled(canvas: Canvas) -> Scene:
         box = (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1)
         at_edge = (box[0] == 0) + (box[1] == 0) + (box[2] == width) + (box[3] == height)
         hidden = left_over[number] < _MIN_VISIBLE * canvas.areas.get(number, 0)
-        # One that reaches over the edges may be the merest sliver; flush scenes are meant to.
+        # A code that touches an edge may be only a sliver. Codes of flush scenes touch the edges on purpose,
+        # but they are larger than this.
         cut = at_edge and left_over[number] < 0.04 * height * width
         tiny = min(box[2] - box[0], box[3] - box[1]) < _MIN_SIDE_PX and max(height, width) > 256
         faint = canvas.image[box[1] : box[3], box[0] : box[2]].std() < _MIN_CONTRAST

@@ -1,4 +1,4 @@
-"""How good a detector is on annotated photographs: recall by class, precision, false boxes on empty ones."""
+"""Scores a detector on annotated photographs: recall by class, precision and false boxes."""
 
 from __future__ import annotations
 
@@ -17,33 +17,33 @@ _MIN_IOU = 0.5
 
 @dataclass(slots=True)
 class Score:
-    """Counts over many photographs."""
+    """Keeps the counts of many photographs."""
 
     codes: Counter[str] = field(default_factory=Counter)
     found: Counter[str] = field(default_factory=Counter)
     false: int = 0
     empty_photos: int = 0
     false_on_empty: int = 0
-    #: Photographs with a miss or a false box, for looking at.
+    #: File names of the photographs with a missed code or a false box, for a person to look at.
     wrong: list[str] = field(default_factory=list)
 
     def recall(self, name: str) -> float:
-        """Return the share of a class's codes that were found; nan without any."""
+        """Return the share of a class's codes that were found; NaN if there are no codes of the class."""
         return self.found[name] / self.codes[name] if self.codes[name] else float("nan")
 
     @property
     def precision(self) -> float:
-        """Return the share of boxes, on photographs with codes, that are right; nan without any."""
+        """Return the share of correct boxes on photographs with codes; NaN if there are no boxes."""
         right = self.found.total()
         return right / (right + self.false) if right + self.false else float("nan")
 
     @property
     def false_per_empty(self) -> float:
-        """Return boxes per photograph without codes; nan without any."""
+        """Return the boxes per photograph without codes; NaN if there are no such photographs."""
         return self.false_on_empty / self.empty_photos if self.empty_photos else float("nan")
 
     def add(self, photo: Photo, boxes: npt.NDArray[np.float32]) -> None:
-        """Count one photograph; ``boxes`` (n, 6) are what was detected, best first, in its pixels."""
+        """Count one photograph; ``boxes`` (n, 6) are the detections, best first, in its pixels."""
         if not len(photo.class_ids):
             self.empty_photos += 1
             self.false_on_empty += len(boxes)
@@ -69,9 +69,10 @@ class Score:
 
 
 def _hits(box: npt.NDArray[np.float32], wanted: npt.NDArray[np.float32], class_id: int) -> bool:
-    """Tell whether a box is right: linear codes by the middle of the reference, the others by overlap.
+    """Return whether a box matches a code: a linear code by the centre of the reference, others by overlap.
 
-    A decoder reports a linear code's width, but often a few of its rows only.
+    The decoder that made the reference reports the full width of a linear code, but often only a few of its
+    rows.
     """
     if int(box[5]) != class_id:
         return False

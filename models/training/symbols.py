@@ -1,4 +1,4 @@
-"""Printed codes, drawn by zxing-cpp's encoders at one pixel per module."""
+"""Draws random codes with the encoders of zxing-cpp, at one pixel per module."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Image = npt.NDArray[np.uint8]
 
 #: Class names in the order of the model's outputs.
 CLASSES = ("barcode", "qr_code", "data_matrix", "aztec", "pdf417")
-#: How often each class is drawn; linear codes come in the most varieties.
+#: Share of each class among the drawn codes. Linear codes have the most varieties.
 _CLASS_SHARES = (0.30, 0.22, 0.18, 0.14, 0.16)
 
 _ALPHANUMERIC = string.ascii_uppercase + string.digits
@@ -24,12 +24,12 @@ _PRINTABLE = string.ascii_letters + string.digits + " .,:;/-+?=&%#@"
 
 @dataclass(frozen=True, slots=True)
 class Symbol:
-    """One code without its quiet zone: 0 is ink, 255 paper; one pixel per module, bars some modules high."""
+    """Holds one code without its quiet zone, at one pixel per module: 0 is ink, 255 is paper."""
 
     modules: Image
     class_id: int
     text: str
-    #: Whether its rows are copies, so that it may be made higher or lower without a change of meaning.
+    #: Whether its rows are copies of each other, so that its height can change without changing its content.
     linear: bool
 
 
@@ -37,7 +37,7 @@ Writer = Callable[[np.random.Generator], tuple[str, Format, dict[str, object]]]
 
 
 def _some(rng: np.random.Generator, alphabet: str, low: int, high: int) -> str:
-    """Return random text; short ones are more frequent."""
+    """Return a random text of ``low`` to ``high`` characters; short texts are more frequent."""
     length = int(np.exp(rng.uniform(np.log(low), np.log(high + 1))))
     return "".join(rng.choice(list(alphabet), min(length, high)))
 
@@ -109,7 +109,7 @@ _VARIETIES = (_LINEAR, _QR, _DATA_MATRIX, _AZTEC, _PDF417)
 
 
 def draw_symbol(rng: np.random.Generator, class_id: int | None = None) -> Symbol:
-    """Return a code of a random variety, of the given class or a random one."""
+    """Return a code of a random variety, and of a random class if ``class_id`` is None."""
     if class_id is None:
         class_id = int(rng.choice(len(CLASSES), p=_CLASS_SHARES))
     varieties = _VARIETIES[class_id]
@@ -120,13 +120,13 @@ def draw_symbol(rng: np.random.Generator, class_id: int | None = None) -> Symbol
         try:
             code = zxingcpp.create_barcode(text, kind, **options)
         except ValueError:
-            continue  # this text does not fit into this variety; the next one will
+            continue  # this text does not fit into this variety: draw another
         modules = np.array(code.to_image(scale=1, add_quiet_zones=False), np.uint8)
         return _shaped(rng, Symbol(modules, class_id, text, _is_plain(modules)))
 
 
 def draw_decoy(rng: np.random.Generator) -> Image:
-    """Return what is no code of ours but looks like one: a MaxiCode, or modules without any pattern."""
+    """Return an image that resembles a code but is of none of the classes: a MaxiCode, or random modules."""
     if rng.random() < 0.5:
         code = zxingcpp.create_barcode(_some(rng, _ALPHANUMERIC, 4, 60), Format.MaxiCode)
         return np.array(code.to_image(scale=1, add_quiet_zones=False), np.uint8)
@@ -139,13 +139,13 @@ def _is_plain(modules: Image) -> bool:
 
 
 def _shaped(rng: np.random.Generator, symbol: Symbol) -> Symbol:
-    """Give plain linear codes another height and, at times, guard bars that hang below."""
+    """Return a linear code with a random height and its guard bars; return other codes unchanged."""
     if not symbol.linear:
         return symbol
     row = symbol.modules[0]
     height = int(np.clip(len(row) * np.exp(rng.uniform(np.log(0.12), np.log(1.0))), 8, 400))
     modules = np.repeat(row[None], height, 0)
     tail = symbol.modules[-1]
-    if (tail != row).any() and height > 24:  # EAN and UPC: the last rows hold the guards only
+    if (tail != row).any() and height > 24:  # EAN and UPC: the last rows contain only the guard bars
         modules[-5:] = tail
     return Symbol(modules, symbol.class_id, symbol.text, True)

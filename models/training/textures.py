@@ -1,4 +1,4 @@
-"""Backgrounds and printed matter without codes: what a detector must learn to leave alone."""
+"""Draws backgrounds and printed matter without codes, which a detector must learn to ignore."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def smooth_noise(rng: np.random.Generator, height: int, width: int, cell: float)
 
 
 def random_colour(rng: np.random.Generator, low: int = 0, high: int = 256) -> Colour:
-    """Return a BGR colour; a third of them are greys."""
+    """Return a random BGR colour; a third of these colours are greys."""
     if rng.random() < 0.33:
         grey = int(rng.integers(low, high))
         return grey, grey, grey
@@ -53,7 +53,7 @@ def write(
     if rng.random() < 0.7:
         face = _FONTS[rng.integers(len(_FONTS))]
         flags = cv2.PUT_TEXT_ALIGN_LEFT
-        # A wrap range far past the edge: long lines run out of the image as on a cropped page.
+        # The wrap range ends far past the edge, so long lines run out of the image as on a cropped page.
         cv2.putText(
             image,
             text,
@@ -93,7 +93,7 @@ def add_text(
 
 
 def lay(image: Image, patch: Image, x: int, y: int) -> None:
-    """Put a patch onto the image, in place; what hangs over the edges is cut off."""
+    """Draw a patch onto the image, in place, and cut off what lies outside."""
     left, top = max(x, 0), max(y, 0)
     right, bottom = min(x + patch.shape[1], image.shape[1]), min(y + patch.shape[0], image.shape[0])
     if left < right and top < bottom:
@@ -128,7 +128,7 @@ def stripes(rng: np.random.Generator, height: int, width: int) -> Image:
     if rng.random() < 0.5:
         profile = 0.5 + 0.5 * np.sin(np.arange(width) * 2 * np.pi / period)
         profile = np.clip((profile - 0.5) * rng.uniform(1, 8) + 0.5, 0, 1)
-    else:  # bands of equal pitch, unlike the bars of a code whose widths are whole modules of several kinds
+    else:  # bands of one width, unlike the bars of a code, whose widths are different multiples of a module
         profile = (np.arange(width) % period < period * rng.uniform(0.15, 0.85)).astype(np.float64)
     low, high = (np.array(random_colour(rng), np.float32) for _ in range(2))
     row = low + (high - low) * profile[:, None].astype(np.float32)
@@ -154,7 +154,7 @@ def bricks(rng: np.random.Generator, height: int, width: int) -> Image:
 
 
 def lattice(rng: np.random.Generator, height: int, width: int) -> Image:
-    """Return a grid: a spreadsheet, a fence of mesh, graph paper, a checkered cloth, a board of dots."""
+    """Return a grid, as in a spreadsheet, a mesh fence, graph paper, a checkered cloth or a dot pattern."""
     image = np.empty((height, width, 3), np.uint8)
     image[:] = random_colour(rng, 90)
     ink = random_colour(rng, 0, 160)
@@ -199,7 +199,7 @@ def keyboard(rng: np.random.Generator, height: int, width: int) -> Image:
 
 
 def page(rng: np.random.Generator, height: int, width: int) -> Image:
-    """Return printed or screen matter: paragraphs, headings, rules, tables, images."""
+    """Return a part of a printed or displayed page: text, frames, filled boxes and images."""
     dark = rng.random() < 0.15
     image = np.empty((height, width, 3), np.uint8)
     image[:] = random_colour(rng, 0, 70) if dark else random_colour(rng, 190)
@@ -266,12 +266,12 @@ _SHARES = np.array([0.16, 0.16, 0.10, 0.07, 0.09, 0.05, 0.12, 0.25])
 
 
 def background(rng: np.random.Generator, height: int, width: int) -> Image:
-    """Return any of these, BGR."""
+    """Return a random background of one of the kinds in `_ANY`, BGR."""
     return _ANY[rng.choice(len(_ANY), p=_SHARES)](rng, height, width)
 
 
 def grain(rng: np.random.Generator, height: int, width: int) -> Image:
-    """Return fine noise of strong contrast: gravel, stucco, carpet, grass, a television without a station."""
+    """Return fine noise of strong contrast: gravel, stucco, carpet, grass, television noise."""
     cell = rng.uniform(1.2, 6)
     field = smooth_noise(rng, height, width, cell) + rng.uniform(0, 1) * smooth_noise(
         rng, height, width, cell * 3
@@ -281,13 +281,13 @@ def grain(rng: np.random.Generator, height: int, width: int) -> Image:
 
 
 def weave(rng: np.random.Generator, height: int, width: int) -> Image:
-    """Return threads over and under: cloth, herringbone, knitwear, baskets, wire mesh, halftone prints."""
+    """Return a woven pattern: cloth, herringbone, knitwear, baskets, wire mesh, halftone prints."""
     y, x = np.mgrid[0:height, 0:width].astype(np.float32)
     period = rng.uniform(3, 22)
     aspect = float(np.exp(rng.normal(0, 0.5)))
     band = period * rng.uniform(2, 9)
     lean = rng.uniform(-1.2, 1.2) if rng.random() < 0.5 else 0.0
-    # Herringbone: the lean turns round from band to band.
+    # Herringbone: the direction of the lean alternates from band to band.
     zigzag = np.abs((x / band) % 2 - 1) * band if rng.random() < 0.5 else x
     phase_x, phase_y = 2 * np.pi * x / period, 2 * np.pi * (y + lean * zigzag) / (period * aspect)
     if rng.random() < 0.5:
@@ -301,13 +301,13 @@ def weave(rng: np.random.Generator, height: int, width: int) -> Image:
 
 
 def _between(rng: np.random.Generator, mix: npt.NDArray[np.floating]) -> Image:
-    """Return a field of 0 to 1 in the shades between two colours."""
+    """Return an image whose pixels are mixed from two random colours; ``mix`` is 0 to 1."""
     low, high = (np.array(random_colour(rng), np.float32) for _ in range(2))
     return np.clip(low + (high - low) * mix[..., None], 0, 255).astype(np.uint8)
 
 
 def _turned(rng: np.random.Generator, image: Image) -> Image:
-    """Turn a pattern by any angle about its middle, mirrored at the edges so that it fills the frame."""
+    """Return the pattern turned by a random angle, mirrored at its edges so that it fills the frame."""
     height, width = image.shape[:2]
     if rng.random() < 0.35:
         return image

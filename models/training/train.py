@@ -1,4 +1,4 @@
-"""Train one of the default models, or go on where it was cut off; see ``--help``."""
+"""Trains one of the default models, or resumes an interrupted training; see ``--help``."""
 
 from __future__ import annotations
 
@@ -30,13 +30,14 @@ _WARMUP_STEPS = 200
 _FINAL_RATE = 0.01
 _WEIGHT_DECAY = 0.03
 _MAX_GRADIENT = 10.0
-#: Time constant of the averaged weights, in steps; shorter at the start. With 1,000 of some 4,500 steps the
-#: average lagged behind: it found 0.936 of the QR codes where the last weights found 0.987 (codes_v2).
+#: Time constant of the averaged weights, in steps; it is shorter at the start. With 1,000 steps, in a
+#: training of about 4,500, the average lagged behind: it found 0.936 of the QR codes, the last weights 0.987
+#: (codes_v2).
 _AVERAGE_STEPS = 100
 
 
 def rate_at(step: int, steps: int) -> float:
-    """Return the learning rate's factor: a linear rise, then half a cosine down to a hundredth."""
+    """Return the factor of the learning rate: it rises linearly, then falls as half a cosine to 0.01."""
     if step < _WARMUP_STEPS:
         return (step + 1) / _WARMUP_STEPS
     progress = (step - _WARMUP_STEPS) / max(1, steps - _WARMUP_STEPS)
@@ -55,7 +56,7 @@ def averaged(network: nn.Module) -> AveragedModel:
 
 
 def _groups(network: nn.Module) -> list[dict[str, object]]:
-    """Weights of convolutions decay; biases and normalisations do not."""
+    """Return the parameter groups: weights of convolutions decay, biases and normalisations do not."""
     decayed = [p for p in network.parameters() if p.ndim > 1]
     return [
         {"params": decayed, "weight_decay": _WEIGHT_DECAY},
@@ -64,7 +65,7 @@ def _groups(network: nn.Module) -> list[dict[str, object]]:
 
 
 def phases(recipe: Recipe) -> list[tuple[int, int, int]]:
-    """Return input side, first step and end of each phase: smaller images first, as they cost less."""
+    """Return input side, first step and end of each phase; smaller images come first, as they cost less."""
     steps = recipe.views // recipe.batch
     turn = int(steps * recipe.early_share)
     return [(recipe.early_side, 0, turn), (recipe.side, turn, steps)]
@@ -114,12 +115,14 @@ def train(
 ) -> Detector:
     """Return the trained (averaged) network, in evaluation mode.
 
-    ``work`` keeps scenes and checkpoints, ``photos`` is a folder as `photos.read_photos` wants it,
-    ``workers`` are processes that load. Stops after some steps by KeyboardInterrupt where a test asks for
-    it. Raises ValueError when the photographs or a checkpoint do not fit.
+    ``work`` is the folder for scenes and checkpoints, ``photos`` a folder for `photos.read_photos`, and
+    ``workers`` the number of processes that prepare views. Raises ValueError when the photographs cannot be
+    read or the checkpoint belongs to another recipe. Tests set ``stop_after`` to interrupt the training after
+    that many steps by a KeyboardInterrupt.
     """
     torch.manual_seed(recipe.seed)
-    # The loaders are forked; a pool of OpenCV's threads would not survive that and wait for ever.
+    # The loader processes are forked. OpenCV's thread pool does not survive a fork, and calls that
+    # use it would wait for ever.
     cv2.setNumThreads(1)
     scenes = []
     for kind, count in ((None, recipe.scenes), ("texture", recipe.textures)):
@@ -174,7 +177,7 @@ def train(
 
 
 def main() -> None:
-    """Train and export."""
+    """Train a model and export it."""
     parser = argparse.ArgumentParser(
         prog="python -m models.training.train",
         description="Train a default model on synthetic scenes, and on photographs where a folder is given, "
