@@ -18,7 +18,7 @@ EXIT_USAGE = 2
 
 
 def main() -> int:
-    """Record; returns the exit code."""
+    """Record what the command line names, report the changes, and return the exit code."""
     wanted = sys.argv[1:] or list(NAMES)
     if not set(wanted) <= set(NAMES):
         sys.stderr.write(__doc__ or "")

@@ -22,14 +22,14 @@ from tests.recordings.requests import IMAGE_MAX_BYTES, PAGE, key_file
 from tests.recordings.websocket_sessions import record_sessions, record_shutdown, record_slow_sessions
 
 FOLDER = Path(__file__).resolve().parent / "data"
-#: Seconds in which recorded metrics may still appear.
+#: Longest wait for metrics that are in the committed recording but not yet in `/metrics`, seconds.
 METRICS_WAIT_S = 5.0
 #: Names of the recordings; each is a file.
 NAMES = ("http", "websocket", "metrics", "openapi", "commands", "client")
 
 
 def record_all() -> dict[str, Any]:
-    """Return all recordings of the code as it is, by name."""
+    """Make all recordings of the current code and return them by name."""
     return record_service() | {
         "commands": describe_commands(),
         "client": describe_library(streamer.client),
@@ -37,7 +37,7 @@ def record_all() -> dict[str, Any]:
 
 
 def record_service() -> dict[str, Any]:
-    """Return what a service answers, over HTTP and WebSocket, and its ``answers`` over HTTP as they came."""
+    """Start a service and return its recordings by name, and its raw HTTP responses under ``answers``."""
     with (
         tempfile.TemporaryDirectory(prefix="recordings-") as folder,
         Service(_settings(Path(folder))) as service,
@@ -70,7 +70,7 @@ def _record(service: Service) -> dict[str, Any]:
     wait_for(lambda: _is_settled(service), "every process to be ready")
     exchanges = Exchanges(service.port)
     http, websocket = asyncio.run(_talk(service, exchanges))
-    # A series begins with its first observation, which may come a moment after the answer.
+    # A metric appears with its first observation, which may come shortly after the answer.
     expected = read_recording("metrics").keys()
     with contextlib.suppress(AssertionError):
         wait_for(lambda: expected <= _metrics(service).keys(), timeout_s=METRICS_WAIT_S)
@@ -91,7 +91,7 @@ async def _talk(service: Service, exchanges: Exchanges) -> tuple[dict[str, Any],
 
 
 def _is_settled(service: Service) -> bool:
-    """Whether all processes have said that they are there: some do so after the service is ready."""
+    """Return whether all processes have reported; some do so only after the service is ready."""
     processes = service.get_json("/health")["processes"]
     ready = {"ok"} >= {*processes.pop("workers"), *processes.values()}
     return ready and "groups" in service.get_json("/drift/status")
@@ -102,18 +102,18 @@ def _metrics(service: Service) -> dict[str, Any]:
 
 
 def read_recording(name: str) -> Any:
-    """Return a committed recording; an empty one where there is none yet."""
+    """Return a committed recording, or an empty one if its file does not exist yet."""
     path = FOLDER / f"{name}.json"
     return json.loads(path.read_text()) if path.exists() else {}
 
 
 def as_committed(value: Any) -> Any:
-    """Return a value as it is read back from a file."""
+    """Return a value as JSON would read it back from a file."""
     return json.loads(json.dumps(value))
 
 
 def write_recording(name: str, value: Any) -> None:
-    """Write a recording where it is committed."""
+    """Write a recording to its file in the folder of committed recordings."""
     FOLDER.mkdir(exist_ok=True)
     text = json.dumps(value, indent=1, sort_keys=True, ensure_ascii=False)
     (FOLDER / f"{name}.json").write_text(text + "\n")

@@ -1,4 +1,4 @@
-"""One HTTP request of the recordings: what is sent, under which name it is recorded, and with which key."""
+"""Defines the HTTP requests of the recordings: the name, the key and the body of each."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 
 from tests.unit.images import encode, jpeg_claiming, scene
 
-#: Name of a dummy key to its scopes and quotas in the file of keys.
+#: Maps the name of each dummy key to its scopes and quotas in the file of keys.
 _KEYS: dict[str, tuple[list[str], dict[str, float]]] = {
     "all": (["predict", "stream", "admin"], {}),
     "predict": (["predict"], {}),
@@ -25,12 +25,12 @@ EVIL = "https://evil.example"
 
 
 def key_text(name: str) -> str:
-    """Return a dummy key; one that is not in the file is a wrong one."""
+    """Return the dummy key of a name; a name that is not in the file of keys gives a wrong key."""
     return f"dummy-key-of-the-recordings-{name}"
 
 
 def key_file() -> str:
-    """Return the file of keys (`API_KEYS_FILE`)."""
+    """Return the content of the file of keys (`API_KEYS_FILE`)."""
     entries = [
         {
             "name": name,
@@ -45,7 +45,7 @@ def key_file() -> str:
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """What a request carries, and the name by which the recording says so."""
+    """Holds the body of a request, and the name that the recording shows for it."""
 
     name: str
     content: bytes = b""
@@ -54,7 +54,11 @@ class Body:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """Its path and header values may hold `{webrtc}`, `{whip}`, `{etag}` or `{ticket}` of earlier answers."""
+    """Holds one request.
+
+    The path and the header values may contain the placeholders `{webrtc}`, `{whip}`, `{etag}` and `{ticket}`,
+    which are filled from earlier answers.
+    """
 
     name: str
     method: str
@@ -65,7 +69,7 @@ class Request:
 
 
 def form(*files: bytes, **fields: str) -> Body:
-    """Return a multipart form."""
+    """Return a multipart form with the given files and text fields."""
     parts = [f'Content-Disposition: form-data; name="{name}"\r\n\r\n{text}' for name, text in fields.items()]
     texts = [part.encode() for part in parts]
     head = (
@@ -94,7 +98,7 @@ CUT_JPEG = Body("jpeg, cut off", IMAGE[: len(IMAGE) // 3])
 TEXT = Body("text", b"this is no picture at all, only text")
 GIF = Body("gif", b"GIF89a" + bytes(40))
 HUGE_JPEG = Body("jpeg that claims 65000x16000", jpeg_claiming(65000, 16000))
-#: Bytes of one image at most, by the settings of the recorded service.
+#: Largest image that the recorded service accepts, bytes.
 IMAGE_MAX_BYTES = 200_000
 LARGE = Body("one byte too many", bytes(IMAGE_MAX_BYTES + 1))
 NOISE = encode(np.random.default_rng(1).integers(0, 255, (64, 64, 3)).astype(np.uint8))

@@ -1,4 +1,4 @@
-"""The service answers as it was recorded; and a recording that differs in one field is found."""
+"""The service answers as it was recorded, and the comparison finds a difference in a single field."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ _AFTERWARDS = (
 
 
 def check(name: str, now: Any) -> None:
-    """Compare with the committed recording."""
+    """Fail if the new recording differs from the committed one of this name."""
     changed = report(read_recording(name), as_committed(now))
     assert not changed, f"recording {name!r}: {changed}\n{_AFTERWARDS}"
 
 
 @pytest.fixture(scope="module")
 def made() -> dict[str, Any]:
-    """What the service answers now."""
+    """Return the recordings of the service as it answers now."""
     return record_service()
 
 
@@ -46,13 +46,13 @@ def test_every_answer_is_as_the_openapi_document_describes(made: dict[str, Any])
     for answer in made["answers"]:
         if document.operation(answer.method, answer.path) is not None:
             document.check(answer)
-        elif answer.status >= 400:  # of a page, another method or an unknown address
+        elif answer.status >= 400:  # an error on a page, a wrong method or an unknown path
             document.check_body("Problem", json.loads(answer.body))
     assert len(document.seen) > 80, "most requests are about routes of the document"
 
 
 def test_an_answer_that_the_document_does_not_describe_is_found(made: dict[str, Any]) -> None:
-    """Negative control: another status, header, type or field of a real answer is found."""
+    """Check that the comparison rejects a real answer after its status, header, type or field is changed."""
     document = OpenApiCheck(made["openapi"])
     real = next(answer for answer in made["answers"] if answer.path == "/health" and answer.method == "GET")
     document.check(real)
@@ -81,7 +81,7 @@ def test_the_client_library_has_the_recorded_names() -> None:
 
 
 def test_every_route_is_recorded() -> None:
-    """Each route of the table has a request, by method and form of its path."""
+    """Check that each route of the table has a request with its method and the shape of its path."""
     asked = {(request.method, tuple(request.path.partition("?")[0].split("/"))) for request in REQUESTS}
 
     def is_asked(method: str, path: str) -> bool:
@@ -98,7 +98,7 @@ def test_every_route_is_recorded() -> None:
 
 @pytest.mark.parametrize("name", ["http", "websocket", "metrics", "openapi", "commands", "client"])
 def test_a_changed_field_anywhere_in_a_recording_is_found(name: str) -> None:
-    """Negative control: values all over the recording are changed one at a time, and each change is found."""
+    """Change values all over the recording, one at a time, and check that each change is found."""
     recorded = read_recording(name)
     changed = copy.deepcopy(recorded)
     assert report(recorded, changed) == ""

@@ -1,4 +1,4 @@
-"""Requests to the routes of WebRTC and WHIP: offers, candidates, states and ends of sessions."""
+"""Lists the recorded requests to the WebRTC and WHIP routes: offers, candidates, states, ends of sessions."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ SDP_WITH_CHANNELS = (
 )
 SDP_OF_VP9 = SDP.replace("VP8", "VP9")
 _UNKNOWN = "0-aaaaaaaaaaaaaaaaaaaaaaaa"
-#: Of the machine itself: taken, and never sent to.
+#: A loopback ICE candidate: the service accepts it but never sends to it.
 _CANDIDATE = "1 1 udp 2130706431 127.0.0.1 40000 typ host"
 _FRAGMENT_TYPE = "application/trickle-ice-sdpfrag"
 _FRAGMENT = f"a=ice-ufrag:abcd\r\na=candidate:{_CANDIDATE}\r\n"
@@ -55,7 +55,7 @@ def _fragment(text: str = _FRAGMENT, content_type: str = _FRAGMENT_TYPE) -> Body
 
 
 def _of_unknown_sessions(kind: str) -> list[Request]:
-    """Return a request of each method to a session that nobody has."""
+    """Return one request per method, with and without a key, to a session that does not exist."""
     path = f"/v1/{kind}/{_UNKNOWN}"
     return [
         Request(f"{kind}: unknown session, state", "GET", path, "stream"),

@@ -1,4 +1,4 @@
-"""One `detect.v1` connection of the recordings: sends step by step and notes all that comes back."""
+"""Runs one recorded `detect.v1` connection: sends messages step by step and logs what comes back."""
 
 from __future__ import annotations
 
@@ -15,20 +15,21 @@ from tests.helpers.wire_client import WireClient, frame_message
 from tests.recordings.normalise import normalise, normalise_text, shape
 
 TIMEOUT_S = 30.0
-#: Changes of the grant depend on how fast the machine is; they are noted where they were asked for.
+#: Type of the messages that change the window. When they arrive depends on the speed of the machine, so they
+#: are logged only where the script waits for one.
 _UNASKED = "flow"
 _MOST_SHOWN = 120
 
 
 class WebsocketLog:
-    """Notes what is sent and received over ``client``, in order."""
+    """Logs what is sent and received over ``client``, in order."""
 
     def __init__(self, client: WireClient) -> None:
         self._client = client
         self.entries: list[dict[str, Any]] = []
 
     async def say(self, message: dict[str, Any] | str | bytes, *until: str) -> dict[str, Any]:
-        """Send a message and read up to one of these types, or to the close; returns the last message."""
+        """Send a message; with types, read up to one of them or the close, and return that message."""
         if isinstance(message, dict):
             self.entries.append({"sent": normalise(message)})
             await self._client.send(message)
@@ -38,11 +39,11 @@ class WebsocketLog:
         return await self.hear(*until)
 
     async def hello(self, *until: str, **fields: Any) -> dict[str, Any]:
-        """Send a hello with these fields."""
+        """Send a hello with these fields, and read up to one of these types, by default the welcome."""
         return await self.say({"type": "hello", **fields}, *(until or ("welcome",)))
 
     async def frame(self, seq: int, payload: bytes, *until: str, **fields: Any) -> dict[str, Any]:
-        """Send a binary frame; by default up to its result."""
+        """Send a binary frame, and read up to one of these types, by default a result."""
         self.entries.append({"sent": {"type": "(binary frame)", "seq": seq, **fields}})
         await self._client.send_frame(seq, payload, **fields)
         return await self.hear(*(until or ("result",)))
@@ -65,7 +66,7 @@ class WebsocketLog:
         await self.hear("(nothing but the close)")
 
     async def flood(self, messages: list[str | bytes], keep: Callable[[dict[str, Any]], bool]) -> None:
-        """Send all at once and read to the close; of the messages kept each shape is noted once."""
+        """Send all messages at once, read to the close, and log each distinct shape that ``keep`` accepts."""
         self.entries.append({"sent": f"{_show(messages[0])} and {len(messages) - 1} more like it"})
         with contextlib.suppress(ConnectionClosed):
             for sent in messages:
@@ -76,11 +77,11 @@ class WebsocketLog:
             one = {**shape(message), **words}
             if keep(message) and one not in seen:
                 seen.append(one)
-        # The close is noted already, and stands last.
+        # The close is already the last entry and must stay last, so the messages go in front of it.
         self.entries[-1:-1] = [{"received": one} for one in seen]
 
     async def _next(self) -> dict[str, Any] | None:
-        """Return the next message; None, with a note, when the connection is closed."""
+        """Return the next message; if the connection is closed, log the close and return None."""
         try:
             async with asyncio.timeout(TIMEOUT_S):
                 return await self._client.next(TIMEOUT_S)
@@ -108,5 +109,5 @@ def packed(message: dict[str, Any], subprotocol: str) -> str | bytes:
 
 
 def frames(count: int, payload: bytes) -> list[str | bytes]:
-    """Return so many frames of one image, numbered from 1."""
+    """Return ``count`` frames of the same image, numbered from 1."""
     return [frame_message(seq, payload) for seq in range(1, count + 1)]

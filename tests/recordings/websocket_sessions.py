@@ -1,4 +1,4 @@
-"""The `detect.v1` sessions that are recorded: good ones in both encodings, and every way to be refused."""
+"""Scripts of the recorded `detect.v1` sessions: valid ones in both encodings, and each kind of refusal."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ Script = Callable[[WebsocketLog], Awaitable[None]]
 
 
 async def _good(log: WebsocketLog) -> None:
-    """One stream of each mode, and everything that a client may send."""
+    """Open one stream of each mode, and send every kind of message that a client may send."""
     streams = [
         {"id": 0, "codec": "jpeg", "mode": "live", "fps": 5, "name": "gate"},
         {"id": 3, "codec": "png", "mode": "all", "collect": False},
@@ -133,7 +133,7 @@ async def _three_others(log: WebsocketLog) -> None:
 
 
 def _first(message: str | bytes) -> Script:
-    """Return the session of a client whose first message closes it."""
+    """Return the script of a session that the client's first message closes."""
 
     async def script(log: WebsocketLog) -> None:
         await log.say(message)
@@ -147,7 +147,7 @@ def _hello(**fields: Any) -> Script:
 
 
 def _after_hello(message: str | bytes) -> Script:
-    """Return the session of a client whose first message after the hello closes it."""
+    """Return the script of a session that the client's first message after the hello closes."""
 
     async def script(log: WebsocketLog) -> None:
         await log.hello(**_TOKEN)
@@ -200,7 +200,7 @@ SCRIPTS: dict[str, tuple[str, Script]] = {
 }
 
 
-#: The same of those that take seconds, because a side waits; they run beside everything else.
+#: Scripts that take seconds because one side waits; they run concurrently with everything else.
 SLOW_SCRIPTS: dict[str, tuple[str, Script]] = {
     "silence": (_JSON, WebsocketLog.closed),
     "hello too long": (_JSON, _hello(**_TOKEN, client={"name": "x" * 5000})),
@@ -208,13 +208,13 @@ SLOW_SCRIPTS: dict[str, tuple[str, Script]] = {
 
 
 async def record_slow_sessions(service: Service) -> dict[str, Any]:
-    """Run the slow scripts, all at once; returns the log of each by its name."""
+    """Run the slow scripts concurrently, and return the log of each by its name."""
     logs = await asyncio.gather(*(_run(service, *script) for script in SLOW_SCRIPTS.values()))
     return dict(zip(SLOW_SCRIPTS, logs, strict=True))
 
 
 async def record_sessions(service: Service) -> dict[str, Any]:
-    """Run the other scripts one after the other; returns the log of each by its name."""
+    """Run the other scripts one after the other, and return the log of each by its name."""
     logs = {name: await _run(service, subprotocol, script) for name, (subprotocol, script) in SCRIPTS.items()}
     return logs | await _taken_over(service)
 
@@ -228,7 +228,7 @@ async def _run(service: Service, subprotocol: str, script: Script) -> list[dict[
 
 
 async def _taken_over(service: Service) -> dict[str, Any]:
-    """A session is resumed while its first connection is open, and then handed to another process."""
+    """Resume a session while its first connection is open, hand it over by POST, and return the logs."""
     url = f"{service.ws_url}/v1/stream"
     async with WireClient(url) as first, WireClient(url) as second:
         older, newer = WebsocketLog(first), WebsocketLog(second)
@@ -248,7 +248,7 @@ async def _taken_over(service: Service) -> dict[str, Any]:
 
 
 async def record_shutdown(service: Service, stop: Callable[[], None]) -> list[dict[str, Any]]:
-    """Return what a stream hears when the service is told to end."""
+    """Return the log of a session during which ``stop`` ends the service."""
 
     async def script(log: WebsocketLog) -> None:
         await log.hello(**_TOKEN)

@@ -1,4 +1,4 @@
-"""Loaded by Schemathesis (SCHEMATHESIS_HOOKS): bodies that it cannot write by itself, and checks of ours."""
+"""Adds body formats and checks of our own to Schemathesis, which loads this module by SCHEMATHESIS_HOOKS."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import msgpack
 import schemathesis
 
-#: What a stranger must never read in an answer: places, modules and names of ours.
+#: Texts that no answer may show to a stranger: internal paths, modules and names.
 LEAKS = (
     "Traceback",
     "site-packages",
@@ -25,25 +25,26 @@ LEAKS = (
     "aiohttp",
     "Python/",
 )
-#: The page's own description of the interface, and metrics, whose help texts name processes.
+#: Paths whose bodies may contain such texts: the API description, its pages, and the metrics, whose help
+#: texts name processes.
 _OPEN_WORDS = ("/openapi.json", "/metrics", "/docs", "/redoc")
 
 
 @schemathesis.serializer("application/sdp", "application/trickle-ice-sdpfrag")
 def as_text(_context: Any, value: Any) -> bytes:
-    """SDP is text, whatever was drawn."""
+    """Encode any generated value as text, because SDP is text."""
     return value if isinstance(value, bytes) else str(value).encode(errors="replace")
 
 
 @schemathesis.deserializer("application/msgpack")
 def from_msgpack(_context: Any, response: Any) -> Any:
-    """Answers in msgpack have the schema of those in JSON."""
+    """Decode an answer in msgpack, which has the same schema as the answer in JSON."""
     return msgpack.unpackb(response.content)
 
 
 @schemathesis.check
 def only_503_with_a_time(_context: Any, response: Any, _case: Any) -> None:
-    """Nothing that is sent makes the service fail; it may only be busy, and then says until when."""
+    """Check that no request makes the service fail; 503 with a Retry-After header is the only 5xx allowed."""
     if response.status_code >= 500:
         assert response.status_code == 503, f"answered {response.status_code}"
         assert "retry-after" in response.headers, "503 without Retry-After"
@@ -51,7 +52,7 @@ def only_503_with_a_time(_context: Any, response: Any, _case: Any) -> None:
 
 @schemathesis.check
 def typed_and_silent(_context: Any, response: Any, case: Any) -> None:
-    """Every body has a type, refusals are problem+json, and nothing of the inside shows."""
+    """Check that bodies have a type, that refusals are problem+json, and that no internal text shows."""
     types = response.headers.get("content-type", [""])
     if response.content:
         assert types[0], "a body without Content-Type"
@@ -59,7 +60,7 @@ def typed_and_silent(_context: Any, response: Any, case: Any) -> None:
         assert types[0].startswith("application/problem+json"), f"a refusal as {types[0]!r}"
     server = " ".join(response.headers.get("server", []))
     shown = server if case.path.startswith(_OPEN_WORDS) else f"{server} {response.text}"
-    # A refusal repeats the value that it found, so what the request holds itself is no leak.
+    # A refusal repeats the rejected value, so a text that the request itself contains is no leak.
     sent = f"{case.path_parameters} {case.query} {case.headers} {case.cookies} {case.body}"
     found = [leak for leak in LEAKS if leak in shown and leak not in sent]
     assert not found, f"the answer shows {found}"

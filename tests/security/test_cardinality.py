@@ -1,4 +1,4 @@
-"""S16, S17: what clients write makes no new series of metrics, and no line of the log that is not JSON."""
+"""S16, S17: text from clients creates no new metric series, and every line of the log stays valid JSON."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.helpers.service import Service
 
 REQUESTS, FULL_REQUESTS = 2_000, 20_000
 CANARY = "canary-value-77"
-#: What would break a line, a terminal, or a reader of JSON.
+#: Texts that could break a log line, a terminal or a JSON parser.
 HOSTILE = [
     "\r\n",
     "\n",
@@ -43,7 +43,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 
 def series(service: Service) -> set[str]:
-    """Return names and labels of all metrics."""
+    """Return the name and the labels of each metric series."""
     text = service.get("/metrics")[1].decode()
     return {line.rpartition(" ")[0] for line in text.splitlines() if line and not line.startswith("#")}
 
@@ -53,7 +53,7 @@ def word(rng: random.Random) -> str:
 
 
 def drawn(rng: random.Random, keep: bool = True) -> bytes:
-    """Return a request in which everything that a client may choose is drawn."""
+    """Return a request with a random method, path and headers; ``keep`` keeps the connection alive."""
     method = rng.choice(["GET", "POST", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS"])
     path = rng.choice(
         [
@@ -92,7 +92,7 @@ def send_drawn(service: Service, rng: random.Random, count: int) -> None:
 
 def test_random_paths_methods_and_names_make_no_series(service: Service, full: bool) -> None:
     rng = random.Random(6)
-    send_drawn(service, rng, 400)  # every kind of answer has been given once
+    send_drawn(service, rng, 400)  # creates the series of each kind of answer
     before = series(service)
     send_drawn(service, rng, FULL_REQUESTS if full else REQUESTS)
     assert series(service) - before == set()

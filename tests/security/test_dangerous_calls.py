@@ -1,4 +1,4 @@
-"""S24: calls that could run what data say are banned from the service, but for a list with reasons."""
+"""S24: calls that could execute data are banned from the service, except for a list with reasons."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDERS = ("inference", "streamer", "static", "data", "deploy", "models")
-#: Modules that turn bytes into objects of any kind.
+#: Modules that can build arbitrary objects from bytes, and telnetlib.
 BANNED_MODULES = {
     "pickle",
     "cPickle",
@@ -23,19 +23,19 @@ BANNED_MODULES = {
     "joblib",
     "telnetlib",
 }
-#: Calls by their last two names; a bare name is a builtin.
+#: Banned calls, by the last two parts of their name; a name without a dot is a builtin.
 BANNED_CALLS = {
     *("eval", "exec", "compile", "__import__"),
     *("yaml.load", "yaml.unsafe_load", "yaml.full_load", "os.system", "os.popen", "tempfile.mktemp"),
     *("asyncio.create_subprocess_shell", "ssl._create_unverified_context"),
 }
-#: Of aiohttp's requests: they parse headers by the mail parser, in the square of their length, or read bodies
-#: without a bound of ours.
+#: Banned attributes of aiohttp's requests: they parse headers with the mail parser, which takes quadratic
+#: time, or read bodies without our size limit.
 BANNED_OF_REQUESTS = {
     *("content_type", "charset", "content_disposition", "json", "text", "post", "multipart", "cookies")
 }
 BANNED_OPTIONS = {("shell", True), ("allow_pickle", True), ("verify", False), ("weights_only", False)}
-#: Calls that start another program, and who may: file to reason.
+#: Calls that start another program. The map below names each file that may use them, and the reason.
 STARTING = re.compile(r"(subprocess\.\w+|(asyncio\.)?create_subprocess_exec|os\.(exec|spawn|posix_spawn)\w*)")
 MAY_START = {
     "deploy/install.py": "pip and uv, with what the Makefile asks for; runs at installation alone",
@@ -44,7 +44,7 @@ MAY_START = {
     "streamer/decoding/fork_client.py": "the process that decoders are forked from",
     "streamer/drift/engine.py": "Evidently, by a fixed command line; the data go to its stdin",
 }
-#: What makes text of a page into markup or code.
+#: JavaScript that turns text into markup or code, which no page may use.
 BANNED_IN_PAGES = re.compile(
     r"\binnerHTML\b|\bouterHTML\b|insertAdjacentHTML|document\.write|\beval\(|new Function\(|\bsrcdoc\b"
     r"|setTimeout\(\s*['\"`]|javascript:"
@@ -61,7 +61,7 @@ def dotted(node: ast.expr) -> str:
 
 
 def faults(source: str, path: str) -> Iterator[str]:
-    """Yield what a file does and must not."""
+    """Yield a description of each forbidden import, call or attribute of a file."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Attribute):
             if dotted(node.value).endswith("request") and node.attr in BANNED_OF_REQUESTS:

@@ -1,4 +1,4 @@
-"""S9: a client that sends parts of messages without end gets its data channels closed, and stops nobody."""
+"""S9: a client that sends endless message fragments loses its data channels, and blocks nobody else."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ pytestmark = pytest.mark.alone
 
 PARTS = 6000
 FIRST, LAST = 2, 1
-#: Before there was a budget, 6,000 parts stopped the loop for seconds, in growing steps.
+#: Limit for the slowest answer to a probe, seconds. Before fragments had a budget, 6,000 of them blocked the
+#: event loop for seconds, longer and longer.
 SLOW_S = 1.0
 
 

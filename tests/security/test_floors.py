@@ -18,7 +18,7 @@ from packaging.version import Version
 ROOT = Path(__file__).resolve().parents[2]
 DOCUMENT: dict[str, Any] = tomllib.loads((ROOT / "security" / "floors.toml").read_text())
 FLOORS = {name: Version(entry["floor"]) for name, entry in DOCUMENT.items() if "floor" in entry}
-#: Needed only by an option; whoever installs it is held to the floor.
+#: Packages that only an option needs. They are not pinned; the floor applies where they are installed.
 OPTIONAL = {"pyjwt"}
 
 
@@ -87,7 +87,7 @@ def test_the_declared_dependencies_allow_nothing_below_a_floor() -> None:
 
 
 def test_aiohttp_uses_its_parsers_in_c() -> None:
-    # The pure-Python ones have had most of the request-smuggling faults.
+    # The pure-Python parsers have had most of the request-smuggling faults.
     code = (
         "import aiohttp.http_parser as parser, aiohttp.http_websocket as socket;"
         "print(parser.HttpRequestParser.__module__, parser.HttpRequestParserC.__module__,"
@@ -102,7 +102,7 @@ def test_aiohttp_uses_its_parsers_in_c() -> None:
 
 
 def requirements() -> set[str]:
-    """Return the names of all that the extra `server` requires on this machine, directly or not."""
+    """Return the names of all packages that the extra `server` requires here, directly or indirectly."""
     known: set[tuple[str, str]] = set()
     waiting = [("real-time-vision-api", ""), ("real-time-vision-api", "server")]
     while waiting:

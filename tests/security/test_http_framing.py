@@ -1,4 +1,4 @@
-"""S4: requests that parsers disagree about are refused, each limit holds at its value, and memory stays."""
+"""S4: ambiguous requests are refused, each limit holds exactly at its value, and memory does not grow."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def request(line: str, *lines: str, body: bytes = b"") -> bytes:
 POST = "POST /v1/predict HTTP/1.1"
 HOST = "Host: localhost"
 TYPE = "Content-Type: image/jpeg"
-#: A request that a parser before us may end elsewhere than we do, or read as another one.
+#: Requests whose end or meaning a proxy in front of the service may read differently than the service.
 AMBIGUOUS = {
     "length and chunks": request(
         POST, HOST, "Content-Length: 4", "Transfer-Encoding: chunked", body=b"0\r\n\r\nGET / HTTP/1.1\r\n\r\n"
@@ -75,7 +75,7 @@ def test_a_request_that_can_be_read_in_two_ways_is_refused_and_ends_the_connecti
         status, headers, body = client.answer()
         assert status in (400, 501), body
         assert headers["content-type"].startswith("application/problem+json")
-        # Nothing behind it is taken for a request of its own.
+        # The server does not read the bytes after it as another request.
         assert client.answer()[0] == 0
     assert "smuggled" not in body.decode()
 
@@ -96,7 +96,7 @@ def post(service: Service, body: bytes, *headers: str, kind: str = TYPE) -> tupl
 
 
 def padded(size: int) -> bytes:
-    """Return a JPEG of exactly this size: comments in front of its tables take up the rest."""
+    """Return a JPEG of exactly ``size`` bytes, padded by comments in front of its tables."""
     missing, comments = size - len(STILL), b""
     while missing:
         take = min(missing, 65_000)
@@ -185,7 +185,7 @@ def test_memory_stays_and_the_log_keeps_its_pace(service: Service) -> None:
                 client.send(data)
         post(service, bomb, "Content-Encoding: gzip")
     assert worker.memory_info().rss - before < 80 * MIB
-    # One line a second for each kind, whatever comes.
+    # The service logs each kind of line at most once per second, however many requests arrive.
     assert len(service.log) - logged < 40_000
     assert service.get("/livez")[0] == 200
 

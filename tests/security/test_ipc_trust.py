@@ -44,7 +44,7 @@ _RESULT = struct.Struct("<BBHIQfff")
 
 
 def result(request_id: int, rows: list[list[float]], count: int | None = None, **times: float) -> bytes:
-    """Return a RESULT message with a count that may not be that of its rows."""
+    """Return a RESULT message; ``count`` replaces the true number of rows."""
     body = np.asarray(rows, dtype="<f4").tobytes()
     head = _RESULT.pack(
         Kind.RESULT,
@@ -60,7 +60,7 @@ def result(request_id: int, rows: list[list[float]], count: int | None = None, *
 
 
 SOUND = [1.0, 2.0, 30.0, 40.0, 0.9, 1.0]
-#: What an answer to the frame in flight may hold that no honest process sends.
+#: Forged answers to the frame in flight, which no honest inference process sends. Each takes the request id.
 FORGED: dict[str, Callable[[int], bytes]] = {
     "one box, counted as none": lambda n: result(n, [SOUND], 0),
     "one box, counted as two": lambda n: result(n, [SOUND], 2),
@@ -103,7 +103,7 @@ async def test_a_forged_message_ends_the_link_and_nothing_else(
         number = await child.take_frame(answers)
         child.send(FORGED[name](number))
         await child.until_refused()
-        await child.accept()  # it comes back by itself
+        await child.accept()  # the client reconnects by itself
         assert [type(answer) for answer in answers] == [InferenceLost]
         assert ring.free == slots
         await child.greet()
@@ -111,7 +111,7 @@ async def test_a_forged_message_ends_the_link_and_nothing_else(
         child.send(result(number, [SOUND]))
         while len(answers) < 2:
             await asyncio.sleep(0.005)
-    # Whatever asyncio logs was raised where nobody handles it.
+    # A record of asyncio would mean an exception that nothing handled.
     assert [record.name for record in caplog.records if record.name != "inference.client"] == []
 
 
@@ -167,7 +167,7 @@ HANDSHAKES: list[tuple[tuple[Any, ...], Any]] = [
 @pytest.mark.parametrize(("path", "value"), HANDSHAKES, ids=texts(HANDSHAKES))
 def test_a_handshake_that_promises_nonsense_is_refused(path: tuple[Any, ...], value: object) -> None:
     assert read_handshake(HANDSHAKE).versions[0].info.labels == ("qr_code", "barcode")
-    # As it would come over the link; Python's JSON carries NaN too.
+    # Encode and decode it as the link does; Python's JSON can hold NaN too.
     with pytest.raises(WireError):
         read_handshake(json.loads(json.dumps(changed(path, value))))
 
@@ -226,7 +226,7 @@ def test_random_results_are_refused_or_harmless(noise: bytes, changes: list[tupl
         assert len(found.detail) <= 1000
 
 
-# -- the page that all share ------------------------------------------------------------------------------
+# -- shared status ----------------------------------------------------------------------------------------
 
 
 @given(st.floats())
@@ -255,7 +255,7 @@ def test_the_supervisor_replaces_a_process_that_a_worker_cannot_believe() -> Non
         before = service.inference
         links = Path(f"/proc/{before.pid}/fd").iterdir()
         descriptor = next(link for link in links if "memfd:shared_status" in str(link.readlink()))
-        # As the worker would: the shared status is the only way by which it reaches the supervisor.
+        # Write to the shared status as a worker would: it has no other way to reach the supervisor.
         fd = os.open(descriptor, os.O_RDWR)
         shared_status = SharedStatus(fd)
         before.send_signal(signal.SIGSTOP)

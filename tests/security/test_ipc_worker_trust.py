@@ -1,4 +1,4 @@
-"""S13, the other way round: a worker that lies is disconnected, and the inference loop serves the others."""
+"""S13, in the other direction: the inference loop disconnects a worker that lies, and serves the others."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ SOUND = [1.0, 2.0, 30.0, 40.0, 0.9, 1.0]
 
 
 class FakeDetector:
-    """A detector without a model."""
+    """Replaces the detector: it needs no model and finds the same box in each frame."""
 
     def __init__(self) -> None:
 

@@ -1,4 +1,4 @@
-"""S14: addresses in whatever a client may write are text; the service connects to none of them."""
+"""S14: the service treats addresses in client input as plain text and connects to none of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""S12, S23: no request of the OpenAPI document, valid or not, is answered other than the document says."""
+"""S12, S23: the service answers requests, valid or not, only as its OpenAPI document describes."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from tests.helpers.service import ROOT, Service
 
 KEY = "test-key-0123456789abcdef"
 HOOKS = "tests.security.schemathesis_hooks"
-#: Not `positive_data_acceptance`, as drawn bytes are no images and no SDP, nor `negative_data_rejection`: a
-#: part of a form has no type of its own on the wire.
+#: Two checks are left out: `positive_data_acceptance`, because random bytes are neither images nor SDP, and
+#: `negative_data_rejection`, because a part of a form has no type of its own on the wire.
 CHECKS = (
     "status_code_conformance,content_type_conformance,response_headers_conformance,"
     "response_schema_conformance,unsupported_method,ignored_auth,use_after_free,"

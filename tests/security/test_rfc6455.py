@@ -1,4 +1,4 @@
-"""S8: what RFC 6455 demands of a server, tried with raw bytes; deviations have tests that name them."""
+"""S8: raw bytes test what RFC 6455 requires of a server; known deviations have tests of their own."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ NOT_TEXT = {
     "a character cut off": b"ab\xe2\x82",
     "a continuation byte first": b"\x80",
 }
-#: What a server may answer to each kind, by RFC 6455 sections 5.5.1 and 7.4.1.
+#: Close codes that a server may send for each kind of error, by RFC 6455 sections 5.5.1 and 7.4.1.
 MALFORMED, BAD_TEXT, TOO_BIG = {1002}, {1007}, {1009}
 
 
@@ -166,7 +166,7 @@ def test_a_length_written_longer_than_needed_is_read(service: Service, form: int
     with RawSocket(service.port) as client:
         client.upgraded()
         client.send(frame(PING, b"x", form=form))
-        # A breach of section 5.2 by the client; reading it is harmless, refusing it is allowed.
+        # The client breaks section 5.2. The server may read the frame, which is harmless, or refuse it.
         received = client.receive()
         assert received is not None
         assert received[0] in (PONG, CLOSE)
@@ -199,7 +199,7 @@ def test_the_answer_to_the_upgrade_is_that_of_the_rfc(service: Service) -> None:
 
 
 def test_known_deviation_frames_without_a_mask_are_read(service: Service) -> None:
-    # Section 5.1 wants them refused. aiohttp reads them; masks protect caches between, not this server.
+    # Section 5.1 says to refuse them, but aiohttp reads them. Masks protect caches, not this server.
     with RawSocket(service.port) as client:
         client.upgraded()
         client.send(frame(PING, b"bare", masked=False))
@@ -210,7 +210,8 @@ def test_known_deviation_frames_without_a_mask_are_read(service: Service) -> Non
 def test_known_deviation_some_codes_that_nobody_may_send_are_taken_for_a_close(
     service: Service, code: int
 ) -> None:
-    # Section 7.4.1 wants 1002 for 1006, and 7.4.2 knows nothing above 4999; aiohttp just closes.
+    # Section 7.4.1 requires 1002 as the answer to 1006, and 7.4.2 defines no code above 4999. aiohttp just
+    # closes.
     with RawSocket(service.port) as client:
         client.upgraded()
         client.send(close_frame(code))
@@ -256,7 +257,7 @@ def test_an_upgrade_that_is_none_is_refused_and_the_connection_closed(service: S
         assert status in allowed
         assert headers["content-type"].startswith("application/problem+json")
         if b"Content-Length" in request or b"Transfer-Encoding" in request:
-            # What follows must not be taken for another request.
+            # The server must not read the body as another request.
             assert client.answer()[0] in (0, 400)
 
 

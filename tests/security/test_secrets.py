@@ -16,7 +16,8 @@ import pytest
 from tests.helpers.service import Service
 
 KEY = "canary-key-0123456789abcdef"
-#: Variable to a canary. The last one is another program's secret, which the service must not spread either.
+#: Environment variables, each with a canary in it. The last three are secrets of other programs, which the
+#: service must not spread either.
 CANARIES = {
     "API_KEYS": KEY,
     "TURN_SECRET": "canary-turn",
@@ -32,7 +33,7 @@ SECRETS = {"canary-proxy", "canary-broker", *CANARIES.values()} - {
     CANARIES["HTTPS_PROXY"],
     CANARIES["BROKER_URL"],
 }
-#: What the sampling process must have to reach the store.
+#: Secrets that the sampling process needs to reach the store.
 OF_THE_STORE = {"canary-access", "canary-secret-access", "canary-session", "canary-proxy"}
 
 
@@ -48,7 +49,7 @@ def service() -> Iterator[Service]:
 
 
 def processes(service: Service) -> dict[str, psutil.Process]:
-    """Return every process of the service by its number and command line."""
+    """Return every process of the service, by its process id and command line."""
     tree = [service.supervisor, *service.supervisor.children(recursive=True)]
     return {f"{process.pid} {' '.join(process.cmdline())}": process for process in tree}
 
@@ -78,7 +79,7 @@ def test_no_process_leaves_its_memory_in_a_core_dump(service: Service) -> None:
 
 
 def requests(service: Service) -> Iterator[urllib.request.Request]:
-    """Yield requests that hold the key where it belongs, where it does not, and beside it."""
+    """Yield requests with the key in the header, in a wrong token, in the path and in the query."""
     base = service.http_url
     for path in ("/v1/predict", "/v1/webrtc", "/v1/whip", f"/{KEY}", f"/v1/predict?token={KEY}", "/health"):
         for headers in ({"Authorization": f"Bearer {KEY}"}, {"Authorization": f"Bearer wrong-{KEY}"}):
@@ -107,7 +108,7 @@ def test_neither_answers_nor_log_nor_metrics_hold_a_secret(service: Service) -> 
             raw.shutdown(socket.SHUT_WR)
             answers.append(raw.recv(65536))
     answers.extend(service.get(path)[1] for path in ("/health", "/metrics", "/openapi.json"))
-    # What the caller sent itself may come back to the caller in a path or a title; nothing else may.
+    # An answer may repeat the key in a path or a title, because the caller sent it; no other secret may show.
     others = [canary.encode() for canary in SECRETS - {KEY}]
     assert not [answer for answer in answers for canary in others if canary in answer]
     assert "canary" not in service.get("/metrics")[1].decode()

@@ -1,4 +1,4 @@
-"""The network learns, goes on after a cut exactly as without one, and leaves as the file that was checked."""
+"""The network learns, an interrupted training ends like an uninterrupted one, and the export is checked."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ RECIPE = Recipe(
 
 @pytest.fixture(scope="module")
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A work folder whose scenes are rendered already."""
+    """Return a work folder that already contains rendered scenes."""
     work = tmp_path_factory.mktemp("training")
     pool._render_shard((_made(work / "scenes"), 0, None))
     return work
@@ -119,7 +119,7 @@ def test_the_network_learns_one_image_by_heart() -> None:
         optimiser.step()
         losses.append((score_loss + box_loss).item())
     assert losses[-1] < 0.3 * losses[0]
-    with torch.no_grad():  # by the batch's own statistics: the running ones lag behind so few steps
+    with torch.no_grad():  # still in training mode: after so few steps the running statistics lag
         logits, distances = network(images)
     best = int(logits[0].max(-1).values.argmax())
     assert int(logits[0, best].argmax()) == 1

@@ -1,4 +1,4 @@
-"""Photographs: what is wrong with a folder is named, linear codes get their height, sides do not mix."""
+"""Photographs: errors name the fault, linear codes get their height, training and validation do not mix."""
 
 from __future__ import annotations
 

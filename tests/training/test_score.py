@@ -1,4 +1,4 @@
-"""Judging: linear codes by the middle, the others by overlap; one box answers for one code."""
+"""Scoring: linear codes match by their middle, others by overlap, and each code counts as found once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Codes are what they say: an independent decoder reads them, class by class."""
+"""An independent decoder reads the drawn codes of every class."""
 
 from __future__ import annotations
 
