@@ -1,4 +1,4 @@
-"""S19: classes named as markup are shown as text: no script runs, no policy is violated."""
+"""S19: the page shows class names that contain markup as text: no script runs, and no policy is violated."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The demo page shows boxes, answers and commands for photos that are chosen, dropped or pasted."""
+"""The demo page shows boxes, answers and commands for photos that a user chooses, drops or pastes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.helpers.service import Service
 
 pytestmark = pytest.mark.browser
 
-#: Hand a photo of one colour to the page as a drop or as a paste.
+#: JavaScript that gives the page a photo of one colour, as a drop or as a paste.
 _HAND_OVER = """async (kind) => {
   const canvas = new OffscreenCanvas(64, 48);
   canvas.getContext('2d').fillRect(0, 0, 64, 48);
@@ -42,7 +42,7 @@ def browser() -> Iterator[Browser]:
 
 
 def output_of(command: list[str], folder: Path) -> str:
-    """Run a command in a folder; return what it prints."""
+    """Run a command in a folder and return its standard output."""
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True, timeout=60)
     return done.stdout
 
@@ -88,7 +88,7 @@ def test_photos_have_boxes_and_commands_that_repeat_the_answer(
         entry["label"] for entry in answer["detections"]
     ]
 
-    # By keyboard to the one that failed; a setting then concerns every photo.
+    # The arrow key selects the photo that failed. The change of a setting then applies to every photo.
     demo.page.focus(".thumbnail[aria-pressed=true]")
     demo.page.keyboard.press("ArrowRight")
     assert demo.evaluate("demo.photos.selected") == 1

@@ -1,4 +1,4 @@
-"""The bundled clip: what browsers can play at once, worth looking at, and made by the script beside it."""
+"""The bundled clip plays at once in any browser, loops without a jump, and matches what its script draws."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def images() -> list[Image]:
 
 
 def boxes_of(data: bytes) -> Iterator[str]:
-    """Yield the names of an MP4 file's outer boxes."""
+    """Yield the names of an MP4 file's top-level boxes."""
     at = 0
     while at < len(data):
         yield data[at + 4 : at + 8].decode()

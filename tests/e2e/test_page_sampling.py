@@ -1,4 +1,4 @@
-"""The demo page says that frames are kept, lets a person report one, and lets it be refused."""
+"""The demo page says that the service may save frames, and lets a user report a frame or opt out."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from tests.helpers.service import Service
 pytestmark = pytest.mark.browser
 
 KEY = "dummy-key-for-tests"
-#: What Chromium itself writes to the console while nobody listens.
+#: Messages that Chromium itself writes to the console while the server is down or answers 503.
 GONE = ("ERR_CONNECTION_REFUSED", "ERR_CONNECTION_RESET", "WebSocket connection to", "status of 503")
 
 
@@ -35,24 +35,24 @@ def browser(playwright: Playwright) -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def settings(yolox_nano: Path) -> dict[str, str]:
-    """Settings of a service on a port that stays the same when it is started again."""
+    """Return settings of a service whose port stays the same after a restart."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    # Admission depends on the machine.
+    # Admission of streams is off, because it depends on the speed of the machine.
     admission = {"STREAM_MIN_FPS": "0"}
     return {"MODEL_V1_PATH": str(yolox_nano), "PORT": str(port), "API_KEYS": KEY} | admission
 
 
 @pytest.fixture(scope="module")
 def guarded(settings: dict[str, str]) -> Iterator[Service]:
-    """A service of this module's own, which wants a key; tests may break it."""
+    """Start a service for this module only, which requires a key; tests may break it."""
     with Service(settings) as running:
         yield running
 
 
 def kill_all(service: Service) -> None:
-    """Kill a service and its children without any chance to say goodbye."""
+    """Kill a service and its children with SIGKILL, so that none of them can send `bye`."""
     processes = [*service.supervisor.children(recursive=True), service.supervisor]
     for process in processes:
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -62,7 +62,7 @@ def kill_all(service: Service) -> None:
 
 
 def open_with_key(demo: DemoPage) -> None:
-    """Start the sample on a server whose key this tab knows."""
+    """Store the key in the tab, start the sample clip, and wait for results."""
     demo.page.add_init_script(f"sessionStorage.setItem('demo.key', '{KEY}')")
     demo.open("?source=sample&autostart=1")
     demo.wait_for_results(2)
@@ -96,10 +96,10 @@ def test_a_key_is_asked_for_and_never_leaves_by_the_address(guarded: Service, br
     assert not demo.page.is_visible("#error")
     assert KEY not in " ".join([*demo.sockets, demo.page.url])
     assert KEY not in demo.evaluate("JSON.stringify(localStorage)")
-    # One version only: the other is not offered.
+    # The server has one model version only, so the page disables the other.
     assert demo.page.is_disabled("[name=version][value=v2]")
     assert demo.page.locator("label:has([value=v2])").get_attribute("title") == "This server has no v2 model"
-    # The browser itself complains of the wrong key.
+    # The browser itself logs the 401 that the wrong key causes.
     demo.assert_clean(but=("401 (Unauthorized)",))
     hellos = [message for message in demo.sent if message.get("type") == "hello"]
     tokens = [hello.get("token", "") for hello in hellos]
@@ -164,7 +164,7 @@ def test_a_lost_server_is_said_and_the_page_comes_back_by_itself(
         hellos = [message for message in demo.sent if message["type"] == "hello"]
         assert "resume" not in hellos[0]
         assert hellos[-1]["resume"]["session"]
-        # In good order this time: the server says goodbye, and the page waits for the next one.
+        # This time the server stops in order: it sends `bye`, and the page waits for a new server.
         again.stop()
         demo.wait(lambda: any(message["type"] == "bye" for message in demo.received))
         demo.wait("demo.connection.name === 'waiting'")

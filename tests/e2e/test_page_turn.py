@@ -1,4 +1,4 @@
-"""The demo page through a real TURN server (coturn): by relay alone, and what it says where that fails."""
+"""The demo page sends video through a real TURN server (coturn) only, and says why where that fails."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from tests.helpers.service import Service
 pytestmark = pytest.mark.browser
 
 SECRET = "dummy-turn-secret"  # noqa: S105 - a dummy
-#: Which kind of address of ours the pair in use begins at; told by the browser, shown by the page.
+#: Type of the local candidate in the selected pair. The browser reports it and the page shows it.
 RELAY = "relay"
 
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    """A Chromium whose camera shows grey images that move."""
+    """Start a Chromium whose camera shows moving grey images."""
     images = (np.roll(np.tile(np.arange(320, dtype=np.uint8), (240, 1)), 8 * n, 1) for n in range(40))
     camera = write_camera(
         tmp_path_factory.mktemp("camera") / "grey.mjpeg", (np.dstack([p, p, p]) for p in images)
@@ -32,12 +32,12 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
 
 
 def settings(turn_port: int, secret: str) -> dict[str, str]:
-    """Return those of a service with one TURN server."""
+    """Return the settings of a service with one TURN server."""
     return {
         "STREAM_MIN_FPS": "0",
         "ICE_SERVERS": f"turn:127.0.0.1:{turn_port}?transport=udp",
         "TURN_SECRET": secret,
-        # A busy machine may need longer than users would wait.
+        # A busy machine may need longer to connect than users would wait.
         "WEBRTC_CONNECT_TIMEOUT_S": "30",
     }
 
@@ -53,7 +53,7 @@ def test_with_the_right_credentials_the_video_goes_by_the_relay(browser: Browser
         demo.wait("demo.transport.active === 'webrtc' && demo.connection.name === 'open'")
         demo.wait_for_results(5)
         demo.wait("demo.transport.quality && demo.transport.quality.path !== ''")
-        # The candidate type of the pair in use, from the browser's own statistics.
+        # The page takes the candidate type of the selected pair from the browser's statistics.
         assert demo.evaluate("demo.transport.quality.path") == RELAY
         assert demo.evaluate("demo.transport.fallbackReason") == ""
         demo.assert_clean()
@@ -63,7 +63,7 @@ def test_with_the_right_credentials_the_video_goes_by_the_relay(browser: Browser
 def test_with_wrong_credentials_the_page_says_so_and_goes_on_over_websocket(
     browser: Browser, tmp_path: Path
 ) -> None:
-    # The mistake that is made in practice: service and TURN server do not have the same secret.
+    # This mistake happens in practice: the service and the TURN server have different secrets.
     with (
         turn_server(tmp_path, SECRET) as port,
         Service(settings(port, "dummy-other-secret")) as service,
@@ -78,7 +78,7 @@ def test_with_wrong_credentials_the_page_says_so_and_goes_on_over_websocket(
             "(401: check that TURN_SECRET is the secret of this server)."
         )
         demo.page.screenshot(path=tmp_path / "credentials.png")
-        # No offer without a way was made, so no session waits for one.
+        # The page sends no offer without candidates, so the server holds no session.
         assert service.metric("object_detection_webrtc_sessions") == 0
         demo.assert_clean()
         demo.close()
@@ -90,7 +90,7 @@ def test_where_no_turn_server_answers_the_page_says_that(browser: Browser) -> No
         demo.open("?transport=webrtc&ice=relay")
         demo.start("camera")
         demo.wait("demo.transport.active === 'websocket' && demo.connection.name === 'open'")
-        # Browsers ask for ten seconds; by then the page has gone on.
+        # Browsers try a TURN server for ten seconds; the page switches to WebSocket after eight.
         assert "found no network path: no TURN server responded" in demo.page.inner_text("#transport-hint")
         demo.assert_clean()
         demo.close()

@@ -1,4 +1,4 @@
-"""Several streams on one page: each has its own results, and they share settings, the limit and the grid."""
+"""Several streams on one page have results of their own, and share the settings, the limit and the grid."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_a_camera_files_and_the_sample_run_side_by_side(demo: DemoPage, tmp_path
     streams = [message["streams"][0]["name"] for message in demo.sent if message["type"] == "hello"]
     assert sorted(streams) == ["demo-page", "demo-page-2", "demo-page-3", "demo-page-4"]
 
-    # One setting reaches all of them.
+    # The change of one setting reaches all streams.
     demo.page.check("#track", force=True)
     demo.wait(lambda: sum(message["type"] == "configured" for message in demo.received) == 4)
 

@@ -1,4 +1,4 @@
-"""The demo page with WebRTC: video from a camera or a file, results on their frames, and the way back."""
+"""The demo page sends video over WebRTC, draws results on their frames, and falls back to WebSocket."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.helpers.service import Service
 
 pytestmark = pytest.mark.browser
 
-#: What the canvas shows and what the page says that it shows, read in one breath.
+#: JavaScript that reads the canvas and the page's record of what it drew in one call, so that both match.
 DRAWN = """
 () => demo.drawn && demo.drawn.boxes.length
   ? {...demo.drawn, labels: undefined, png: document.getElementById('overlay').toDataURL('image/png')}
@@ -37,13 +37,13 @@ def playwright() -> Iterator[Playwright]:
 
 @pytest.fixture(scope="module")
 def people() -> Path:
-    """People who walk by one after the other."""
+    """Return the path of a video in which people walk by one after the other."""
     return shared("data/video/one-by-one-person-detection.mp4")
 
 
 @pytest.fixture(scope="module")
 def camera(people: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same as a camera: 640x360, 10 s."""
+    """Convert 10 s of the video to a Motion JPEG file for Chromium's fake camera: 640x360, 15 fps."""
     ffmpeg = program("ffmpeg", "ffmpeg")
     path = tmp_path_factory.mktemp("camera") / "people.mjpeg"
     command = [ffmpeg, "-loglevel", "error", "-ss", "5", "-t", "10", "-i", str(people), "-r", "15"]
@@ -59,7 +59,7 @@ def browser(playwright: Playwright, camera: Path) -> Iterator[Browser]:
 
 @pytest.fixture
 def demo(service: Service, browser: Browser) -> Iterator[DemoPage]:
-    """A fresh tab; whatever the test did, the page must not complain."""
+    """Open a fresh tab, and assert after the test that the page has reported no error."""
     page = DemoPage(browser, service.http_url)
     yield page
     page.assert_clean()
@@ -81,7 +81,7 @@ def test_the_camera_goes_as_video_and_the_line_is_shown(demo: DemoPage, tmp_path
     assert demo.page.inner_text("#connection-text") == "Live · yolox_nano · WebRTC"
     demo.wait("document.querySelector('[data-stat=network]').textContent.includes('direct')")
     demo.wait("document.querySelector('[data-stat=volume]').textContent.includes('kbit/s')")
-    # A round trip that is known means that encoded frames were matched to camera frames.
+    # The page knows the round trip only if it has matched encoded frames to camera frames.
     demo.wait("Number(document.querySelector('[data-stat=round-trip-50]').textContent) > 0")
     demo.wait("Number(document.querySelector('[data-stat=delay-50]').textContent) > 0")
     assert demo.evaluate("demo.counts.sent") > 20
@@ -103,14 +103,14 @@ def test_in_synced_view_each_frame_has_its_own_boxes(service: Service, demo: Dem
         if checked >= 4:
             break
     assert checked >= 4
-    # Nearly every result finds its frame, or the view would stand still.
+    # The view moves on only while results are matched to their frames.
     first = demo.evaluate("demo.drawn?.seq ?? 0")
     demo.wait_for_results(15)
     assert demo.evaluate("demo.drawn?.seq ?? 0") != first
 
 
 def has_its_own_boxes(service: Service, drawn: dict[str, Any]) -> bool:
-    """Whether a person in the image on the canvas has a box around them; False where nobody is clear."""
+    """Assert that each clearly visible person on the canvas has a box; return whether there was one."""
     encoded = base64.b64decode(drawn["png"].partition(",")[2])
     image = cv2.imdecode(np.frombuffer(encoded, np.uint8), cv2.IMREAD_COLOR)
     assert image is not None
@@ -202,7 +202,7 @@ def test_where_webrtc_does_not_work_the_page_goes_on_over_websocket_and_says_why
 def test_where_udp_does_not_get_through_the_page_goes_on_over_websocket(
     browser: Browser,
 ) -> None:
-    # An address for documentation, where nobody is: as behind a firewall that lets no UDP pass.
+    # No host has this address (RFC 5737), so UDP packets get no answer, as behind a firewall that blocks UDP.
     settings = {"STREAM_MIN_FPS": "0", "PUBLIC_IP": "203.0.113.7"}
     with Service(settings) as service:
         demo = DemoPage(browser, service.http_url)
@@ -213,7 +213,7 @@ def test_where_udp_does_not_get_through_the_page_goes_on_over_websocket(
         assert demo.page.inner_text("#transport-hint") == (
             "Using WebSocket instead of WebRTC: UDP packets do not reach the server."
         )
-        # The server was told to forget the session.
+        # The page asks the server to delete the session.
         demo.wait(lambda: service.metric("object_detection_webrtc_sessions") == 0)
         demo.assert_clean()
         demo.close()

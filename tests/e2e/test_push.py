@@ -1,7 +1,7 @@
-"""`streamer push` as users run it: a subprocess, real videos, the real service.
+"""Runs `streamer push` as users do: as a subprocess, with real videos and a real service.
 
-The live run of the whole person video takes as long as the video; it is started first and judged last,
-while the other tests push beside it.
+The live run of the person video takes as long as the video. Therefore it starts before the first test, the
+last test checks it, and the other tests push at the same time.
 """
 
 from __future__ import annotations
@@ -29,22 +29,22 @@ from tests.helpers.service import Service
 PERSON = "video/one-by-one-person-detection.mp4"
 BOTTLE = "video/bottle-detection.mp4"
 KEY = "dummy-key-for-push"
-#: 29 s: of the references, those with the first person.
+#: Frames of the short form, 29 s at 10 fps; the reference frames among them show the first person.
 LIVE_FRAMES = 290
-#: For 140 s of video on a machine that does other things too; nothing here measures speed.
+#: Time limit in seconds for a push of 140 s of video on a busy machine; no test here measures speed.
 PATIENCE_S = 580.0
 
 
 @dataclass
 class Push:
-    """A running or finished command."""
+    """Holds a running or finished `streamer push` and the paths of its output files."""
 
     process: subprocess.Popen[str]
     lines: Path
     video: Path
 
     def end(self, timeout_s: float = PATIENCE_S) -> tuple[int, str]:
-        """Wait; returns exit code and what was shown."""
+        """Wait for the end of the push; return its exit code and its standard error."""
         _, shown = self.process.communicate(timeout=timeout_s)
         return self.process.returncode, shown
 
@@ -53,7 +53,7 @@ class Push:
 
 
 def start(folder: Path, source: str, url: str, *arguments: str) -> Push:
-    """Start a push that saves and journals into ``folder``."""
+    """Start a push that writes its video and its JSON lines into ``folder``."""
     lines, video = folder / "out.jsonl", folder / "out.mp4"
     command = [sys.executable, "-m", "streamer", "push", source, "--url", url]
     command += ["--json", str(lines), "--save", str(video), *arguments]
@@ -72,7 +72,7 @@ def stop(push: Push) -> None:
 
 @pytest.fixture(scope="module", autouse=True)
 def whole_live(service: Service, tmp_path_factory: pytest.TempPathFactory, full: bool) -> Iterator[Push]:
-    """The person video, live, under way from the first test on; its whole length with `--full`."""
+    """Start a live push of the person video before the first test; of its whole length with `--full`."""
     limit = [] if full else ["--max-frames", str(LIVE_FRAMES)]
     push = start(tmp_path_factory.mktemp("live"), str(shared(f"data/{PERSON}")), service.ws_url, *limit)
     yield push
@@ -80,7 +80,7 @@ def whole_live(service: Service, tmp_path_factory: pytest.TempPathFactory, full:
 
 
 def measured(path: Path) -> tuple[int, float]:
-    """Decode a file to its end; returns its frames and duration in seconds."""
+    """Decode a file to its end; return its number of frames and its duration in seconds."""
     with av.open(str(path)) as container:
         count = sum(1 for _ in container.decode(video=0))
         return count, container.duration / 1e6
@@ -112,7 +112,8 @@ def agrees(expected: dict[str, Any], line: dict[str, Any]) -> bool:
 def check_boxes(video: str, label: str, journal: list[dict[str, Any]], frames: int, reach: int) -> int:
     """Assert that results of the first ``frames`` hold the reference's boxes, up to ``reach`` frames away.
 
-    Boxes close to the threshold may go either way with JPEG; those well above it may not.
+    JPEG may move a score that is close to the threshold to either side of it, so only boxes with a score of
+    0.4 or more are checked. Returns how many were.
     """
     results = {line["frame"]: line for line in journal if line["type"] == "result"}
     checked = 0
@@ -148,7 +149,7 @@ def check_ledger(journal: list[dict[str, Any]], frames: int) -> dict[str, Any]:
 
 @pytest.mark.timeout(600)
 def test_mode_all_sends_every_frame_of_the_video(service: Service, tmp_path: Path, full: bool) -> None:
-    """Of the whole video with `--full`."""
+    """Push the first frames of the video, or the whole video with `--full`."""
     source = shared(f"data/{PERSON}")
     frames, duration_s = measured(source)
     limit = []
@@ -307,7 +308,7 @@ def test_exit_codes_and_that_no_secret_is_shown(
 
 @pytest.mark.timeout(600)
 def test_the_person_video_live(whole_live: Push, full: bool) -> None:
-    """Real time: person boxes in the right frames, a ledger that balances, a file of the right length."""
+    """Assert that a push in real time has persons in the right frames and a file of the right length."""
     frames, duration_s = measured(shared(f"data/{PERSON}"))
     if not full:
         frames, duration_s = LIVE_FRAMES, duration_s * LIVE_FRAMES / frames

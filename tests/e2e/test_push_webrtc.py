@@ -1,4 +1,4 @@
-"""`streamer push --transport webrtc` as users run it: a subprocess, a real video, the real service."""
+"""Runs `streamer push --transport webrtc` as users do: as a subprocess, with a real video and service."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.helpers.service import Service
 
 
 def push(*arguments: str, timeout_s: float = 120) -> tuple[int, str]:
-    """Run a push; returns exit code and what was shown."""
+    """Run a push; return its exit code and its standard error."""
     command = [sys.executable, "-m", "streamer", "push", *arguments]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=timeout_s, check=False)
     return done.returncode, done.stderr
@@ -39,7 +39,8 @@ def test_a_video_goes_as_video_and_boxes_come_back_to_its_own_frames(
     assert len(results) > 50, shown
     assert find(summary, "balance") == 0
     assert find(summary, "results") == len(results)
-    # Most frames that were sent got a result, and boxes are in the source's own pixels.
+    # Most frames that were sent got a result, and the saved video has the size of the source, which is larger
+    # than the frames that were sent.
     assert len(results) > 0.8 * find(summary, "sent")
     with av.open(str(saved)) as container:
         stream = container.streams.video[0]
@@ -49,7 +50,7 @@ def test_a_video_goes_as_video_and_boxes_come_back_to_its_own_frames(
 
 
 def find(entry: Any, name: str) -> Any:
-    """Return the first value of a field, wherever in nested maps it is."""
+    """Return the first value of a field at any depth of nested maps, or None."""
     if isinstance(entry, dict):
         if name in entry:
             return entry[name]

@@ -1,4 +1,4 @@
-"""Processes die under load: streams see a pause, nothing more, and no frame is left without an outcome."""
+"""When processes die under load, streams only pause, and every frame still gets an outcome."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ RECOVERY_TIMEOUT_S = 60.0
 
 @pytest.fixture(scope="module")
 def service(yolox_nano: Path) -> Iterator[Service]:
-    """A service of this module's own; the last test ends it."""
+    """Start a service for this module only; the last test kills it."""
     with Service({"MODEL_V1_PATH": str(yolox_nano), "STREAM_MIN_FPS": "0", "WORKERS": "1"}) as service:
         yield service
 
 
 @pytest.fixture
 def fragile(service: Service) -> Service:
-    """The same, ready, for tests that break it."""
+    """Wait until the service is ready, and return it to a test that breaks it."""
     service.wait_ready()
     return service
 
@@ -47,7 +47,7 @@ def frames() -> list[bytes]:
 async def stream_through(
     service: Service, frames: list[bytes], breakdown: Callable[[], None]
 ) -> tuple[list[Tally], Tally]:
-    """Run 20 streams and POSTs until each stream has results again after ``breakdown``; return accounts."""
+    """Run 20 streams and POSTs until each stream has results again after ``breakdown``; return tallies."""
     until = End.after(RECOVERY_TIMEOUT_S)
     async with http_session() as session:
         loads = [StreamLoad(f"{service.http_url}/v1/stream", frames) for _ in range(STREAMS)]

@@ -1,4 +1,4 @@
-"""Signals to a real service: each drains it or is ignored, whichever process of the group gets it."""
+"""A real service drains on a signal or ignores it, whichever process of its group receives the signal."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ from tests.helpers.waiting import wait_for
 
 @pytest.fixture(autouse=True)
 def _signals_as_from_a_terminal() -> Iterator[None]:
-    """Under `nohup` the service rightly ignores SIGHUP; these tests are about the other case."""
+    """Set the default action of SIGHUP, which the service inherits, as from a terminal.
+
+    Under `nohup` the service would inherit an ignored SIGHUP and ignore it, too.
+    """
     before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     yield
     signal.signal(signal.SIGHUP, before)
@@ -29,7 +32,7 @@ def test_a_signal_that_used_to_kill_drains(number: signal.Signals, full: bool) -
         service.signal(number)
         assert service.wait() == 0
         assert f"{number.name}: draining" in service.log
-        # Decoders are the workers' own, and end a moment after them.
+        # Decoders are children of the workers and end a moment after them.
         wait_for(lambda: all(is_dead(child) for child in children), timeout_s=10)
 
 
@@ -39,7 +42,7 @@ def test_signals_that_mean_nothing_here_end_no_process() -> None:
         for number in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM, signal.SIGPIPE, signal.SIGVTALRM):
             for process in processes:
                 process.send_signal(number)
-        for child in processes[1:]:  # a terminal's keys and its end go to the whole group
+        for child in processes[1:]:  # a terminal sends these to the whole process group
             for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
                 child.send_signal(number)
         wait_for(lambda: f"signal {int(signal.SIGALRM)} has no effect" in service.log)

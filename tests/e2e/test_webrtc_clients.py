@@ -1,4 +1,4 @@
-"""WebRTC clients that nobody here wrote: werift, GStreamer and Chromium, directly and through coturn."""
+"""WebRTC clients of other projects publish: werift, GStreamer and Chromium, the last also through coturn."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.helpers.service import Service
 
 SECRET = "dummy-turn-secret"  # noqa: S105 - a dummy
 
-#: A WHIP client as short as a page may write it; also opens nothing but its camera.
+#: JavaScript of a minimal WHIP client. It sends only the video of the camera, and opens no data channel.
 PUBLISH = """
 async ({url, iceServers, policy, codec}) => {
   const pc = window.pc = new RTCPeerConnection({iceServers, iceTransportPolicy: policy});
@@ -64,13 +64,13 @@ def playwright() -> Iterator[Playwright]:
 
 @pytest.fixture(scope="module")
 def people() -> Path:
-    """People who walk by one after the other."""
+    """Return the path of a video in which people walk by one after the other."""
     return shared("data/video/one-by-one-person-detection.mp4")
 
 
 @pytest.fixture(scope="module")
 def camera(people: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same as a Motion JPEG file for Chromium's fake camera: 640x360, 15 fps, 6 s with a person in it."""
+    """Convert 6 s with a person to a Motion JPEG file for Chromium's fake camera: 640x360, 15 fps."""
     ffmpeg = program("ffmpeg", "ffmpeg")
     path = tmp_path_factory.mktemp("camera") / "people.mjpeg"
     command = [ffmpeg, "-loglevel", "error", "-ss", "5", "-t", "6", "-i", str(people), "-r", "15"]
@@ -80,7 +80,7 @@ def camera(people: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def blank(playwright: Playwright, service: Service, camera: Path) -> Iterator[Page]:
-    """A page of this server without any script of ours."""
+    """Open a page of the service that contains no script."""
     with chromium(playwright, camera=camera) as browser:
         page = browser.new_context(permissions=["camera"]).new_page()
         page.goto(f"{service.http_url}/health")
@@ -88,7 +88,7 @@ def blank(playwright: Playwright, service: Service, camera: Path) -> Iterator[Pa
 
 
 def check_people(results: list[dict[str, Any]]) -> None:
-    """The results are of the video: its size, and people on most images."""
+    """Assert that the results have a size that senders use for the video, and that most contain a person."""
     assert {(r["width"], r["height"]) for r in results} <= {(640, 360), (480, 270), (320, 180)}
     assert sum(any(box[5] == 0 for box in r["boxes"]) for r in results) > len(results) / 2
 
@@ -161,7 +161,7 @@ def test_through_a_turn_server_with_the_credentials_that_we_gave(
             "STREAM_MIN_FPS": "0",
             "ICE_SERVERS": f"turn:127.0.0.1:{port}?transport=udp",
             "TURN_SECRET": SECRET,
-            # A busy machine may need longer than users would wait.
+            # A busy machine may need longer to connect than users would wait.
             "WEBRTC_CONNECT_TIMEOUT_S": "30",
         }
         with Service(settings) as service, chromium(playwright, camera=camera) as browser:

@@ -1,4 +1,4 @@
-"""Independent WebRTC parts for tests: installed where possible, else the test skips with a clear word."""
+"""Runs WebRTC programs of other projects for tests, and skips a test where one cannot be installed."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ import pytest
 from tests.helpers.waiting import wait_for
 
 HERE = Path(__file__).resolve().parent
-#: npm takes seconds where there is a registry, and for ever where there is none.
+#: Time limit for npm in seconds. It takes a few seconds with a registry, and would not end without one.
 _INSTALL_S = 120.0
 
 
 def program(name: str, package: str) -> str:
-    """Return the path of a program, or skip naming the Debian package that brings it."""
+    """Return the path of a program, or skip the test and name the Debian package that contains it."""
     path = shutil.which(name)
     if path is None:
         pytest.skip(f"needs {name} (Debian package {package}), which is not installed")
@@ -66,7 +66,7 @@ _ENCODERS = {
 
 @contextmanager
 def rtp_of(video: Path, codec: str, port: int) -> Iterator[None]:
-    """Send a video as RTP to a port, again and again: 640x360, 10 fps, a key frame each second."""
+    """Send a video as RTP to a port in an endless loop: 640x360, 10 fps, one key frame per second."""
     ffmpeg = program("ffmpeg", "ffmpeg")
     command = [ffmpeg, "-loglevel", "error", "-nostdin", "-re", "-stream_loop", "-1", "-ss", "5"]
     command += ["-i", str(video), "-vf", "scale=640:360", "-r", "10", "-g", "10", "-b:v", "1M"]
@@ -81,7 +81,7 @@ def rtp_of(video: Path, codec: str, port: int) -> Iterator[None]:
 
 
 class Publisher:
-    """A publishing program that prints JSON lines, and ends its session on "stop"."""
+    """Runs a publishing program that prints JSON lines and ends its session when it reads "stop"."""
 
     def __init__(self, command: list[str], cwd: Path | None = None) -> None:
         self._process = subprocess.Popen(
@@ -98,7 +98,7 @@ class Publisher:
         self._process.communicate()
 
     def read(self) -> dict[str, Any]:
-        """Return the next line."""
+        """Return the next line that the publisher prints, parsed as JSON."""
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
@@ -108,7 +108,7 @@ class Publisher:
         return parsed
 
     def stop(self) -> dict[str, Any]:
-        """End the session; returns what the publisher says of it."""
+        """End the session and return the line that the publisher then prints."""
         assert self._process.stdin is not None
         self._process.stdin.write("stop\n")
         self._process.stdin.flush()
@@ -116,7 +116,7 @@ class Publisher:
 
 
 def read_results(location: str, count: int, timeout_s: float = 30.0) -> list[dict[str, Any]]:
-    """Return results of a session as they come by server-sent events."""
+    """Return the next ``count`` results that a session sends as server-sent events."""
     results: list[dict[str, Any]] = []
     deadline = time.monotonic() + timeout_s
     with urllib.request.urlopen(f"{location}/results", timeout=timeout_s) as events:  # noqa: S310 - loopback
@@ -130,7 +130,7 @@ def read_results(location: str, count: int, timeout_s: float = 30.0) -> list[dic
 
 
 def _answers_stun(port: int) -> bool:
-    """Whether a binding request (RFC 8489, section 6) is answered at once."""
+    """Return whether a server answers a binding request (RFC 8489, section 6) within 0.2 s."""
     request = b"\x00\x01\x00\x00\x21\x12\xa4\x42" + bytes(12)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
         client.settimeout(0.2)
@@ -144,7 +144,7 @@ def _answers_stun(port: int) -> bool:
 
 @contextmanager
 def turn_server(folder: Path, secret: str) -> Iterator[int]:
-    """Run coturn on the loopback interface with credentials made of ``secret``; yields its port."""
+    """Run coturn on the loopback interface with credentials derived from ``secret``; yield its port."""
     turnserver = program("turnserver", "coturn")
     port = free_udp_port()
     command = [turnserver, "-n", "-L", "127.0.0.1", "-p", str(port), "-E", "127.0.0.1"]

@@ -48,7 +48,7 @@ def tier(full: bool) -> Tier:
 
 @pytest.fixture
 def figures(request: pytest.FixtureRequest, full: bool) -> Result:
-    """Collects what the test measured; written together with the outcome when the test has ended."""
+    """Return an object for the figures that the test measures; a hook writes it when the test has ended."""
     result = Result(request.node.nodeid, full)
     request.node.stash[_RESULT] = result
     return result
@@ -58,7 +58,7 @@ def figures(request: pytest.FixtureRequest, full: bool) -> Result:
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Write the figures of a test and whether it passed."""
+    """Write the figures of a test, and whether it passed, when the test has ended."""
     report = yield
     result = item.stash.get(_RESULT, None)
     if report.when == "call" and result is not None:

@@ -23,7 +23,7 @@ _LEVELS = 50
 CLIENTS_MAX = _LEVELS * _LEVELS
 #: The counter of a client's frames wraps around here.
 COUNTER = _LEVELS
-#: The same for frames that pass through a video encoder, which changes colours a little.
+#: Like `_STEP`, for frames that pass through a video encoder, which changes colours a little.
 _VIDEO_STEP = 25
 VIDEO_LEVELS = 10
 SIDE_PX = PLAIN.width

@@ -1,4 +1,4 @@
-"""Clients that check that each answer is their own: streams over WebSockets, posters over HTTP."""
+"""Clients that check that each answer belongs to them: streams over WebSockets, posters over HTTP."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PATIENCE_S = 15.0
 
 @dataclass(slots=True)
 class Account:
-    """What one client observed, or several of them together."""
+    """Counts what one client observed, or several clients together."""
 
     sent: int = 0
     results: int = 0

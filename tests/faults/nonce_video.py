@@ -1,4 +1,4 @@
-"""Clients over WebRTC that check that each answer is their own: each video shows colours of its own."""
+"""Clients over WebRTC that check that each answer belongs to them; each video has its own colours."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _32_BITS = 0xFFFFFFFF
 
 
 class NonceTrack(Track):
-    """Encodes its client's number and a counter in every frame, and remembers when it showed which."""
+    """Encodes its client's number and a counter in every frame, and stores the counter of each timestamp."""
 
     def __init__(self, client: int, *, fps: float, side_px: int = SIDE_PX) -> None:
         super().__init__(lambda number: Nonce(client, number).pixels(side_px), fps)

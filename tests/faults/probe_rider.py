@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import Self
 
 PERIOD_S = 0.1
-#: The promised maximum, if the machine itself is no slower.
+#: The promised longest answer time of ``/livez`` in seconds, unless the machine itself is slower.
 LIVEZ_MAX_S = 0.3
 #: Seconds after which a probe is abandoned.
 _TIMEOUT_S = 10.0
@@ -59,7 +59,7 @@ class Ride:
 
 
 class ProbeRider:
-    """Use as ``with ProbeRider(port) as rider: ...``, then read ``rider.ride``."""
+    """Probes during a block ``with ProbeRider(port) as rider: ...``; ``rider.ride`` then has the results."""
 
     def __init__(self, port: int) -> None:
         self._port = port

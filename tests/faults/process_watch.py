@@ -79,7 +79,7 @@ def _add_memfds(pid: int, found: dict[int, int]) -> None:
 
 
 class ProcessWatch:
-    """Use with ``with``; takes samples until the block ends."""
+    """Measures the processes of a service every ``period_s`` seconds until its ``with`` block ends."""
 
     def __init__(self, service: Service, *, period_s: float = PERIOD_S) -> None:
         self.samples: list[Sample] = []

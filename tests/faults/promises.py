@@ -1,4 +1,4 @@
-"""The promises of docs/reliability.md, and the tests that check each."""
+"""Lists the promises of docs/reliability.md and the tests that check each of them."""
 
 from __future__ import annotations
 

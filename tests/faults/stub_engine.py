@@ -15,7 +15,7 @@ _ANY_COLOUR = (999, 999, 999)
 
 
 class StubEngine:
-    """Pass ``settings`` to a `Service`, then ``arm`` faults while it runs."""
+    """Controls the stub: pass ``settings`` to a `Service`, then ``arm`` faults while the service runs."""
 
     def __init__(self, folder: Path, *, model_s: float = 0.0) -> None:
         self._path = folder / "orders"

@@ -21,7 +21,7 @@ from tests.helpers.load import End, http_session, pack
 from tests.helpers.service import is_dead
 from tests.helpers.waiting import wait_for
 
-#: How the process ends while it reads, runs or answers; None means killed from outside at a random time.
+#: How the process ends while it reads, runs or answers; None means that the test kills it at a random time.
 _PHASES = ("kill_at_read", "kill_at_run", "kill_at_reply", "segv", None)
 #: Number of deaths of one service. More would reach the growing pauses between restarts, which another
 #: promise covers.
@@ -127,7 +127,7 @@ def test_as_much_is_served_after_a_death_as_before(stubbed: Start, tier: Tier, f
 
 
 def test_a_restart_is_a_pause_for_posts_and_no_error(stubbed: Start, figures: Result) -> None:
-    # The limit is shorter than a restart takes: it must not apply to images that wait for the restart.
+    # The limit is shorter than a restart, to show that it does not apply to images that wait for a restart.
     stub = stubbed(model_s=0.001, REQUEST_QUEUE_S="0.2")
 
     async def kill_once() -> Account:
@@ -245,9 +245,7 @@ def test_a_stream_whose_frames_end_the_process_is_refused_and_the_others_go_on(
 
 
 async def _stream_crashing(session: aiohttp.ClientSession, url: str) -> int:
-    """Stream frames that crash the process, each with other bytes; return how many were refused without a
-    run.
-    """
+    """Stream different frames that crash the process; return how many the server refused without a run."""
     refused = 0
     async with session.ws_connect(url, protocols=["detect.v1.json"], compress=0) as socket:
         await socket.send_json({"type": "hello", "streams": [{"id": 0, "codec": "png"}]})

@@ -25,7 +25,8 @@ from tests.unit.images import encode
 CLIENTS = 10
 MOST_BYTES = 80e6
 LEFT_BYTES = 20e6
-#: As large as allowed, and the largest of other formats that are in common use.
+#: Widths and heights. `LARGEST` is just below the limits of an image that is decoded at full size; the
+#: others are the largest that are common in formats other than baseline JPEG.
 LARGEST, PHONE, UHD = (8000, 4100), (4032, 3024), (3840, 2160)
 
 
@@ -40,7 +41,7 @@ def picture(size: tuple[int, int], ending: str, *options: int) -> bytes:
 
 
 def pss_bytes(service: Service) -> int:
-    """Return the memory of all processes; what several share counts once."""
+    """Return the memory of all processes in bytes; memory that several processes share counts once."""
     total = 0
     for process in [service.supervisor, *service.supervisor.children(recursive=True)]:
         with contextlib.suppress(psutil.NoSuchProcess, psutil.ZombieProcess, FileNotFoundError):
@@ -50,7 +51,7 @@ def pss_bytes(service: Service) -> int:
 
 @contextlib.contextmanager
 def peak_watch(service: Service) -> Iterator[list[int]]:
-    """Append the memory of the service to the yielded list some twenty times per second during the block."""
+    """Append the memory of the service to the yielded list many times per second during the block."""
     seen: list[int] = []
     ending = threading.Event()
 

@@ -27,7 +27,8 @@ Start = Callable[..., Stubbed]
 
 ROLES = ("inference.engine.process", "streamer.server.worker")
 LEAK_BYTES = 1024
-#: Lies between the noise and the leak of the negative control. The long form detects much smaller leaks.
+#: The limit lies between the noise and the leak of the negative control. The long form detects much smaller
+#: leaks.
 GATE_BYTES_PER_FRAME = 512.0
 SOAK_GATE_BYTES_PER_MIN = 0.3e6
 
@@ -35,7 +36,7 @@ _CLONE_NEWNS, _MS_REC, _MS_PRIVATE = 0x00020000, 0x4000, 0x40000
 
 
 async def _load(stub: Stubbed, crowd: Crowd, seconds: float) -> tuple[Account, list[Sample]]:
-    """Return the account of a load, and the samples taken in its second half."""
+    """Run a load; return its account, and the measurements taken in its second half."""
     until = End.after(seconds)
     with ProcessWatch(stub.service) as watch:
         async with http_session() as session:

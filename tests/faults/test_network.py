@@ -80,7 +80,7 @@ def test_a_narrow_way_makes_no_queue(stubbed: Start, tier: Tier, figures: Result
 def test_a_link_that_the_kernel_makes_narrow_makes_no_queue(
     stubbed: Start, tier: Tier, figures: Result
 ) -> None:
-    """The second method: packets, not the bytes of a relay, are queued (tc, token bucket filter)."""
+    """Repeat the previous test with a link on which the kernel queues packets (tc, token bucket filter)."""
     seconds = tier.pick(8.0, 30.0)
     frames = [encode(scene(320, 240))]
 
@@ -99,11 +99,11 @@ def test_a_link_that_the_kernel_makes_narrow_makes_no_queue(
 
 
 def _expect_no_queue(latencies: list[float], figures: Result) -> None:
-    """Check that the last results can be as fresh as those after the link was first full, and that the link
-    was the limit.
+    """Assert that the last results can be as fresh as earlier ones, and that the link was the limit.
 
-    A lost packet delays a few results by a second and more, because TCP sends it again; a queue delays all of
-    them, so the freshest of the last quarter is the one that counts.
+    The earlier ones are the second quarter, when the link is already full. A lost packet delays a few results
+    by a second and more, because TCP sends it again. A queue delays all results, so the check uses the
+    freshest of the last quarter.
     """
     quarter = len(latencies) // 4
     early, late = median(latencies[quarter : 2 * quarter]), min(latencies[3 * quarter :])
@@ -115,7 +115,7 @@ def _expect_no_queue(latencies: list[float], figures: Result) -> None:
 
 
 def test_a_growing_queue_is_noticed() -> None:
-    """Negative control: each frame waits for all before it."""
+    """Negative control: each frame waits for all frames before it."""
     with pytest.raises(AssertionError):
         _expect_no_queue([0.25 * (place + 1) for place in range(28)], Result("control", False))
 

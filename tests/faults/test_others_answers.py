@@ -1,4 +1,4 @@
-"""No client gets the boxes of another, whatever is killed, cancelled or overloaded meanwhile."""
+"""No client gets the boxes of another, whatever the tests kill, cancel or overload meanwhile."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _VIDEOS = (61, 72, 83)
 
 
 async def _cancel_posts(session: aiohttp.ClientSession, url: str, until: End, seed: int) -> int:
-    """Post images and cancel each at a random moment, as fast as possible; return how many."""
+    """Post images as fast as possible and cancel each at a random moment; return how many were posted."""
     chance, cancelled = random.Random(seed), 0
     while not until.passed:
         body = Nonce(_CANCELLER, cancelled % COUNTER).image()
@@ -45,7 +45,7 @@ async def _cancel_posts(session: aiohttp.ClientSession, url: str, until: End, se
 
 
 async def _kill_decoders(stub: Stubbed, until: End) -> int:
-    """Kill a decoder process from time to time; return how many."""
+    """Kill the newest decoder every 0.8 s; return how many were killed."""
     killed = 0
     while not until.passed:
         await asyncio.sleep(0.8)

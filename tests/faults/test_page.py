@@ -1,4 +1,4 @@
-"""docs/reliability.md lists all tests that exist, and no promise without a test."""
+"""docs/reliability.md lists every promise with its existing tests, and no promise without a test."""
 
 from __future__ import annotations
 

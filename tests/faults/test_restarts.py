@@ -55,7 +55,7 @@ def test_a_process_that_dies_at_its_start_is_restarted_ever_later(stubbed: Start
 
 @pytest.mark.parametrize("stall_s", [1.0])
 def test_the_rider_sees_a_worker_that_stands_still(stubbed: Start, stall_s: float) -> None:
-    """Negative control of every test that runs a prober."""
+    """Negative control of every test that runs a `ProbeRider`."""
     stub = stubbed()
     # The supervisor answers for a worker that hangs, so both are suspended.
     still = [stub.service.supervisor, stub.service.workers[0]]

@@ -1,4 +1,4 @@
-"""Targets that read key files, key sets of issuers, tickets of other workers, forms and JSON bodies."""
+"""Fuzz targets that read key files, key sets of issuers, tickets of other workers, forms and JSON bodies."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ _FORM = (
 
 
 def _forms() -> Iterator[bytes]:
-    # The first byte says in pieces of which size it arrives.
+    # The first byte is the size of the pieces in which the form arrives; with 0 it arrives in one piece.
     yield b"\x00" + _FORM
     yield b"\x01" + _FORM
     yield b"\x0b" + _FORM.replace(b"\r\n--b--", b"\r\n" + _FORM[:-9] + b"\r\n--b--")
@@ -82,7 +82,7 @@ def _read_form(data: bytes) -> None:
 
 
 def _json_bodies() -> Iterator[bytes]:
-    # The first byte says in pieces of which size it arrives.
+    # The first byte is the size of the pieces in which the body arrives; with 0 it arrives in one piece.
     long = base64.b64encode(bytes(range(256)) * 8)
     yield b"\x00" + b'{"image": "/9j/4AAQ", "classes": ["bus", 3], "conf_threshold": 0.5, "collect": true}'
     yield (

@@ -1,4 +1,4 @@
-"""Targets that read files: models, manifests, samples, references of drift, rows of its history, settings."""
+"""Fuzz targets that read models, manifests, samples, drift references, drift histories and settings."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def _read_fields(data: bytes) -> None:
         varints(content)
 
 
-#: `onnx_header` reads from a file, as models are too large for memory.
+#: `read_header` reads from a file, because models are too large for memory.
 _FILE = Path(tempfile.gettempdir()) / f"fuzz-{os.getpid()}.onnx"
 
 
@@ -145,11 +145,11 @@ def _references() -> Iterator[bytes]:
     plain = [{"brightness": 100 + i % 7, "n_boxes": i % 3, "top_class": "cat"} for i in range(110)]
     yield json.dumps(plain).encode()
     yield json.dumps({"rows": plain[:2]}).encode()
-    # Rows within rows once ended in a TypeError.
+    # Nested `rows` once raised a TypeError in the parser.
     yield json.dumps({"rows": [{"rows": [1]}]}).encode()
     found = learn(list(rows(World(1).values(120))), 1800, 0.001)
     whole = json.loads(document_of({"gate": found}, window_s=1800, interval_s=5))
-    del whole["sha256"]  # else every change is found by it, and nothing behind it is read
+    del whole["sha256"]  # otherwise it reveals every change, and the later checks never run
     yield json.dumps(whole).encode()
 
 
@@ -164,7 +164,7 @@ def _read_history(data: bytes) -> None:
         assert len(row.numbers) == len(NUMERIC)
 
 
-#: Settings that have a grammar of their own.
+#: Settings whose values have a grammar of their own; line n of an input is the value of setting n.
 _SETTINGS = (
     "ICE_SERVERS",
     "UDP_PORT_RANGE",
@@ -196,7 +196,7 @@ def _load_settings(data: bytes) -> None:
             }
         )
         settings = load_settings()
-        # What is computed of them later must hold for whatever was let through.
+        # Values that the service derives from accepted settings must be valid, too.
         assert settings.own_address is None or settings.own_address.host
         for found in (settings.ice_urls, settings.peer_addresses, settings.origins):
             assert all(found)

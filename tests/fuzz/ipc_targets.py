@@ -1,4 +1,4 @@
-"""Targets that read what other processes of the service send: none of them is trusted."""
+"""Fuzz targets that read messages from other processes of the service, none of which is trusted."""
 
 from __future__ import annotations
 

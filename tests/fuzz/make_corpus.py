@@ -1,4 +1,4 @@
-"""Writes the committed inputs of all targets anew: ``python -m tests.fuzz.make_corpus``."""
+"""Adds the seeds of all targets to the committed corpus: ``python -m tests.fuzz.make_corpus``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tests.fuzz.targets import ALL
 
 
 def main() -> None:
-    """Add what is not there; found inputs that were added by hand stay."""
+    """Write the seeds of every target; other inputs, which somebody added by hand, stay."""
     for target in ALL.values():
         folder = CORPUS / target.name
         folder.mkdir(parents=True, exist_ok=True)

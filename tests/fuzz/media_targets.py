@@ -1,4 +1,4 @@
-"""Targets that read images and video: headers, EXIF, RTP payloads, the jitter buffer."""
+"""Fuzz targets that read images and video: headers, EXIF, RTP payloads, the jitter buffer."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _images() -> Iterator[bytes]:
     yield with_jpeg_segment(jpeg, 0xFE, b"comment")
     yield png[:33] + png_chunk(b"tEXt", b"k\0v") + png[33:]
     yield from (jpeg[:-2], encode(image, ".jpg", cv2.IMWRITE_JPEG_PROGRESSIVE, 1)[:-2])
-    yield encode(scene(200, 150))  # is reduced under the limits of `_SMALL`
+    yield encode(scene(200, 150))  # with the limits of `_SMALL`, the decoder reduces it
 
 
 def _pngs() -> Iterator[bytes]:
@@ -59,7 +59,7 @@ def _exif() -> Iterator[bytes]:
 
 
 def _bits(text: str) -> bytes:
-    """Return bytes of a text of 0, 1 and blanks."""
+    """Convert a text of 0, 1 and blanks to bytes; zero bits fill the last byte."""
     digits = text.replace(" ", "")
     digits += "0" * (-len(digits) % 8)
     return int(digits, 2).to_bytes(len(digits) // 8, "big")
@@ -71,7 +71,7 @@ def _vp8() -> Iterator[bytes]:
 
 
 def _h264() -> Iterator[bytes]:
-    # Baseline, 40 x 30 macroblocks; then high, once with a scaling matrix.
+    # Parameter sets of 40 x 30 macroblocks: baseline, high, and high with a scaling matrix.
     size = "1 1 1 010 0 00000101000 000011110 1 1"
     yield b"\x00\x00\x00\x01\x67\x42\x00\x1e" + _bits("1" + size)
     yield b"\x00\x00\x00\x01\x67\x64\x00\x1e" + _bits("1 010 1 1 0 0" + size)
@@ -125,14 +125,14 @@ _SMALL = Limits(image_px=16_384, image_side_px=512, reducible_px=65_536)
 
 
 def _decode(data: bytes) -> None:
-    """As a decoder does it, with libjpeg, libpng and libwebp behind it."""
+    """Decode an image as a decoder process does, with libjpeg, libpng and libwebp."""
     header = read_header(data, _SMALL)
     image = decode(data, header)
     assert image is not None
 
 
 def _strips(data: bytes) -> None:
-    """As a decoder does it with a large PNG: the rows are those of the whole file."""
+    """Decode all rows of a PNG in strips, as a decoder process does with a large one."""
     header = read_header(data, _SMALL)
     if header.codec is not Codec.PNG or PngFile.read(data).frame.interlaced:
         return

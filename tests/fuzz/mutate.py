@@ -1,4 +1,4 @@
-"""Changes inputs as a coverage-guided fuzzer does, but drawn by Hypothesis, so that a fault is shrunk."""
+"""Changes inputs as a coverage-guided fuzzer does; Hypothesis draws the changes and shrinks a failure."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from hypothesis import strategies as st
 
-#: Numbers at which lengths, counts and signs go wrong.
+#: Numbers at which parsers often mishandle lengths, counts and signs.
 _EDGES = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
 _TEXTS = (
     b"1e999",
@@ -38,7 +38,7 @@ _EDITS: st.SearchStrategy[Edit] = st.one_of(
 
 
 def mutated(seeds: Sequence[bytes], most_bytes: int) -> st.SearchStrategy[bytes]:
-    """Draw an input: one of the seeds with a few changes, two of them joined, or noise."""
+    """Return a strategy that draws a seed with a few changes, two seeds joined, or noise."""
     one = st.builds(_apply, st.sampled_from(seeds), st.lists(_EDITS, min_size=1, max_size=6))
     joined = st.builds(
         lambda a, b, at: a[: at % (len(a) + 1)] + b[at % (len(b) + 1) :],

@@ -1,4 +1,4 @@
-"""Targets that read what clients send: frames and messages of detect.v1, offers, candidates, queries."""
+"""Fuzz targets that read what clients send: frames and messages of detect.v1, offers, candidates, queries."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from streamer.webrtc.sdp_offer import BadOffer, check_offer
 from tests.fuzz.target import Target
 
 _LABELS = ("qr_code", "barcode", "1")
-#: What stands before the parser; streamer/streams/session_control.py.
+#: Limit of values in a message here. The service allows 4,096: streamer/streams/session_control.py.
 _MOST_VALUES = 1000
 
 _HELLO: dict[str, Any] = {
@@ -72,7 +72,7 @@ def _obey(data: str | bytes) -> None:
         resolve_params(message.params, DetectionParams(), _LABELS)
     if isinstance(message, TextFrame):
         message.to_frame()
-    # Whatever was accepted can be told back, in both forms.
+    # Every accepted message can be encoded again, in both subprotocols.
     for subprotocol in ("detect.v1.json", "detect.v1.msgpack"):
         encode_message(message.model_dump(exclude={"data"}), subprotocol)
 
@@ -81,7 +81,7 @@ def _obey_text(data: bytes) -> None:
     try:
         text = data.decode()
     except UnicodeDecodeError:
-        return  # the socket refuses it with 1007
+        return  # the service closes such a WebSocket with code 1007
     _obey(text)
 
 
@@ -91,7 +91,7 @@ def _texts() -> Iterator[bytes]:
 
 def _packs() -> Iterator[bytes]:
     yield from (msgpack.packb(message) for message in _MESSAGES)
-    # A map as the key of a map, which JSON cannot have: it once ended in a TypeError.
+    # Here the key of a map is a map, which JSON does not allow. It once raised a TypeError in the parser.
     yield b"\x82\xa4type\xa4ping\x81\xa1a\x01\x02"
 
 
@@ -117,7 +117,7 @@ def _offers() -> Iterator[bytes]:
 def _check_offer(data: bytes) -> None:
     for allow_private in (False, True):
         offer = check_offer(data.decode(errors="replace"), allow_private=allow_private)
-        # As the WebRTC stack splits it: lines that are none here must be none there.
+        # The WebRTC stack uses `splitlines`, so no other line separator may hide a candidate from our check.
         assert not [line for line in offer.sdp.splitlines() if line.startswith("a=candidate:")]
         assert len(offer.candidates) <= 16
 

@@ -15,13 +15,13 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 FOUND = ROOT / "build" / "fuzz"
-#: Of one process, with the libraries that targets load: they take some 150 MB by themselves.
+#: Memory limit of one process. The libraries that targets load take some 150 MB of it.
 RSS_LIMIT_MB = 1024
 INPUT_TIMEOUT_S = 5
 
 
 def main() -> int:
-    """Run what the command line says; returns 1 when a target has a fault."""
+    """Run the targets that the command line names; return 1 if one of them has a fault."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help="targets; all without")
     parser.add_argument("--seconds", type=float, default=30.0, help="time for each target (30)")
@@ -30,7 +30,7 @@ def main() -> int:
     arguments = parser.parse_args()
     if arguments.alone:
         return _run_alone(arguments.names[0], arguments.seconds)
-    # Loaded here and not above: atheris must see the imports of the processes that fuzz.
+    # Import the targets here and not above, because atheris must see the imports of a process that fuzzes.
     from tests.fuzz.targets import ALL  # noqa: PLC0415 - see above
 
     unknown = set(arguments.names) - ALL.keys()

@@ -1,4 +1,4 @@
-"""A parser under fuzzing: how to call it, which errors are its answers, and inputs to begin with."""
+"""Describes a parser for fuzzing: how to call it, which errors it may raise, and which inputs come first."""
 
 from __future__ import annotations
 
@@ -11,19 +11,22 @@ CORPUS = Path(__file__).resolve().parent / "corpus"
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One parser. ``run`` returns nothing; what it raises beyond ``answers`` is a fault."""
+    """Describes one parser; an exception of ``run`` that is not in ``answers`` is a fault."""
 
     name: str
     run: Callable[[bytes], object]
     #: Exceptions that the parser documents.
     answers: tuple[type[Exception], ...]
-    #: Makes the committed inputs: valid ones, and the rare shapes that mutation hardly finds.
+    #: Yields inputs for the committed corpus: valid ones, and rare shapes that mutation hardly finds.
     seeds: Callable[[], Iterator[bytes]]
-    #: Longest input; what stands before the parser refuses longer ones.
+    #: Length of the longest input. In the service, the code before the parser refuses longer ones.
     most_bytes: int = 4096
 
     def try_input(self, data: bytes) -> bool:
-        """Run one input; returns whether it was accepted. Raises what is no answer."""
+        """Run one input; return whether the parser accepted it.
+
+        Exceptions that are not in ``answers`` pass through.
+        """
         try:
             self.run(data)
         except self.answers:

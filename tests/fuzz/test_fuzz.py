@@ -1,4 +1,4 @@
-"""S11: no parser raises anything but its own errors, or takes long or much memory; a short run of each."""
+"""S11: in a short run, each parser raises only its own errors, and takes little time and memory."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from tests.fuzz.mutate import mutated
 from tests.fuzz.target import Target
 from tests.fuzz.targets import ALL
 
-#: Examples of one target here; `make fuzz` runs each for 30 s, the nightly run for 20 minutes.
+#: Number of examples per target here; `make fuzz` runs each target for 30 s, the nightly run for two minutes.
 EXAMPLES = 250
-#: Processor time of one input. The slowest honest one, a reference of drift, takes some 50 ms.
+#: Limit of processor time for one input. The slowest valid one, a drift reference, takes some 50 ms.
 MOST_CPU_S = 1.0
-#: Beyond the input itself.
+#: Limit of the memory that one input takes in addition to itself.
 MOST_BYTES = 32 << 20
 
 TARGETS = [pytest.param(target, id=target.name) for target in ALL.values()]
 
 
 def bounded(target: Target, data: bytes) -> bool:
-    """Run one input within its bound of time; returns whether it was accepted."""
+    """Run one input and assert that it takes little processor time; return whether it was accepted."""
     begun = time.process_time()
     accepted = target.try_input(data)
     took_s = time.process_time() - begun
@@ -39,7 +39,7 @@ def test_the_corpus_is_read_without_a_fault(target: Target) -> None:
     assert {seed[: target.most_bytes] for seed in target.seeds()} <= set(corpus) or target.name in UNSTABLE
 
 
-#: Their seeds come from encoders whose output may change with a release.
+#: Targets whose seeds come from libraries whose output may change with a release.
 UNSTABLE = {"image", "image_header", "ipc_candidate", "reference"}
 
 
@@ -59,7 +59,8 @@ def test_changed_inputs_are_read_without_a_fault(target: Target) -> None:
     run()
 
 
-#: Lines of which an otherwise sound offer may have many: what takes the square of their number shows here.
+#: Lines that a valid offer may contain many times. They reveal code whose time grows with the square of
+#: their number.
 SDP_LINES = (
     *(f"a=candidate:{{}} 1 udp 1 198.51.100.7 {port} typ host\r\n" for port in (50_000, 1)),
     "a=rtpmap:{} VP8/90000\r\n",
@@ -79,7 +80,7 @@ def _offer(line: str) -> bytes:
     return wide.encode()
 
 
-#: Inputs at their largest: what grows faster than its input shows here, in time or in memory.
+#: Inputs of the largest size. They reveal code whose time or memory grows faster than its input.
 LARGEST: dict[str, list[bytes]] = {
     "control_json": [
         b'{"type":"hello","a":' + b"[" * 2000 + b"]" * 2000 + b"}",

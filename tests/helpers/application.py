@@ -1,4 +1,4 @@
-"""A worker's application, built as in production but without its process."""
+"""Builds the application of a worker as in production, but without its process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Loaded by every process of a stubbed service; gives inference a fixed model time and injects faults.
+"""Gives inference a fixed model time and injects faults; every process of a stubbed service loads it.
 
 It patches modules when they are imported, so that production code does not contain test code. The commands
 come through a mapped file that `tests.faults.stub_engine` writes.
@@ -53,7 +53,7 @@ _TEXTS = {
 
 
 class _Orders:
-    """The mapped file with the commands, as the stubbed process sees it."""
+    """Reads the mapped file with the commands in a process of the stubbed service."""
 
     def __init__(self, path: str) -> None:
         with Path(path).open("r+b") as file:
