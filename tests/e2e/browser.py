@@ -1,4 +1,4 @@
-"""A real Chromium on the demo page: starts it, feeds it a camera or a file, and listens to all it does."""
+"""Runs the demo page in a real Chromium with a fake camera or a file, and records what the page does."""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ _ARGUMENTS = (
     "--disable-component-update",
     "--disable-sync",
 )
-#: Kept before the page's own scripts run; read when the test ends.
+#: Records violations of the page's content security policy. It runs before the page's own scripts; the test
+#: reads the list at its end.
 _LISTEN_FOR_VIOLATIONS = """
 window.violations = [];
 document.addEventListener('securitypolicyviolation', (event) =>
@@ -43,9 +44,9 @@ document.addEventListener('securitypolicyviolation', (event) =>
 def chromium(
     playwright: Playwright, *arguments: str, camera: Path | None = None, allow: bool = True
 ) -> Iterator[Browser]:
-    """Start a Chromium whose camera shows the Motion JPEG file ``camera``; without one it has none.
+    """Start a Chromium whose camera shows the Motion JPEG file ``camera``, or one that has no camera.
 
-    ``allow`` answers the permission question with yes.
+    With ``allow``, Chromium grants the page the camera without asking.
     """
     path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if path is None:
@@ -65,7 +66,7 @@ def chromium(
 
 
 class DemoPage:
-    """One tab on the demo page, and everything that it sent, received and complained about."""
+    """Drives one tab with the demo page and keeps its messages, frames, requested hosts and errors."""
 
     def __init__(self, browser: Browser, base_url: str, **options: Any) -> None:
         options = {"viewport": {"width": 1280, "height": 800}} | options
@@ -86,7 +87,7 @@ class DemoPage:
         self.page.on("websocket", self._socket)
 
     def _console(self, message: ConsoleMessage) -> None:
-        # The tests' own look at the canvas is what Chromium would like to be announced.
+        # Chromium warns about `willReadFrequently` because the tests, not the page, read the canvas often.
         if message.type in ("error", "warning") and "willReadFrequently" not in message.text:
             self.errors.append(message.text)
 
@@ -114,11 +115,11 @@ class DemoPage:
         self.wait("document.getElementById('model-hint').textContent !== ''")
 
     def start(self, source: str) -> None:
-        """Press the start button of ``camera`` or ``sample``."""
+        """Press the start button of a source: ``camera`` or ``sample``."""
         self.page.click(f".start [data-source={source}]")
 
     def start_file(self, path: Path) -> None:
-        """Choose a video file."""
+        """Choose a video file as the source."""
         self.page.set_input_files("#file", path)
 
     def evaluate(self, expression: str, argument: Any = None) -> Any:
@@ -126,9 +127,9 @@ class DemoPage:
         return self.page.evaluate(expression, argument)
 
     def wait(self, condition: str | Callable[[], Any], timeout_s: float = WAIT_S) -> None:
-        """Wait for a JavaScript expression, or a function here, to become true.
+        """Wait until a JavaScript expression, or a Python function, is true.
 
-        Polls from outside: the page's policy forbids evaluating strings inside.
+        Polls from outside the page, because its content security policy forbids evaluating strings inside.
         """
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
@@ -141,7 +142,7 @@ class DemoPage:
         raise AssertionError(f"never true: {condition}; page: {state}; errors: {self.errors}")
 
     def wait_for_results(self, count: int = 1) -> None:
-        """Wait for ``count`` more results."""
+        """Wait until the page has received ``count`` more results."""
         before = self.evaluate("demo.counts.results")
         self.wait(f"demo.counts.results >= {before + count}")
 
@@ -158,7 +159,10 @@ class DemoPage:
     # -- ends ------------------------------------------------------------------------------------
 
     def assert_clean(self, *, but: tuple[str, ...] = ()) -> None:
-        """No complaint, no policy violation, no other host; errors with a text of ``but`` are expected."""
+        """Assert that there was no error, no policy violation and no request to another host.
+
+        Errors that contain one of the texts in ``but`` are expected.
+        """
         errors = [error for error in self.errors if not any(text in error for text in but)]
         assert errors == [], errors
         assert not (violations := self.evaluate("window.violations")), violations
@@ -173,7 +177,7 @@ class DemoPage:
 
 
 def write_camera(path: Path, images: Iterable[Image]) -> Path:
-    """Write a Motion JPEG file that Chromium's fake camera shows in a loop, 30 a second."""
+    """Write a Motion JPEG file that Chromium's fake camera shows in a loop at 30 images per second."""
     with path.open("wb") as file:
         for image in images:
             file.write(bytes(cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 92])[1]))
@@ -195,7 +199,7 @@ def write_clip(path: Path, images: Iterable[Image], fps: int = 30) -> Path:
 
 
 def letterboxed(image: Image, width: int, height: int) -> Image:
-    """Return the image in the middle of a grey canvas, as large as fits."""
+    """Return the image scaled to fit a grey canvas and centred on it."""
     scale = min(width / image.shape[1], height / image.shape[0])
     small = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
     canvas = np.full((height, width, 3), 110, np.uint8)

@@ -1,7 +1,7 @@
-"""A WHIP publisher on GStreamer's webrtcbin: /usr/bin/python3 gstreamer_publisher.py URL VIDEO CODEC
+"""Publishes a video over WHIP with GStreamer: /usr/bin/python3 gstreamer_publisher.py URL VIDEO CODEC
 
-Runs in the system's Python, whose GStreamer bindings no virtual environment has. Prints what the server
-answered as one line of JSON; "stop" on standard input, or its end, ends the session.
+Runs in the system's Python, because virtual environments lack GStreamer's bindings. Prints each answer of the
+server as one line of JSON. The line "stop" on standard input, or the end of the input, ends the session.
 """
 
 import json
@@ -71,7 +71,7 @@ def gathered(*_: object) -> None:
 
 def offer_made(promise: Gst.Promise) -> None:
     promise.wait()
-    # Kept in a variable: the offer is part of it.
+    # Keep the reply in a variable: it owns the memory of the offer.
     reply = promise.get_reply()
     offer = reply.get_value("offer")
     peer.emit("set-local-description", offer, Gst.Promise.new())

@@ -1,4 +1,4 @@
-"""A camera whose images carry their number in a strip below the scene, and the script that reads it."""
+"""Makes a camera whose images carry their number in a strip below the scene, and the script that reads it."""
 
 from __future__ import annotations
 
@@ -10,16 +10,18 @@ import numpy as np
 
 from tests.e2e.browser import Image, write_camera
 
-#: Chromium shows a Motion JPEG file with so many images a second.
+#: Images per second at which Chromium shows a Motion JPEG file.
 CAMERA_FPS = 30
-#: The scene, and the strip below it; in pixels.
+#: Width and height of the scene, and height of the strip below it, in pixels.
 WIDTH, HEIGHT, STRIP = 640, 360, 40
 BITS = 9
-#: Each bit is drawn, then each bit's opposite: a strip that is not read rightly is not read at all.
+#: Width of a bit in the strip, in pixels. The strip holds all bits and then their inverses, so that the
+#: script can reject a strip that it misreads.
 _CELL = WIDTH // (2 * BITS)
 
 #: Records, from its call on, every image that the overlay shows: its number, its boxes in pixels of the
-#: camera, and how long after its capture it is shown. The video element tells when each was captured.
+#: camera, and the time from its capture until it is shown, in milliseconds. The capture time is the one that
+#: the video element reports.
 RECORD = f"""
 () => {{
   const video = document.getElementById('video');
@@ -72,7 +74,7 @@ RECORD = f"""
 
 
 def numbered(scene: Image, number: int) -> Image:
-    """Return an image of the camera: the scene, and its number below."""
+    """Return an image of the camera: the scene with the number in a strip below it."""
     strip = np.full((STRIP, WIDTH, 3), 127, np.uint8)
     bits = [number >> (BITS - 1 - n) & 1 for n in range(BITS)]
     for n, bit in enumerate([*bits, *(1 - bit for bit in bits)]):
@@ -81,7 +83,7 @@ def numbered(scene: Image, number: int) -> Image:
 
 
 def film(video: Path, begin_s: float, seconds: float) -> list[Image]:
-    """Return what the camera shows: a part of a video at its own pace, each image with its number."""
+    """Return the camera's images: a part of a video at its original speed, each image with its number."""
     images: list[Image] = []
     with av.open(str(video)) as container:
         for frame in container.decode(video=0):
@@ -94,5 +96,5 @@ def film(video: Path, begin_s: float, seconds: float) -> list[Image]:
 
 
 def write_film(path: Path, images: list[Image]) -> Path:
-    """Write the camera's file."""
+    """Write the images as a file for Chromium's fake camera."""
     return write_camera(path, images)

@@ -1,4 +1,4 @@
-"""Swagger UI in a real browser: "Try it out" sends images as they are chosen, and each parameter once."""
+"""Tests Swagger UI in a real browser: "Try it out" sends the chosen image and each parameter only once."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def playwright() -> Iterator[Playwright]:
 
 
 def execute(page: Page, operation: Locator) -> Any:
-    """Press Execute; return the answer, which the page shows too, after a check of the request."""
+    """Press Execute, check the request, wait until the page shows the answer, and return the answer."""
     with page.expect_response(lambda answer: "/predict" in answer.url, timeout=WAIT_S * 1e3) as waiting:
         operation.locator(".execute").click()
     names = [name for name, _ in parse_qsl(urlsplit(waiting.value.url).query)]
@@ -67,7 +67,7 @@ def test_try_it_out_works_for_images(service: Service, playwright: Playwright) -
         picker.set_input_files(photo)
         assert execute(page, operation)["detections"] == chosen["detections"]
 
-        # Warnings are the viewer's own; errors and blocked scripts are not expected.
+        # Swagger UI itself causes warnings; errors and blocked scripts are not expected.
         assert page.evaluate("window.violations") == []
         assert [
             text for text in tab.errors if "Warning" not in text and "Could not find component" not in text

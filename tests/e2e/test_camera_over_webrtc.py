@@ -1,6 +1,6 @@
-"""What a person at the demo page sees: each image of a real video with the boxes of a reference model.
+"""Tests that the demo page shows each image of a real video with the boxes that a reference run finds in it.
 
-`pytest --full` watches for 60 s.
+The test watches for 8 s, with `pytest --full` for 60 s.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from tests.helpers.service import Service
 
 pytestmark = pytest.mark.browser
 
-#: Persons with a score around a threshold may be there or not after a lossy codec; these must be there.
+#: Score from which a person must be found. After a lossy codec, lower scores may fall below the threshold.
 CLEAR = 0.6
-#: Images that are compared with the reference; it takes a model run each.
+#: Number of images that are compared with the reference; each of them needs a run of the model.
 COMPARED = 60
 
 
 @pytest.fixture(scope="module")
 def images() -> list[Image]:
-    """People who walk by one after the other: the part where they are quickest."""
+    """Return the camera's images: people walk past one by one, in the part of the video with the fastest."""
     return film(shared("data/video/one-by-one-person-detection.mp4"), 54, 16)
 
 
@@ -46,7 +46,7 @@ def browser(images: list[Image], tmp_path_factory: pytest.TempPathFactory) -> It
 
 
 class Reference:
-    """Persons on the camera's images before any video codec saw them."""
+    """Finds persons in the camera's images before a video codec has encoded them."""
 
     def __init__(self, model: Path, images: list[Image]) -> None:
         self._detector = Detector(model, version="v1", device="cpu", batch_max=1)
@@ -54,8 +54,8 @@ class Reference:
         self._known: dict[int, list[list[float]]] = {}
 
     def clear_persons(self, number: int) -> list[list[float]]:
-        """Return boxes (xyxy, pixels) of the persons that nobody can overlook."""
-        # The same scene for three images of the camera: the video has ten a second.
+        """Return the boxes (xyxy, pixels) of the persons with a score of at least `CLEAR` in an image."""
+        # Results are kept by number, because the same image may be asked for several times.
         if number not in self._known:
             image = self._images[number]
             letterbox = Letterbox.fit(image.shape[1], image.shape[0], self._detector.model)
@@ -69,12 +69,12 @@ class Reference:
         return self._known[number]
 
     def close(self) -> None:
-        """Give the model back."""
+        """Release the model."""
         self._detector.close()
 
 
 def best_overlaps(reference: Reference, number: int, boxes: list[list[float]]) -> list[float]:
-    """Return for each clear person of an image the IoU of the best box that was shown."""
+    """Return for each clear person of an image the IoU with the best of the boxes that were shown."""
     shown = [box[:4] for box in boxes if box[5] == 0]
     return [
         max((iou(person, box) for box in shown), default=0.0) for person in reference.clear_persons(number)
@@ -82,7 +82,7 @@ def best_overlaps(reference: Reference, number: int, boxes: list[list[float]]) -
 
 
 def counts(service: Service) -> dict[str, float]:
-    """Return frames of WebRTC by what became of them, as the service counts them."""
+    """Return how many WebRTC frames the service received, and how many it dropped as late."""
     name = "object_detection_frames_{}_total".format
     late = sum(
         service.metric(name("dropped"), transport="webrtc", reason=reason)
@@ -106,7 +106,7 @@ def test_each_image_has_the_boxes_of_the_reference(
         begun = time.monotonic()
         before, results_before = counts(service), demo.evaluate("demo.counts.results")
         demo.page.wait_for_timeout(1000 * seconds)
-        # Where the processor draws the screen, it may be drawn less often than results come.
+        # Where the CPU draws the page, Chromium may draw it less often than results arrive.
         demo.wait(f"window.record.shown.length >= {COMPARED}", timeout_s=90)
         after, results = counts(service), demo.evaluate("demo.counts.results") - results_before
         lasted_s = time.monotonic() - begun
@@ -114,9 +114,9 @@ def test_each_image_has_the_boxes_of_the_reference(
         record: dict[str, Any] = demo.evaluate("window.record")
         demo.assert_clean()
         demo.close()
-    # What the model had no time for was replaced by a newer frame; everything else has a result at the page.
+    # Newer frames replaced those that the model had no time for. The page has a result for all others.
     examined = after["received"] - before["received"] - after["late"] + before["late"]
-    # A frame or two are on their way at either end.
+    # One or two frames are in flight at the beginning and at the end.
     assert results >= 0.95 * (examined - 4)
     shown = record["shown"]
     assert record["unread"] <= 0.05 * len(shown)
@@ -126,12 +126,13 @@ def test_each_image_has_the_boxes_of_the_reference(
     others: list[float] = []
     for entry in shown[:: 1 if full else max(1, len(shown) // COMPARED)]:
         own += best_overlaps(reference, entry["number"], entry["boxes"])
-        # Boxes that match images from elsewhere in the film as well would prove nothing.
+        # If the boxes also matched images from elsewhere in the film, a match would prove nothing.
         for third in (1, 2):
             other = (entry["number"] + third * len(images) // 3) % len(images)
             others += best_overlaps(reference, other, entry["boxes"])
     reference.close()
-    # An image that the video element left out this time has the time of an earlier round of the film.
+    # If the video element skipped an image in this round of the film, the recorded capture time of this image
+    # is from an earlier round.
     round_ms = 1000 * len(images) / CAMERA_FPS
     waits = [entry["afterMs"] for entry in shown if 0 < (entry["afterMs"] or 0) < round_ms / 2]
     figures = {
@@ -154,5 +155,6 @@ def test_each_image_has_the_boxes_of_the_reference(
     (tmp_path / "figures.json").write_text(json.dumps(figures))
     assert len(own) > 20
     assert np.mean(np.array(own) >= 0.8) >= 0.95, figures
-    # People may stand still, or where others stood before: the means differ all the same.
+    # People may stand still, or stand where others stood before, so some boxes match elsewhere too. The means
+    # still differ.
     assert np.mean(own) > np.mean(others) + 0.05, figures

@@ -1,4 +1,4 @@
-"""More sockets than descriptors: probes are answered at once, and everything is back within seconds."""
+"""Tests that probes are answered while clients open more sockets than there are file descriptors."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.helpers.service import Service
 
 @contextlib.contextmanager
 def few_descriptors(soft: int) -> Iterator[None]:
-    """Let processes that are started inside have no more descriptors than this."""
+    """Limit processes that are started inside the block to ``soft`` file descriptors."""
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, before[1]))
     try:
@@ -35,7 +35,7 @@ def service() -> Iterator[Service]:
 
 
 def connect(port: int, count: int, first_bytes: bytes) -> list[socket.socket]:
-    """Open connections that send this and then nothing."""
+    """Open ``count`` connections, send ``first_bytes`` on each, and then nothing."""
     found = []
     for _ in range(count):
         client = socket.socket()
@@ -49,7 +49,7 @@ def connect(port: int, count: int, first_bytes: bytes) -> list[socket.socket]:
     return found
 
 
-#: A silent socket, one that dribbles, one that is idle after a request, one with a body that never comes.
+#: What a socket sends before it stays silent: nothing, a part of a request's head, or one whole request.
 KINDS = {
     "silent": b"",
     "half a head": b"GET /livez HTTP/1.1\r\nHost: 127.0.0.1\r\nX-",
@@ -74,7 +74,7 @@ def test_sockets_beyond_the_limit_neither_stop_probes_nor_spin(service: Service,
             time.sleep(0.1)
         used = (sum(worker.cpu_times()[:2]) - before) / (time.monotonic() - begun)
         assert asked > 8
-        # Figures of reliability.md are 300 ms and 20 %; these cores are shared with other tests.
+        # reliability.md states 300 ms and 20 %. These limits are higher because other tests share the cores.
         assert slowest_s < 1.0
         assert used < 0.5
         assert worker.num_fds() < 256

@@ -1,4 +1,4 @@
-"""TMPDIR that is full, goes away or cannot be written: the service serves on, and counts on."""
+"""Tests that the service keeps serving and counting when TMPDIR is full or deleted."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.helpers.waiting import wait_for
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 1 MiB."""
+    """Mount a file system of 1 MiB and yield its folder."""
     folder = tmp_path / "small"
     folder.mkdir()
     mounted = subprocess.run(
@@ -36,7 +36,7 @@ def fill(folder: Path) -> None:
 
 
 def make_new_series(service: Service) -> None:
-    """Cause statuses and paths that were not counted before."""
+    """Send requests whose combinations of path and status no series counts yet."""
     for path in ("/v1/predict", "/v2/predict", "/v9/predict", "/nothing"):
         service.get(path)
 

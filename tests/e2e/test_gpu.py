@@ -1,4 +1,4 @@
-"""On a real GPU: the same boxes as on a CPU, alone and in batches, in half precision, and steady memory."""
+"""Tests on a real GPU that boxes equal the reference, alone, in batches and in half precision."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_boxes_equal_the_reference(detector: Detector) -> None:
 
 
 def test_boxes_of_a_batch_equal_the_reference(detector: Detector) -> None:
-    """Batches of every size, partly filled buckets among them."""
+    """Test batches of every size, including those that fill a bucket only partly."""
     threshold = THRESHOLDS[detector.model.name]
     entries = list(images(detector.model.name))
     wrong = []
@@ -76,7 +76,7 @@ def used_mib() -> int:
 
 
 def test_memory_stays_as_it_was_after_the_warm_up(detector: Detector) -> None:
-    """Two threads run every batch size at once. Nothing else may use the card meanwhile."""
+    """Run every batch size in two threads at once; no other program may use the GPU meanwhile."""
     frame = np.zeros((detector.model.input_height, detector.model.input_width, 3), np.uint8)
 
     def run(thread: int, rounds: int) -> None:
@@ -84,14 +84,14 @@ def test_memory_stays_as_it_was_after_the_warm_up(detector: Detector) -> None:
             detector.infer([frame] * ((number + thread) % detector.buckets[-1] + 1), thread=thread)
 
     with ThreadPoolExecutor(2) as threads:
-        list(threads.map(run, (0, 1), (20, 20)))  # handles that each thread has for itself
+        list(threads.map(run, (0, 1), (20, 20)))  # let each thread create its own handles
         before = used_mib()
         list(threads.map(run, (0, 1), (1_000, 1_000)))
         assert used_mib() <= before + 8
 
 
 def test_a_model_in_half_precision_finds_the_same(tmp_path: Path) -> None:
-    """As `streamer models optimize --for gpu` writes it."""
+    """Test a model that `streamer models optimize --for gpu` has written."""
     model, half = SHARED / "models" / "yolov9t_ball.onnx", tmp_path / "yolov9t_ball.onnx"
     command = ["models", "optimize", str(model), "--for", "gpu", "--to", str(half)]
     done = subprocess.run(
@@ -109,7 +109,7 @@ def test_a_model_in_half_precision_finds_the_same(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def on_gpu(yolox_nano: Path, yolov9t_ball: Path) -> Iterator[Service]:
-    """The real service with DEVICE at its default, which is auto."""
+    """Run the real service with DEVICE at its default, which is auto."""
     with Service({"MODEL_V1_PATH": str(yolox_nano), "MODEL_V2_PATH": str(yolov9t_ball)}) as service:
         yield service
 

@@ -1,4 +1,4 @@
-"""A driver that is there and cannot be used: DEVICE=auto serves from the CPU and the metrics say so."""
+"""Tests that DEVICE=auto serves from the CPU, and says so in metrics, when the GPU driver is unusable."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.helpers.service import Service
 
 @pytest.fixture
 def broken_driver(tmp_path: Path) -> Path:
-    """A folder with a libcuda.so.1 that is some other library."""
+    """Return a folder with a file libcuda.so.1 that is really another library."""
     libm = next((path for path in Path("/lib").glob("*-linux-gnu/libm.so.6")), None)
     if libm is None:
         pytest.skip("needs libm.so.6 in /lib/*-linux-gnu to stand in for a driver")

@@ -1,6 +1,6 @@
-"""Processes that stop or hang: probes are answered truthfully, and a successor serves within seconds.
+"""Tests that probes are answered truthfully while a process hangs, and that a new process soon replaces it.
 
-All but one stop processes of one and the same service, one after the other; the last ends it.
+All tests but the last use the same service, one after another; the test of the drain ends that service.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from tests.helpers.waiting import wait_for
 
 
 class Prober:
-    """Asks ``/livez`` on new connections over and over; knows the slowest answer and which failed."""
+    """Requests ``/livez`` repeatedly on new connections, and records the slowest answer and the failures."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run)
         self.slowest_s = 0.0
-        #: CLOCK_MONOTONIC seconds at which these were sent.
+        #: When the failed requests were sent, in CLOCK_MONOTONIC seconds.
         self.failed: list[float] = []
         self.asked = 0
 
@@ -54,7 +54,7 @@ class Prober:
         self._thread.join()
 
 
-#: A fork server of decoders that is younger than this gets more time.
+#: A fork server of decoders that is younger than this, in seconds, gets more time to answer.
 YOUNG_S = 20.0
 
 
@@ -65,17 +65,18 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def replica(model: Path) -> Iterator[Service]:
-    """Two workers and a sampling process, stopped in turn."""
+    """Run a service with two workers and a sampling process; the tests stop its processes in turn."""
     with Service({"MODEL_V1_PATH": str(model), "WORKERS": "2", "DRAIN_TIMEOUT_S": "20"}) as service:
         yield service
 
 
 @pytest.fixture
 def whole(replica: Service) -> Service:
-    """The same replica, once every process works."""
+    """Return the replica once all its processes report `ok`."""
 
     def complete() -> bool:
-        # The supervisor answers without `processes` while a worker on a busy machine does not accept.
+        # While a worker on a busy machine does not accept connections, the supervisor answers instead of it,
+        # without `processes`.
         processes = replica.get_json("/health").get("processes", {})
         return bool(processes.pop("workers", None) == ["ok", "ok"] and set(processes.values()) == {"ok"})
 
@@ -106,14 +107,14 @@ def test_a_group_that_was_suspended_as_a_whole_goes_on(whole: Service) -> None:
     for process in group:
         process.send_signal(signal.SIGSTOP)
     time.sleep(6.0)
-    for process in reversed(group):  # the supervisor last: it must not restart the others too early
+    for process in reversed(group):  # the supervisor goes on last, and must not restart the others
         process.send_signal(signal.SIGCONT)
     time.sleep(2.0)
     assert [process for process in group if is_dead(process)] == []
     for process in group:
         process.send_signal(signal.SIGSTOP)
     time.sleep(5.5)
-    for process in group:  # and first: the others have some time
+    for process in group:  # now it goes on first, and must give the others some time
         process.send_signal(signal.SIGCONT)
     time.sleep(2.0)
     assert [process for process in group if is_dead(process)] == []
@@ -139,7 +140,8 @@ def test_stopped_decoders_and_their_servers_are_replaced_when_there_is_work(whol
     begun = time.monotonic()
     wait_for(served)
     assert time.monotonic() - begun < 20
-    # Each worker has its own; the kernel chooses the worker of a connection.
+    # Each worker has its own decoders, and the kernel chooses the worker of a connection. Repeat until both
+    # workers have replaced theirs.
     wait_for(lambda: served() and all(is_dead(process) for process in stopped), timeout_s=30)
     assert restarts(whole) == before
 
@@ -170,7 +172,7 @@ def test_a_stopped_inference_process_is_replaced_within_seconds_and_health_says_
 
 
 def stop_a_worker(service: Service) -> None:
-    """Stop a worker: it is replaced, and probes were answered all the time."""
+    """Stop a worker, and assert that it is replaced and that probes are answered all the time."""
     workers, before = service.workers, restarts(service, role="worker")
     victim = workers[0]
     with Prober(service) as prober:
@@ -178,7 +180,7 @@ def stop_a_worker(service: Service) -> None:
         victim.send_signal(signal.SIGSTOP)
         begun = time.monotonic()
         status, body = service.get("/health")
-        # Not even the first one waits until the worker is killed, after 5 s.
+        # The supervisor kills the worker after 5 s. Not even the first request waits that long.
         assert time.monotonic() - begun < 4.0
         if len(workers) == 1:
             assert (status, json.loads(body)["status"]) == (503, "restarting")
@@ -190,10 +192,12 @@ def stop_a_worker(service: Service) -> None:
         wait_for(lambda: len(service.workers) == len(workers))
         service.wait_ready()
     assert noticed_s < 7.5
-    # What the worker had accepted when it was stopped, nobody else can answer.
+    # Requests that were sent before the stop do not count: the worker may have accepted them, and no other
+    # process can answer those.
     assert [sent for sent in prober.failed if sent > begun] == []
     assert prober.asked > 20
-    # 100 ms of patience and one answer; generous, because other processes share these cores.
+    # An answer takes 100 ms of waiting for the worker and one answer in its place. The limit is generous,
+    # because other processes share these cores.
     assert prober.slowest_s < 1.0
     assert "killing worker" in service.log
     assert restarts(service, role="worker") == before + 1

@@ -1,4 +1,4 @@
-"""Start, refusal and end of the service as an operator sees them: messages, exit codes, drained clients."""
+"""Tests what an operator sees when the service starts, refuses to start or ends: messages and exit codes."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def idle(null: Path) -> Iterator[Service]:
 
 
 def refused(**settings: str) -> tuple[int, str]:
-    """Start a service that cannot; returns its exit code and what it wrote."""
+    """Start a service that must refuse to run; return its exit code and its standard error."""
     environment = os.environ | {"HOST": "127.0.0.1", "PORT": "0", "LOG_FORMAT": "text"} | settings
     done = subprocess.run(
         [sys.executable, "-m", "streamer", "serve"],
@@ -64,7 +64,7 @@ def test_a_wrong_setting_is_named_with_its_value_and_what_is_allowed() -> None:
 
 
 def test_without_a_model_it_says_how_to_get_one(tmp_path: Path) -> None:
-    # The folder of a checkout may hold models of its user: an installation without any is imitated.
+    # A checkout may hold models that its user downloaded, so this imitates an installation without models.
     code = (
         "import sys; from pathlib import Path;"
         "from streamer.cli import main; from streamer.config import settings;"
@@ -118,7 +118,7 @@ def _tell_supervisor(service: Service) -> None:
 
 
 def _tell_everybody(service: Service) -> None:
-    """Send SIGTERM as systemd and shells do, and in the worst order."""
+    """Send SIGTERM to all processes, as systemd and shells do, in the worst order: the supervisor last."""
     for process in [*service.supervisor.children(recursive=True), service.supervisor]:
         process.send_signal(signal.SIGTERM)
 
@@ -144,7 +144,7 @@ def test_a_drain_finishes_what_was_accepted_and_tells_streams_when_to_return(
                             await answer.read()
                             statuses.append(answer.status)
                     except aiohttp.ClientOSError:
-                        return  # the port is closed: this connection was refused, or never accepted
+                        return  # the port is closed: the service refused or never accepted this connection
 
             posting = asyncio.create_task(post_until_refused())
             await asyncio.sleep(0.2)
@@ -190,7 +190,7 @@ def test_ctrl_c_stops_without_the_delay_and_with_code_0(idle: Service) -> None:
 
 
 def test_a_known_model_is_downloaded_verified_and_served(null: Path, tmp_path: Path) -> None:
-    for folder in ("inference", "streamer"):  # an installation with a list of known models of its own
+    for folder in ("inference", "streamer"):  # copy the code, to give it its own list of known models
         shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
     release = tmp_path / "release"
     release.mkdir()
@@ -247,10 +247,10 @@ def test_no_secret_stands_on_a_command_line(null: Path) -> None:
     secrets = {"API_KEYS": "dummy-key-1,dummy-key-2", "TURN_SECRET": "dummy-turn-secret"}
     with Service({"MODEL_V1_PATH": str(null)} | secrets) as service:
         lines = [process.cmdline() for process in service.supervisor.children(recursive=True)]
-        # Worker, inference process with its fork server, sampling process, and what decodes.
+        # Worker, inference process and its fork server, sampling process, and the processes for decoding.
         assert len(lines) >= 7
         assert not any("dummy" in word for line in lines for word in line)
-        # And yet they are in force.
+        # The service still applies the keys.
         assert service.get("/v1/webrtc")[0] == 401
 
 
@@ -260,6 +260,6 @@ def test_several_workers_share_one_port_and_one_inference_process(null: Path) ->
         assert len(service.inference_server.children()) == 1
         # The other worker may still be starting its decoders.
         wait_for(lambda: all(service.get("/health")[0] == 200 for _ in range(20)), "both are ready")
-        for _ in range(40):  # a fresh connection each: the kernel spreads them
+        for _ in range(40):  # each opens a new connection, and the kernel spreads these over the workers
             assert service.get("/health")[0] == 200
         assert service.metric("object_detection_inference_ready") == 1

@@ -1,4 +1,4 @@
-"""The log of a real service: its reader stalls, its libraries print, its processes crash."""
+"""Tests the log of a real service when its reader stalls, its libraries print and its processes crash."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.helpers.waiting import wait_for
 
 
 def print_in(process: psutil.Process, data: bytes) -> None:
-    """Write into a process's standard error as a library in it would."""
+    """Write to a process's standard error, as a library in that process would."""
     with open(f"/proc/{process.pid}/fd/2", "wb", buffering=0) as output:  # noqa: PTH123 - a descriptor
         output.write(data)
 
@@ -61,7 +61,7 @@ def test_a_crashing_interpreter_is_told_whole(service: Service) -> None:
 
 @contextlib.contextmanager
 def unread_service() -> Iterator[tuple[subprocess.Popen[bytes], int]]:
-    """Run a service whose standard error is a pipe that nobody reads and that is full already."""
+    """Run a service whose standard error is a full pipe; yield its process and the end to read from."""
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     with contextlib.suppress(BlockingIOError):

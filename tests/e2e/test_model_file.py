@@ -1,4 +1,4 @@
-"""The model's file changes or goes while it is served, and then the inference process dies."""
+"""Tests that the service keeps its model when the file changes or disappears and inference restarts."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def has_restarted(service: Service, times: float) -> bool:
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Service, Path]]:
-    """A service and its model's file, to which one thing after the other happens."""
+    """Run a service; yield it and its model's file, which the tests change one after another."""
     folder = tmp_path_factory.mktemp("changes")
     (folder / "tmp").mkdir()
     (folder / "models").mkdir()
@@ -55,7 +55,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Service, 
         assert service.stop() == 0
 
 
-#: In this order; the last leaves nothing.
+#: The order matters: the last two changes remove the file and its folder.
 @pytest.mark.parametrize(
     ("change", "deaths"),
     [
@@ -79,7 +79,7 @@ def test_the_model_of_the_start_is_served_on(
         service.wait_ready()
     health = service.get_json("/health")
     assert health["models"]["v1"] == before
-    if change is not break_the_manifest:  # of the manifest only the copy is looked at
+    if change is not break_the_manifest:  # the service reads only its copy of the manifest
         assert "the file of model 1 has changed" in json.dumps(health["reasons"])
         assert service.metric("object_detection_model_kept", version="v1") == 1
         assert "has changed or gone since the service was started" in service.log

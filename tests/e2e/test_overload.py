@@ -1,4 +1,4 @@
-"""A client sends far more than the model can do: fresh results, told drops, flat memory, no harm done."""
+"""Tests a client that sends more than the model can run: results stay fresh, other clients lose nothing."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from tests.helpers.media import images
 from tests.helpers.service import Service
 
 FLOOD_FPS = 200.0
-#: The age that live frames may have when they are dispatched.
+#: Oldest age of a live frame when it is dispatched to the model.
 MAX_AGE_MS = 500.0
-#: What may come and go: decoder scratch, socket buffers, the collector's turn.
+#: Variation of memory that is no leak: decoder buffers, socket buffers and the garbage collector.
 MEMORY_NOISE_MB = 16.0
 
 
 def test_a_flood_gets_fresh_results_and_its_neighbours_lose_nothing(yolox_nano: Path) -> None:
     frames = images(8)
-    # One inference thread: two cores with AVX-512 would serve most of the flood.
+    # Use one inference thread, because two cores with AVX-512 would serve most of the flood.
     settings = {"MODEL_V1_PATH": str(yolox_nano), "STREAM_MIN_FPS": "0", "INFERENCE_LANES": "1"}
     with Service(settings) as service:
         asyncio.run(together(service, frames, 4, FLOOD_FPS))
@@ -28,7 +28,7 @@ def test_a_flood_gets_fresh_results_and_its_neighbours_lose_nothing(yolox_nano: 
         while True:
             flooded, streamed, posted = asyncio.run(together(service, frames, 5, FLOOD_FPS))
             memories_mb.append(memory_mb(service))
-            # On a slow machine the first seconds do not reach every buffer; what leaks grows in each round.
+            # On a slow machine the first seconds do not fill every buffer. A leak grows in each round.
             if memories_mb[-1] < memories_mb[-2] + MEMORY_NOISE_MB or len(memories_mb) > 3:
                 break
         metric = service.metric
@@ -44,11 +44,11 @@ def test_a_flood_gets_fresh_results_and_its_neighbours_lose_nothing(yolox_nano: 
     assert flooded.drops.total() > 0.1 * flooded.sent, "a flood cannot be served as a whole"
     assert set(flooded.drops) <= {"superseded", "rate", "stale"}
     assert not flooded.errors
-    # What runs and answers take on this machine now, a POST tells.
+    # The duration of a POST shows how long runs and answers take on this machine now.
     assert flooded.percentile_ms(1) < MAX_AGE_MS + posted.percentile_ms(1)
     assert memories_mb[-1] < memories_mb[-2] + MEMORY_NOISE_MB, memories_mb
     assert streamed.balanced
-    # Or, where other programs take the processor, at least not less than the flood.
+    # Where other programs use the processor, the stream gets at least 80 % as many results as the flood.
     served = min(0.9 * streamed.sent, 0.8 * flooded.results)
     assert streamed.results >= served, f"a polite stream is served: {streamed.drops}, {flooded.results}"
     assert posted.results == posted.sent > 0
@@ -58,7 +58,7 @@ def test_a_flood_gets_fresh_results_and_its_neighbours_lose_nothing(yolox_nano: 
 def test_every_stream_of_many_is_served_although_their_turns_are_further_apart_than_a_frame_may_age(
     yolox_nano: Path,
 ) -> None:
-    """40 streams on a model of some 35 to 140 fps: a frame that waits must give way to newer ones."""
+    """Test 40 streams on a model that runs 35 to 140 fps: newer frames must replace a frame that waits."""
     frames = images(8)
 
     async def many(service: Service) -> list[Tally]:
@@ -84,7 +84,7 @@ def test_rates_are_granted_anew_after_a_time_without_streams(yolox_nano: Path) -
     frames = images(8)
 
     async def flood(service: Service) -> list[Tally]:
-        # Two streams, because a fast core does nearly all that one of them sends.
+        # Use two streams, because a fast core can run nearly all frames of one of them.
         url = f"{service.http_url}/v1/stream"
         loads = [StreamLoad(url, frames, mode="live", fps=FLOOD_FPS) for _ in range(2)]
         async with http_session() as session:
@@ -98,4 +98,4 @@ def test_rates_are_granted_anew_after_a_time_without_streams(yolox_nano: Path) -
             assert all(tally.balanced for tally in tallies), tallies
             granted = [tally.granted_fps for tally in tallies]
             assert all(fps is not None and fps < FLOOD_FPS for fps in granted), granted
-            time.sleep(2)  # longer than a worker without streams goes on measuring what they ask for
+            time.sleep(2)  # longer than a worker keeps measuring demand after its last stream

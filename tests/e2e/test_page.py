@@ -1,4 +1,4 @@
-"""The demo page works in a real browser: its sources, overlay and views, and settings that change results."""
+"""Tests the demo page in a real browser: its sources, overlay, views, and settings that change results."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.browser
 
 WIDTH, HEIGHT = 640, 480
 MAGENTA = (255, 0, 255)
-#: The class's colour in palette.js.
+#: Class id of a bus, and the colour of this class in palette.js.
 BUS_ID, BUS_COLOUR = 5, (0xFF, 0x78, 0x47)
 
 
@@ -33,7 +33,7 @@ def playwright() -> Iterator[Playwright]:
 
 @pytest.fixture(scope="module")
 def bus() -> Image:
-    """A street with a bus and people, 640x480."""
+    """Return a photo of a street with a bus and people, 640x480."""
     photo = cv2.imread(str(shared("data/images/bus.jpg")))
     assert photo is not None
     return letterboxed(np.asarray(photo, np.uint8), WIDTH, HEIGHT)
@@ -43,7 +43,7 @@ def bus() -> Image:
 def browser(
     playwright: Playwright, bus: Image, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Browser]:
-    """A browser whose camera sees the bus."""
+    """Run a browser whose camera shows the photo of the bus."""
     camera = write_camera(tmp_path_factory.mktemp("camera") / "bus.mjpeg", [bus] * 3)
     with chromium(playwright, camera=camera) as running:
         yield running
@@ -51,7 +51,7 @@ def browser(
 
 @pytest.fixture
 def demo(service: Service, browser: Browser) -> Iterator[DemoPage]:
-    """A fresh tab; whatever the test did, the page must not complain."""
+    """Yield a new tab, and assert after the test that the page reported no errors."""
     page = DemoPage(browser, service.http_url)
     yield page
     page.assert_clean()
@@ -59,7 +59,7 @@ def demo(service: Service, browser: Browser) -> Iterator[DemoPage]:
 
 
 def predicted(service: Service, image: Image) -> list[dict[str, Any]]:
-    """Return what POST finds in the same image."""
+    """Return the detections that a POST of the same image gets."""
     body = bytes(cv2.imencode(".png", image)[1])
     request = urllib.request.Request(f"{service.http_url}/v1/predict", data=body, method="POST")  # noqa: S310
     request.add_header("Content-Type", "image/png")
@@ -69,7 +69,7 @@ def predicted(service: Service, image: Image) -> list[dict[str, Any]]:
 
 
 def overlap(first: list[float], second: list[float]) -> float:
-    """Intersection over union."""
+    """Return the intersection over union of two boxes (xyxy)."""
     width = min(first[2], second[2]) - max(first[0], second[0])
     height = min(first[3], second[3]) - max(first[1], second[1])
     common = max(0.0, width) * max(0.0, height)
@@ -117,7 +117,8 @@ def test_boxes_of_the_camera_are_right_and_drawn_where_the_objects_are(
             entry
         )
 
-    # Where the left edge of the bus must be, worked out here: contained, and mirrored as a front camera is.
+    # Compute where the left edge of the bus must be drawn: the image is scaled to fit into the canvas, and
+    # mirrored as for a front camera.
     (canvas_width, canvas_height) = demo.evaluate(
         "[document.getElementById('overlay').width, document.getElementById('overlay').height]"
     )
@@ -128,7 +129,7 @@ def test_boxes_of_the_camera_are_right_and_drawn_where_the_objects_are(
     edge_x, middle_y = left + (WIDTH - box[2]) * fit, top + (box[1] + box[3]) / 2 * fit
     around = round(0.03 * canvas_width)
     assert any(is_near(pixel, BUS_COLOUR) for pixel in overlay_pixel(demo, edge_x, middle_y, around))
-    # Beyond the bars, and in the middle between edges, the video shows through.
+    # In the lower left corner, where no box is, the overlay is transparent. On the screen the video shows.
     assert {pixel[3] for pixel in overlay_pixel(demo, 4, canvas_height - 6)} == {0}
     shown = cv2.imdecode(np.frombuffer(demo.page.locator("#stage").screenshot(), np.uint8), cv2.IMREAD_COLOR)
     assert shown is not None
@@ -155,7 +156,7 @@ def test_frames_past_the_window_are_dropped_before_they_are_encoded(demo: DemoPa
 
 
 def moving(photo: Image) -> Iterator[Image]:
-    """Yield three seconds of the photo gliding left and right under a magenta mark that moves with it."""
+    """Yield 90 images (3 s) in which the photo, with a magenta mark above it, moves left and right."""
     small = cv2.resize(photo, (300, 400), interpolation=cv2.INTER_AREA)
     for index in range(90):
         x = 170 + round(150 * np.sin(2 * np.pi * index / 90))
@@ -165,7 +166,7 @@ def moving(photo: Image) -> Iterator[Image]:
         yield image
 
 
-#: Where the mark is on the canvas that shows the frame, and what was drawn onto it, both of one moment.
+#: Returns for one moment the position of the mark on the canvas and that of the box drawn there, from 0 to 1.
 _MARK_AND_BOXES = """() => {
   const canvas = document.getElementById('overlay');
   const { drawn } = window.demo;
@@ -201,7 +202,7 @@ def test_in_synced_view_boxes_belong_to_the_frame_that_is_drawn(demo: DemoPage, 
     demo.wait(enough)
     marks, boxes = np.array(list(moments.values())).T
     offsets = boxes - marks
-    # The mark wandered over 150 px and more; a box of another frame would be off by up to 10 px a frame.
+    # The mark has moved by more than 150 px. A box of another frame would be off by up to 10 px per frame.
     assert float(np.abs(offsets - np.median(offsets)).max()) < 25, sorted(moments.items())
     assert float(np.corrcoef(marks, boxes)[0, 1]) > 0.98
 
@@ -277,7 +278,7 @@ def test_the_other_version_takes_over_while_the_camera_goes_on(service: Service,
     assert demo.sockets[1] == f"{service.ws_url}/v2/stream"
     assert any(message["type"] == "bye" for message in demo.sent)
     assert demo.page.inner_text("#model-hint") == "yolov9t_ball · 1 class"
-    # Models are chosen by name, and those that were used show how long they take.
+    # The choice shows each model's name, and for models that have been used the time that they take.
     demo.wait("document.querySelector('[value=v2] + span').textContent.endsWith(' ms')")
     assert demo.page.inner_text("[value=v2] + span b") == "yolov9t_ball"
     assert demo.evaluate("document.getElementById('video').srcObject.active")
@@ -290,7 +291,7 @@ def test_the_sample_plays(demo: DemoPage) -> None:
     demo.wait_for_results(3)
     assert (demo.latest["width"], demo.latest["height"]) == (416, 234)
     assert demo.evaluate("document.getElementById('video').loop")
-    # Each frame with its own boxes is the default where nobody moves in front of a camera.
+    # For a file, unlike a camera, the default view shows each frame with its own boxes.
     assert demo.evaluate("demo.view") == {"setting": "auto", "effective": "synced"}
     demo.wait("demo.drawn && demo.drawn.view === 'synced' && demo.delay.origin === 'page'")
     demo.page.locator("body").press("s")
@@ -305,7 +306,7 @@ def test_without_any_setting_the_page_finds_the_codes_in_the_sample(browser: Bro
         demo = DemoPage(browser, service.http_url)
         demo.open("?source=sample&autostart=1")
         demo.wait("demo.latest && demo.latest.boxes.length >= 1")
-        # The model's own threshold, not one of the page's.
+        # This is the model's own threshold, not one that the page sets.
         assert demo.page.inner_text("#threshold-value") == "35%"
         hello, welcome = (
             next(m for m in way if m["type"] == kind)
@@ -347,7 +348,7 @@ def test_a_hidden_tab_goes_on(demo: DemoPage, reads_tracks: bool) -> None:
         demo.page.add_init_script("delete window.MediaStreamTrackProcessor;")
     demo.open("?source=camera&autostart=1")
     demo.wait_for_results()
-    demo.evaluate(_HIDE, True)  # from now on, frames of the video element's own callback are ignored
+    demo.evaluate(_HIDE, True)  # from now on, the page ignores frames from the video element's callback
     demo.wait_for_results(3)
     assert not any(message["type"] == "pause" for message in demo.sent)
     demo.evaluate(_HIDE, False)

@@ -1,4 +1,4 @@
-"""The demo page for everybody: findings of axe in both themes, clipped controls, use by keyboard alone."""
+"""Tests the accessibility of the demo page: axe in both themes, clipped controls, use by keyboard alone."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.helpers.service import Service
 
 pytestmark = pytest.mark.browser
 
-#: Width and height in CSS pixels; the last two are 1280x800 at 200 % and 1280x1024 at 400 %.
+#: Widths and heights of the window in CSS pixels; the last two are 1280x800 at 200 % and 1280x1024 at 400 %.
 SIZES = [(390, 844), (768, 1024), (1280, 800), (2560, 1440), (640, 400), (320, 256)]
 
 
@@ -29,21 +29,21 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="module")
 def axe(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The source of axe-core."""
+    """Return the source code of axe-core."""
     folder = npm_package("axe-core@4.10", tmp_path_factory.mktemp("axe"))
     return (folder / "axe.min.js").read_text()
 
 
 @pytest.fixture(scope="module")
 def bundled() -> Iterator[Service]:
-    """The service with its own models, which find something in the sample."""
-    # Admission depends on the machine.
+    """Run the service with its bundled models, which find something in the sample."""
+    # STREAM_MIN_FPS=0 turns admission off, because it depends on the speed of the machine.
     with Service({"STREAM_MIN_FPS": "0"}, bundled=True) as running:
         yield running
 
 
 def findings(demo: DemoPage, state: str) -> list[str]:
-    """Return what axe finds in both themes, as theme, state, rule and element."""
+    """Return the findings of axe in both themes; each names its theme, state, rule and element."""
     found: list[str] = []
     for theme in ("dark", "light"):
         demo.page.emulate_media(color_scheme=theme)
@@ -60,7 +60,7 @@ def findings(demo: DemoPage, state: str) -> list[str]:
 
 
 def test_axe_finds_nothing(bundled: Service, browser: Browser, axe: str, tmp_path: Path) -> None:
-    # A transition of colours would be measured half way.
+    # Without reduced motion, axe would measure colours in the middle of a transition.
     demo = DemoPage(browser, bundled.http_url, reduced_motion="reduce")
     demo.open()
     demo.evaluate(f"() => {{ {axe} }}")
@@ -90,7 +90,7 @@ def test_axe_finds_nothing(bundled: Service, browser: Browser, axe: str, tmp_pat
     demo.close()
 
 
-#: Controls that are outside the page or under another control, with the scrolled page as it is.
+#: Returns the controls that extend beyond the page's left or right edge, after a note if it scrolls sideways.
 _CLIPPED = """() => {
   const width = document.documentElement.clientWidth;
   const wide = document.documentElement.scrollWidth > width ? ['the page scrolls sideways'] : [];
@@ -109,7 +109,7 @@ _OUTSIDE_THE_STAGE = """() => {
     return left < stage.left || right > stage.right;
   }).map((button) => button.outerHTML.slice(0, 120));
 }"""
-#: How much of the stage is in the window, its size, and what is in front in the middle of the slider.
+#: Returns the visible share of the stage's height, its size, and the element on top at the slider's centre.
 _VIEW = """() => {
   const { top, bottom, width, height } = document.getElementById('stage').getBoundingClientRect();
   const slider = document.getElementById('threshold').getBoundingClientRect();
@@ -133,11 +133,11 @@ def test_no_control_is_clipped_and_the_frame_stays_in_view(bundled: Service, bro
         demo.page.set_viewport_size({"width": width, "height": height})
         demo.evaluate("scrollTo(0, 0)")
         assert demo.evaluate(_CLIPPED) == [], (width, height)
-        # Whichever setting is scrolled to, most of the frame is still there.
+        # When the user scrolls to a setting, most of the frame must remain visible.
         demo.page.locator("#threshold").scroll_into_view_if_needed()
         view: dict[str, Any] = demo.evaluate(_VIEW)
         assert view["reached"] == "threshold", (width, height)
-        # At 400 % there is no room for a frame beside settings.
+        # At 400 % the window has no room for a frame beside the settings.
         assert view["share"] > 0.9 or height < 300, (width, height)
         if width == 2560:
             assert view["width"] / view["height"] == pytest.approx(16 / 9, abs=0.03)
@@ -146,7 +146,7 @@ def test_no_control_is_clipped_and_the_frame_stays_in_view(bundled: Service, bro
     demo.close()
 
 
-#: The focused control by its panel, id, group or text, and whether it or its visible part has a ring.
+#: Returns the name of the focused control (its panel, id, group or text), and whether it shows a focus ring.
 _FOCUSED = """() => {
   const active = document.activeElement;
   const text = active.textContent.trim().slice(0, 40);
@@ -174,7 +174,7 @@ def test_the_page_can_be_used_with_the_keyboard_alone(bundled: Service, browser:
         press("Tab")
     assert {"pause", "stop", "snapshot", "fullscreen", "threshold", "track", "background"} <= set(reached)
 
-    # The theme of the system, then always light; the choice is remembered.
+    # The page follows the system's theme until the button sets it to light; the page stores this choice.
     background = "getComputedStyle(document.body).backgroundColor"
     light = demo.evaluate(background)
     demo.page.emulate_media(color_scheme="dark")
@@ -186,7 +186,7 @@ def test_the_page_can_be_used_with_the_keyboard_alone(bundled: Service, browser:
     stored = demo.evaluate("JSON.parse(localStorage.getItem('demo.settings')).theme")
     assert stored == "light"
 
-    # A switch is operated with the space bar, which is a shortcut elsewhere.
+    # On a switch the space bar toggles it; elsewhere on the page it is a shortcut.
     demo.page.focus("#track")
     press("Space")
     assert demo.page.is_checked("#track")

@@ -1,4 +1,4 @@
-"""The demo page's drift indicator: names what has changed, and hides without a reference."""
+"""Tests that the demo page's drift indicator names what has changed, and is hidden without a reference."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def browser() -> Iterator[Browser]:
 @pytest.mark.timeout(400)
 def test_the_indicator_names_the_changed_features(browser: Browser, tmp_path: Path) -> None:
     reference = tmp_path / "r.json"
-    # Far brighter than what the cameras will show, and known by its brightness alone.
+    # The reference is far brighter than what the cameras will show, and holds no feature but brightness.
     reference.write_text(json.dumps([{"brightness": 190 + place % 9} for place in range(300)]))
     with SimulatedClock(tmp_path / "clock", START) as clock:
         settings = QUIET | WINDOWS | clock.environment | {"REFERENCE_DATA_PATH": str(reference)}
@@ -44,7 +44,7 @@ def test_the_indicator_names_the_changed_features(browser: Browser, tmp_path: Pa
             page.wait(
                 "document.getElementById('drift-indicator').textContent.includes('not enough frames yet')"
             )
-            with ThreadPoolExecutor() as pool:  # Playwright has a loop in this thread
+            with ThreadPoolExecutor() as pool:  # Playwright already runs an event loop in this thread
                 pool.submit(asyncio.run, Scene(service, clock).run(22)).result()
             assert service.get_json("/health")["drift"] == "drift"
             page.wait("document.getElementById('drift-indicator').dataset.state === 'drift'")
@@ -58,7 +58,7 @@ def test_the_indicator_names_the_changed_features(browser: Browser, tmp_path: Pa
             assert link == "drift/report?group=gate"
             if "SCREENSHOT" in os.environ:
                 page.page.screenshot(path=os.environ["SCREENSHOT"], full_page=True)
-            # What would be learned is shown first; only then the reference is replaced.
+            # The page first shows what the service would learn; a second click replaces the reference.
             page.page.select_option("#drift-group", "gate")
             page.page.fill("#drift-hours", "24")
             before = service.get_json("/drift/status")["reference"]["sha256"]

@@ -1,4 +1,4 @@
-"""Errors of the demo page (camera, permission, insecure address, unplayable file); its layout on phones."""
+"""Tests the demo page's errors (camera, permission, insecure address, unplayable file) and phone layout."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ def playwright() -> Iterator[Playwright]:
 
 @pytest.fixture(scope="module")
 def blind(playwright: Playwright) -> Iterator[Browser]:
-    """A browser without any camera; `demo.test` leads to this machine."""
+    """Run a browser without a camera in which the host name `demo.test` resolves to this machine."""
     with chromium(playwright, "--host-resolver-rules=MAP demo.test 127.0.0.1") as running:
         yield running
 
 
 def error_text(demo: DemoPage) -> str:
-    """Wait for the error panel; return its text."""
+    """Wait until the page shows an error; return its text."""
     demo.wait("demo.error")
     assert demo.page.is_visible("#error")
     return demo.page.inner_text("#error")
@@ -58,7 +58,7 @@ def test_without_a_camera_the_page_offers_file_and_sample(service: Service, blin
 
 @pytest.fixture
 def named() -> Iterator[Service]:
-    """A service that answers under the name of its machine as well."""
+    """Run a service that also accepts requests for the host name `demo.test`."""
     with Service({"ALLOWED_HOSTS": "demo.test"}) as running:
         yield running
 
@@ -74,7 +74,7 @@ def test_a_denied_permission_is_explained(service: Service, playwright: Playwrig
         assert "blocked" in text
         assert "Allow" in text
         assert demo.page.get_by_role("button", name="Try again").is_visible()
-        # Allowed after all, as the text says how.
+        # The user now allows the camera, as the text explains.
         demo.context.grant_permissions(["camera"])
         demo.page.get_by_role("button", name="Try again").click()
         demo.wait_for_results()
@@ -91,7 +91,6 @@ def test_on_an_insecure_address_only_the_camera_is_missing(named: Service, blind
     assert demo.evaluate("demo.error") == "insecure-origin"
     demo.page.get_by_role("button", name="Play the sample").click()
     demo.wait_for_results()
-    # Chromium mentions that it heeds this header on secure addresses only.
     demo.assert_clean()
     demo.close()
 
