@@ -48,7 +48,7 @@ async def _post_greedily(session: aiohttp.ClientSession, url: str, until: End, g
         if answer.status in (429, 503):
             greed.refusals_s.append(time.monotonic() - begun)
             greed.without_retry_after += "Retry-After" not in answer.headers
-            # The greedy client has at most one core here, which the polite clients need, too.
+            # All clients of this test share one core, so the greedy one must not use all of it.
             await asyncio.sleep(0.05)
 
 

@@ -58,7 +58,7 @@ def _handshake(in_flight: int) -> dict[str, object]:
 
 @dataclass(eq=False)
 class Flight:
-    """One frame: its ticket, its number, which the slot's first pixel holds, and its answers."""
+    """Holds one frame's ticket, its answers, and its number, which the slot's pixels contain (mod 251)."""
 
     number: int
     ticket: Ticket

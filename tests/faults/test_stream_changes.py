@@ -93,11 +93,9 @@ class ChangingVideo(WebrtcClient):
         super().__init__(url, track=Track(_image(0, 64), fps=12), codec="")
         self._tracks = [self.track]
         self._side_px = 64
-        #: The codecs of the answer by name. The sender keeps the objects of the session, which `switch`
-        #: changes.
+        #: Copies of the negotiated codecs by name, made before `switch` changes the session's own objects.
         self._negotiated: dict[str, Any] = {}
-        #: Number of frames sent before the first result that did not arrive, because the server was not yet
-        #: ready.
+        #: Number of frames that were sent before the first result and lost, because the server was not ready.
         self._too_early = 0
 
     async def offer(self) -> str:
