@@ -1,4 +1,4 @@
-"""Hostile and damaged images against a real service: each has its answer, and nobody else waits for it."""
+"""Sends hostile and damaged images to a real service: each gets its defined answer; probes do not wait."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ STATUS = {
 }
 WHOLE = build.JPEG
 PARTLY = build.first_part(WHOLE, 0.9, jpegs.EOI)
-#: A frame of its own, so that it does not share the decoding of the POST's.
+#: A different image than in the POST, because decoders decode identical bytes only once.
 PARTLY_STREAMED = build.first_part(encode(build.photograph(), ".jpg"), 0.91)
 
 
 @pytest.fixture(scope="module")
 def idle_model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """A service whose model does nothing: what takes time here is the image."""
+    """Start a service whose model does nothing, so that only the images take time."""
     path = null_model(tmp_path_factory.mktemp("models") / "null.onnx")
     with Service({"MODEL_V1_PATH": str(path), "STREAM_MIN_FPS": "0"}) as service:
         yield service
@@ -44,7 +44,7 @@ def idle_model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 async def post(session: aiohttp.ClientSession, service: Service, data: bytes) -> tuple[int, dict[str, Any]]:
     form = aiohttp.FormData()
-    form.add_field("file", io.BytesIO(data), filename="image")  # as a file: the client warns of large bytes
+    form.add_field("file", io.BytesIO(data), filename="image")  # aiohttp warns about large bytes
     async with session.post(f"{service.http_url}/v1/predict", data=form) as answer:
         return answer.status, await answer.json(content_type=None)
 
@@ -72,7 +72,8 @@ async def test_every_hostile_image_has_its_answer_and_probes_do_not_wait(idle_mo
         running = False
         await probing
     assert wrong == {}
-    # Without limits it is half a minute. The builders of this test keep the same processors busy.
+    # Without limits on images a probe waits for about 30 s. The bound is generous because this test builds
+    # its images on the same processors.
     assert slowest_s < 3.0
 
 

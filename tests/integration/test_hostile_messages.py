@@ -1,4 +1,4 @@
-"""Messages that cost more than they weigh, sent without a key: memory stays, and everybody else is served."""
+"""Sends small messages that are costly to process: memory stays bounded and others are served meanwhile."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from tests.helpers.wire_client import WireClient
 pytestmark = pytest.mark.alone
 
 MIB = 1 << 20
-#: A blocked loop is seconds; the tests share their machine with others.
+#: Bound for the slowest probe in seconds. A blocked event loop takes several seconds, a busy machine less.
 SLOW_S = 1.0
 KEY = {"Authorization": "Bearer test-key"}
-#: One long key over a long list: with a path for each value this is gigabytes.
+#: A long list under a long key: if the parser built a path for each value, the paths would take gigabytes.
 BOMB: dict[str, Any] = {"type": "hello", "🎥" * 32_500: list(range(16_300))}
 
 
@@ -88,7 +88,7 @@ async def test_who_has_shown_a_key_may_send_a_long_hello(service: Service) -> No
 
 
 async def test_frames_that_follow_hello_at_once_are_not_lost(service: Service) -> None:
-    """A client need not wait for the welcome to send what is larger than a hello may be."""
+    """Before the welcome arrives, a client may already send messages larger than the limit for a hello."""
     async with WireClient(f"{service.ws_url}/v1/stream", headers=KEY) as client:
         text = json.dumps({"type": "frame", "seq": 1, "data": "A" * 500_000})
         await client.socket.send(json.dumps({"type": "hello"}))
@@ -98,7 +98,7 @@ async def test_frames_that_follow_hello_at_once_are_not_lost(service: Service) -
 
 
 def upgraded(service: Service) -> socket.socket:
-    """Return a socket after its upgrade, without a hello; waits for a place where others just left."""
+    """Return a socket that is upgraded and has sent no hello; retry while all places are taken (503)."""
     for _ in range(200):
         raw = ask_upgrade(service)
         answer = raw.recv(4096)
@@ -120,7 +120,7 @@ def ask_upgrade(service: Service) -> socket.socket:
 
 
 def begin_message(length: int) -> bytes:
-    """Return the head of a masked binary message."""
+    """Return the header of a masked binary message of ``length`` bytes."""
     return b"\x82\xff" + length.to_bytes(8, "big") + bytes(4)
 
 
@@ -132,7 +132,7 @@ async def test_unfinished_messages_without_hello_are_cut_off_and_not_kept(servic
             try:
                 raw.sendall(begin_message(2 * MIB - 1) + bytes(2 * MIB - 100))
             except OSError:
-                continue  # cut off while sending
+                continue  # the server closed the connection during the transfer
         for raw in sockets:
             raw.close()
 
@@ -212,6 +212,6 @@ async def test_large_control_messages_of_a_known_client_do_not_hold_the_loop(ser
                 await client.hello()
                 for _ in range(40):
                     await client.socket.send(message)
-                for _ in range(40):  # each is answered: with an error, or as too many
+                for _ in range(40):  # about the message, or about too many messages
                     await client.receive("error")
     assert (probe.failures, probe.slowest_s < SLOW_S) == ([], True), probe.slowest_s

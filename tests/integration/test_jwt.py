@@ -1,4 +1,4 @@
-"""Tokens of an issuer, whose keys a running service fetches from its address and from nowhere else."""
+"""Tokens of an issuer: a running service fetches the issuer's keys from the configured URL only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Keys of a file, in a running service: scopes, rotation without a restart, and what is written down."""
+"""The key file of a running service: scopes, rotation without a restart, and the audit log."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def entries(*names: str, without: str = "") -> str:
 
 
 def put(file: Path, text: str) -> None:
-    """Replace the file at once, as tools and mounted Secrets do."""
+    """Replace the file atomically, as tools and mounted Secrets do."""
     beside = file.with_suffix(".new")
     beside.write_text(text)
     beside.replace(file)
@@ -162,7 +162,7 @@ async def test_keys_are_rotated_while_streams_run(
         assert "withdrawn" in bye["reason"]
         await stays.send({"type": "ping", "t0": 1})
         await stays.receive("pong")
-        # Another key takes the name: whoever has the old one, and perhaps should not, is put out.
+        # The name gets another key. The service disconnects clients with the old key, which may be stolen.
         put(file, entries(without="gone").replace(digest_of(key_of("camera")), digest_of("another-key")))
         with pytest.raises(ConnectionClosed) as closed:
             await stays.receive("never", timeout_s=10)
@@ -179,7 +179,7 @@ async def test_a_broken_file_changes_nothing_and_is_told(
     put(file, "[[keys]]\nname = ")
     try:
         async with asyncio.timeout(10):
-            # Either worker answers.
+            # Either of the two workers may answer.
             while service.get_json("/health")["access"]["keys_file"] != "failed":
                 await asyncio.sleep(0.1)
         assert service.get("/health")[0] == 200

@@ -16,7 +16,7 @@ from tests.helpers import faulty_models
 from tests.helpers import model_factory as factory
 from tests.helpers.model_factory import OBJECTS, Input
 
-#: Each of these files is refused for its own reason.
+#: Each text is part of the reason for which the command refuses the file that the function makes.
 REFUSED: dict[str, Callable[[Path], Path]] = {
     "no such file": lambda path: path,
     "a web page": lambda path: _with(path, b"<!DOCTYPE html><p>Not found"),

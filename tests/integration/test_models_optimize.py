@@ -1,4 +1,4 @@
-"""``streamer models optimize``: the service accepts the result, which keeps boxes and metadata."""
+"""``streamer models optimize`` writes a file that the service accepts and that keeps boxes and metadata."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ METADATA = {"names": "{0: 'blob'}", "licence": "MIT"}
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test here checks a time, so measure briefly."""
+    """Measure times only briefly, because no test here checks one."""
     monkeypatch.setattr(models_files, "TIMING_S", 0.05)
 
 
@@ -42,7 +42,7 @@ def model(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def images(tmp_path: Path) -> Path:
-    """Images of several shapes with three bright cells each."""
+    """Return a folder of 20 images in three sizes, with up to three bright cells each."""
     folder = tmp_path / "images"
     folder.mkdir()
     random = np.random.default_rng(0)
@@ -132,14 +132,14 @@ def test_int8_agrees_and_leaves_the_head_in_float32(model: Path, images: Path, o
         "Sigmoid",
     ]
     assert "DequantizeLinear" in makers.values()
-    assert not result.with_suffix(".json").exists()  # the original has none
+    assert not result.with_suffix(".json").exists()  # the original has no manifest
     assert served(result)
 
 
 def test_layers_that_lose_too_much_stay_in_float32(
     model: Path, images: Path, optimise: Optimise, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A layer that is rounded to zero must be found and kept in float32."""
+    """The command must find the layer that quantisation ruins, and keep it in float32."""
     ranked: list[list[str]] = []
 
     def tight(ranges: dict[str, Any]) -> dict[str, Any]:
@@ -185,7 +185,7 @@ def test_fp16_agrees_to_the_pixel(model: Path, images: Path, optimise: Optimise)
 
 
 def test_a_real_model_survives_int8(yolox_nano: Path, tmp_path: Path, optimise: Optimise, full: bool) -> None:
-    """With all layers in 8 bits some 70 % of the boxes remain; with float32 layers most must return."""
+    """With all layers in 8 bits about 70 % of the boxes remain; some layers in float32 must restore most."""
     if not full:
         pytest.skip("quantises 100 layers one at a time, which takes 50 s; `--full` runs it")
     folder = shared("data/images")

@@ -34,7 +34,7 @@ QUICK = PullOptions(stall_s=10.0, tries=3)
 
 @dataclass
 class Report:
-    """Collects the lines that a terminal would show."""
+    """Collects the lines that ``pull`` would show on a terminal."""
 
     lines: list[str] = field(default_factory=list)
     statuses: list[str] = field(default_factory=list)
@@ -63,7 +63,7 @@ async def server() -> AsyncIterator[Server]:
 
 
 def entry_of(server: Server, *, sha256: str | None = "", size: int | None = len(BODY)) -> RegistryEntry:
-    """Return the registry's entry of the served file; an empty checksum stands for the right one."""
+    """Return a registry entry for the served file; an empty ``sha256`` means the file's true checksum."""
     return RegistryEntry(
         name="tiny",
         title="Tiny",
@@ -163,7 +163,7 @@ async def test_a_file_that_changed_meanwhile_is_downloaded_again(server: Server,
 async def test_parts_of_two_files_are_detected_and_the_file_downloaded_again(
     server: Server, tmp_path: Path
 ) -> None:
-    """Without entity tags only the checksum can detect it."""
+    """Without entity tags only the checksum shows that the parts belong to different files."""
     server.etag = None
     server.faults = [Fault(cut_after=100_000)]
     server.body = bytes(len(BODY))
@@ -209,7 +209,7 @@ async def test_a_part_without_its_note_is_downloaded_again(server: Server, tmp_p
 
 
 async def test_a_complete_part_needs_no_request(server: Server, tmp_path: Path) -> None:
-    """The state after a crash between the last byte and the rename."""
+    """A crash between the last byte and the rename leaves a complete partial file."""
     (tmp_path / "tiny.onnx.part").write_bytes(BODY)
     assert (await get(entry_of(server), tmp_path)).path.read_bytes() == BODY
     assert server.seen == []
@@ -288,7 +288,7 @@ async def test_a_trickle_counts_as_silence(server: Server, tmp_path: Path) -> No
 
 
 async def test_a_slow_server_is_waited_for(server: Server, tmp_path: Path) -> None:
-    """300 kB in two seconds: longer than the stall time-out, but without a pause."""
+    """The server sends 300 kB in 2 s: longer than the stall time-out, but without a pause."""
     server.faults = [Fault(rate=150_000)]
     assert (await get(entry_of(server), tmp_path, replace(QUICK, stall_s=0.9))).path.read_bytes() == BODY
     assert len(server.seen) == 1
@@ -434,7 +434,7 @@ async def test_a_file_without_a_checksum_needs_trust(server: Server, tmp_path: P
     report = Report()
     pulled = await get(unknown, folder, replace(QUICK, trust=True), report)
     assert f"tiny: not verified; its sha256 is {server.sha256}" in report.lines
-    # With the checksum in the manifest, the service notices if the file changes.
+    # The checksum in the manifest lets the service notice when the file changes.
     assert read_manifest(pulled.path).sha256 == server.sha256
     assert (await get(unknown, folder, replace(QUICK, trust=True))).was_installed
 
@@ -478,7 +478,7 @@ async def test_a_folder_that_cannot_be_made_is_named(server: Server, tmp_path: P
     assert server.seen == []
 
 
-# -- the command in a process of its own -------------------------------------------------------------
+# -- the command in a separate process ---------------------------------------------------------------
 
 
 def registry_for(server: Server, folder: Path) -> Path:

@@ -1,4 +1,4 @@
-"""Every route answers as the OpenAPI document says; each status that a request alone can cause is caused."""
+"""Every route answers as the OpenAPI document says, with each status that requests alone can cause."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ from tests.helpers.service import Service
 from tests.recordings.requests import CUT_JPEG, GIF, JPEG, key_file, key_text
 from tests.recordings.video_requests import SDP, SDP_OF_VP9, SDP_WITH_CHANNELS
 
-#: No other request may be answered before this one.
+#: Time-out of each connection, in seconds.
 _TIMEOUT_S = 30.0
 _UNKNOWN = "0-aaaaaaaaaaaaaaaaaaaaaaaa"
-#: Wrong keys after which further ones are refused without a look at them; some requests more, to be sure.
+#: Number of wrong keys to send, well above the burst that `failed_keys` allows, so that the service then
+#: refuses further unknown keys.
 _MANY_WRONG_KEYS = 60
 _UPGRADE = {
     "Connection": "Upgrade",
@@ -30,9 +31,10 @@ _UPGRADE = {
     "Sec-WebSocket-Version": "13",
     "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
 }
-#: Statuses of failures and of load, and the one of two updates at once.
+#: Statuses that this test cannot cause: 423 needs two simultaneous updates, the others failures or load.
 _NOT_CAUSED = {"423", "500", "503", "504"}
-#: Operations and statuses that need a service without one of its models, another replica, or hours of rows.
+#: Operations and statuses that this test cannot cause, because they need a service with one model missing,
+#: another replica, or hours of drift rows.
 _NOT_CAUSED_HERE = re.compile(
     r"((predict|stream)_\w+|webrtc_describe_v.|\w+_offer_v.) 404|\w+_(state|end)_v. 410|drift_report 200"
 )
@@ -40,7 +42,7 @@ _NOT_CAUSED_HERE = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """One operation of the document."""
+    """Holds one operation of the OpenAPI document."""
 
     method: str
     path: str
@@ -56,13 +58,13 @@ class Operation:
 
     @property
     def key(self) -> str:
-        """Name of a key that may use it."""
+        """Name of a key that may use the operation; empty when the operation needs no key."""
         return "all" if "401" in self.statuses else ""
 
 
 @dataclass
 class Client:
-    """Sends requests to one service, and compares every answer with its document."""
+    """Sends requests to one service, and checks every answer against the service's OpenAPI document."""
 
     service: Service
     document: OpenApiCheck
@@ -81,7 +83,10 @@ class Client:
         headers: Mapping[str, str] | None = None,
         body: bytes | None = None,
     ) -> RealAnswer:
-        """Return the answer, which is as the document says. ``path`` is that of a session."""
+        """Send a request, check the answer against the document and return it.
+
+        ``path`` replaces the operation's path, for example with the path of a session.
+        """
         sent = dict(headers or {})
         if key:
             sent["Authorization"] = f"Bearer {key_text(key)}"
@@ -99,15 +104,15 @@ class Client:
         return answer
 
     def operation(self, name: str) -> Operation:
-        """Return the operation of that id."""
+        """Return the operation with that ``operationId``."""
         return next(operation for operation in self.operations if operation.name == name)
 
     def with_status(self, *statuses: str) -> list[Operation]:
-        """Return the operations that have all of these statuses."""
+        """Return the operations whose documented responses include all of these statuses."""
         return [operation for operation in self.operations if {*statuses} <= operation.statuses]
 
     def open_session(self, kind: str, version: str) -> str:
-        """Open a session, and return its path."""
+        """Open a session and return its path."""
         json_body = json.dumps({"type": "offer", "sdp": SDP_WITH_CHANNELS}).encode()
         types = {"webrtc": ("application/json", json_body), "whip": ("application/sdp", SDP.encode())}
         content_type, body = types[kind]
@@ -205,7 +210,7 @@ def test_a_session_from_its_offer_to_its_end(client: Client, kind: str, version:
 
 
 def test_bodies_are_refused_that_are_too_large_too_slow_or_of_another_type(client: Client) -> None:
-    """All requests are sent at once, because those that are too slow take seconds."""
+    """The test sends all requests at once, because each slow one takes seconds."""
     sessions = {
         (kind, version): client.open_session(kind, version)
         for kind in ("webrtc", "whip")
@@ -221,7 +226,7 @@ def test_bodies_are_refused_that_are_too_large_too_slow_or_of_another_type(clien
         content_type = "image/jpeg" if predicts else next(iter(operation.described["requestBody"]["content"]))
         large = bytes((16 << 20) + 1 if operation.name == "reference_update" else 150_000)
         wrong = [(408, content_type, b"a", 1000)]
-        # A POST of an image is refused by its length alone.
+        # The predict routes refuse a body by its declared length alone.
         wrong += [(413, content_type, b"", 1 << 40) if predicts else (413, content_type, large, len(large))]
         wrong += [] if predicts else [(415, "text/x", b"", 10)]
         for status, kind_sent, content, size in wrong:
@@ -242,7 +247,7 @@ def test_bodies_are_refused_that_are_too_large_too_slow_or_of_another_type(clien
 def _begin(
     client: Client, operation: Operation, path: str, content_type: str, content: bytes, size: int
 ) -> socket.socket:
-    """Send the head of a request with a body of ``size`` bytes, and of the body only ``content``."""
+    """Send a request that declares a body of ``size`` bytes but sends only ``content`` of it."""
     connection = socket.create_connection(("127.0.0.1", client.service.port), _TIMEOUT_S)
     head = (
         f"{operation.method.upper()} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: {content_type}\r\n"

@@ -44,9 +44,9 @@ def null_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 async def post(
     session: aiohttp.ClientSession, url: str, data: Any, **headers: str
 ) -> tuple[int, dict[str, Any]]:
-    """POST; returns status and the parsed answer, whose form is checked."""
+    """Send a POST, check the form of the answer, and return its status and parsed body."""
     named = {name.replace("_", "-"): value for name, value in headers.items()}
-    # Bytes as a file: the client warns of large ones.
+    # Wrap bytes in a file, because aiohttp warns about large bytes objects.
     body = io.BytesIO(data) if isinstance(data, bytes) else data
     async with session.post(url, data=body, headers=named) as answer:
         answered: dict[str, Any] = json.loads(await answer.read())
@@ -148,7 +148,7 @@ async def test_the_largest_json_body_fits_into_the_byte_budget(
 
 
 def image(name: str) -> tuple[bytes, int, int]:
-    """Return an unusual but sound image, and its size."""
+    """Return an unusual but valid image with its width and height."""
     if name == "cmyk jpeg":
         return cmyk_jpeg(), 160, 96
     if name == "20 megapixels":
@@ -200,7 +200,7 @@ async def test_the_answer_has_all_its_parts(
 async def test_boxes_are_in_pixels_of_the_upright_image(
     service: Service, session: aiohttp.ClientSession, bus: bytes, orientation: int
 ) -> None:
-    """A phone stores its image turned and says so: the answer is that of the upright one."""
+    """A phone stores a rotated image with an EXIF orientation; the boxes must refer to the upright image."""
     upright = cv2.imdecode(np.frombuffer(bus, np.uint8), cv2.IMREAD_COLOR)
     assert upright is not None
     turns = {
@@ -266,7 +266,7 @@ async def test_parameters_act_and_the_form_counts_as_much_as_the_query(
     assert {found["label"] for found in buses["detections"]} == {"bus"}
     _, one = await post(session, f"{url}?max_detections=1", bus)
     assert len(one["detections"]) == 1
-    # Suppression off: every overlapping candidate stays.
+    # An IoU threshold of 1 switches suppression off, so every overlapping box stays.
     _, crowd = await post(session, f"{url}?iou_threshold=1", bus)
     assert len(crowd["detections"]) > len(everything["detections"])
 
@@ -341,7 +341,7 @@ async def test_a_gateway_names_the_version_behind_the_address_without_one(
 
 @pytest.fixture(scope="module")
 def strict(null_path: Path) -> Iterator[Service]:
-    """A service with a key and small limits."""
+    """Start a service with a key and small limits."""
     settings = {
         "MODEL_V1_PATH": str(null_path),
         "API_KEYS": "dummy-key",
@@ -470,7 +470,7 @@ async def test_even_what_is_hardly_http_is_answered_with_a_problem(
     reader, writer = await asyncio.open_connection("127.0.0.1", service.port)
     writer.write(head)
     answer = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)
-    # The framework answers in 1.0 where it could not read the version.
+    # Skip the HTTP version: aiohttp answers in HTTP/1.0 when it could not parse the version of the request.
     assert answer[8:].startswith(f" {status} ".encode())
     assert b"Content-Type: application/problem+json" in answer
     length = int(answer.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])

@@ -30,7 +30,7 @@ pytestmark = pytest.mark.skipif(
     not REFERENCE.is_file(), reason="needs the shared models and media beside the repository"
 )
 
-#: Model to the version under which the shared service serves it.
+#: For each model, the version under which the shared service serves it.
 VERSIONS = {"yolox_nano": "v1", "yolov9t_ball": "v2"}
 
 

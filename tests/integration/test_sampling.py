@@ -1,4 +1,4 @@
-"""Samples from a real service, over HTTP and WebSocket: what is kept, what is not, what it never costs."""
+"""Samples from a real service, over HTTP and WebSocket: which frames it keeps, without harm to inference."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tests.helpers.waiting import wait_for
 from tests.helpers.wire_client import WireClient
 from tests.unit.images import with_exif
 
-#: Every candidate is taken at once, within ample budgets.
+#: Settings with which the service accepts every candidate at once, within ample budgets.
 EAGER = {
     "UNCERTAINTY_THRESHOLD": "0",
     "SAMPLES_INTERVAL_S": "0",
@@ -39,7 +39,7 @@ EAGER = {
 
 @pytest.fixture(scope="module")
 def bus() -> bytes:
-    """A JPEG of 810x1080 with a bus and people."""
+    """Return a JPEG of 810x1080 with a bus and people."""
     return shared("data/images/bus.jpg").read_bytes()
 
 
@@ -50,7 +50,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def eager(yolox_nano: Path, folder: Path) -> Iterator[Service]:
-    """A service that keeps everything it can."""
+    """Start a service that accepts every candidate."""
     with Service(EAGER | {"MODEL_V1_PATH": str(yolox_nano), "SAMPLES_DIR": str(folder)}) as running:
         wait_for(lambda: running.get_json("/health").get("sampling") == "on")
         yield running
@@ -64,7 +64,7 @@ def samples_in(folder: Path) -> list[Sample]:
 
 
 def variant(image: bytes, seed: int) -> bytes:
-    """The same people before other walls: other bytes, another fingerprint."""
+    """Return the image with a pattern over its upper half, which changes its bytes and its fingerprint."""
     pixels = cv2.imdecode(np.frombuffer(image, np.uint8), cv2.IMREAD_COLOR)
     assert pixels is not None
     cells = np.random.default_rng(seed).integers(0, 255, (4, 4, 3)).astype(np.uint8)
@@ -98,7 +98,7 @@ async def test_a_frame_is_kept_as_it_came_with_the_boxes_that_were_shown(
     assert all(0.25 <= d.score < 0.5 for d in sample.detections if d.below_threshold)
     assert verify(FolderSource(folder)).problems == []
     assert eager.metric("active_learning_samples_total", reason="uncertainty") == 1
-    # Counted after the files are complete.
+    # The service counts an upload only when the files are complete.
     await asyncio.to_thread(
         wait_for, lambda: eager.metric("active_learning_uploads_total", result="stored") == 1
     )
@@ -145,7 +145,8 @@ async def test_who_does_not_want_it_is_not_kept(eager: Service, bus: bytes, fold
 
 
 async def test_a_person_can_report_the_last_frame(yolox_nano: Path, bus: bytes, folder: Path) -> None:
-    # EAGER but for the threshold: the report alone is to be taken, and admission depends on the machine.
+    # A threshold that no frame reaches, so that the service accepts only the report. With the threshold of
+    # EAGER, it would depend on the machine whether the service accepts the frame itself.
     settings = EAGER | {"MODEL_V1_PATH": str(yolox_nano), "SAMPLES_DIR": str(folder)}
     settings["UNCERTAINTY_THRESHOLD"] = "2"
     with Service(settings | {"SAMPLES_DENY": "private", "SAMPLES_STRIP_METADATA": "1"}) as service:
@@ -197,18 +198,19 @@ def test_no_detection_feels_the_sampling_process_die_and_no_accepted_sample_is_l
         if killed:
             process = eager.sampling_process
             process.send_signal(signal.SIGKILL)
-            # Until it is reaped, one of its threads may live and keep its sockets open.
+            # Until the process is reaped, one of its threads may still run and keep its sockets open.
             wait_for(functools.partial(lambda killed: not killed.is_running(), process))
         assert post(eager, image)["detections"]
-        # What comes while there is no sampling process waits for its successor. Each has its decision
-        # before the next one comes: of two that a slow process finds waiting, it keeps only the better one.
+        # A candidate that arrives while no sampling process runs waits for the next process. Wait for each
+        # decision before the next image: a process that finds two candidates waiting keeps only the better.
         wait_for(functools.partial(lambda sent: decided() == sent, index + 1))
         time.sleep(1.25)  # one candidate a second
     wait_for(lambda: eager.metric("active_learning_spool_items") == 0)
     assert eager.metric("object_detection_process_restarts_total", role="observer") == 2
     accepted = eager.metric("active_learning_samples_total")
     assert eager.metric("active_learning_dropped_total") == 0
-    # Killed between acceptance and its counter, a sample may be there uncounted; never the other way round.
+    # A kill between accepting a sample and counting it leaves an uncounted sample. The reverse, a counted
+    # sample that is absent, must never happen.
     assert len(samples_in(folder)) >= accepted
     assert verify(FolderSource(folder)).problems == []
     assert eager.metric("object_detection_process_restarts_total", role="worker") == 0
@@ -229,13 +231,13 @@ def test_a_stopped_sampling_process_is_not_felt(eager: Service, bus: bytes) -> N
 def test_two_versions_are_compared_while_nothing_else_runs(
     yolox_nano: Path, bus: bytes, folder: Path
 ) -> None:
-    # One model as both versions: they must agree to the last box.
+    # Both versions use the same model, so their detections must be equal.
     settings = EAGER | {"MODEL_V1_PATH": str(yolox_nano), "MODEL_V2_PATH": str(yolox_nano)}
     with Service(settings | {"SAMPLES_DIR": str(folder), "SAMPLES_COMPARE": "1"}) as service:
         wait_for(lambda: service.get_json("/health").get("sampling") == "on")
         assert post(service, bus)["detections"]
         wait_for(lambda: len(samples_in(folder)) == 1)
-        assert service.metric("object_detection_frames_received_total") == 1  # the ledger knows callers alone
+        assert service.metric("object_detection_frames_received_total") == 1  # only the client's
     (path,) = (folder / "v1" / "samples").rglob("*.json")
     sidecar = json.loads(path.read_text())
     assert sidecar["rival"]["version"] == "v2"

@@ -1,4 +1,4 @@
-"""Store, disk and sampling process fail: no accepted sample is lost, and only PUT requests are sent."""
+"""Failures of store, disk and sampling process lose no accepted sample, and cause only PUT requests."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ pytestmark = pytest.mark.alone
 
 
 def hashes_in(store: FaultyS3) -> set[str]:
-    """Return the hashes of samples that are complete; checks that every object is whole."""
+    """Return the hashes of the complete samples, and check that each image matches its hash."""
     complete = set()
     for key, body in list(store.objects.items()):
         if not key.endswith(".json"):
             continue
         sidecar = json.loads(body)
-        image = store.objects[sidecar["image"]["key"]]  # the image went first
+        image = store.objects[sidecar["image"]["key"]]  # uploaded before its sidecar
         assert hashlib.sha256(image).hexdigest() == sidecar["image"]["sha256"]
         complete.add(sidecar["image"]["sha256"])
     return complete
@@ -45,7 +45,8 @@ def test_kills_at_random_moments_and_every_fault_lose_nothing_that_was_accepted(
         number = 0
         for turn in range(8):
             run.wait_on()
-            # Its decoder starts with the first image: killed while that happens, and later.
+            # The sampling process starts its decoder at the first image. Even turns may kill it during that
+            # start; odd turns delay the kill until another sample was accepted, for 10 s at most.
             begun, until_one, before = time.monotonic(), turn % 2 == 1, run.spooled() | hashes_in(store)
             length_s = rng.uniform(0.05, 1.2)
             while time.monotonic() < begun + length_s:
@@ -60,7 +61,7 @@ def test_kills_at_random_moments_and_every_fault_lose_nothing_that_was_accepted(
             accepted |= run.spooled() | hashes_in(store)
             run.start()
         run.wait_on()
-        # A slow machine has sent little until now.
+        # A slow machine has sent few requests so far, so make more of them fail.
         store.share = 0.5
         wait_for(lambda: sum(store.broken.values()) >= 3)
         store.share = 0.0
@@ -125,7 +126,7 @@ def test_a_wrong_setting_is_told_once_with_a_hint_and_mended_without_loss(tmp_pa
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 16 MB."""
+    """Mount a file system of 16 MB and return its folder."""
     folder = tmp_path / "disk"
     folder.mkdir()
     if os.geteuid() != 0 or shutil.which("mount") is None:
@@ -155,7 +156,7 @@ def test_a_full_disk_refuses_new_samples_and_keeps_every_accepted_one(
         assert run.metric("active_learning_samples_total") >= len(kept) > 100
         assert shutil.disk_usage(small_disk).free > 1 << 20
         store.answer = None
-        run.kill()  # rather than wait for the breaker
+        run.kill()  # a restart is faster than the pause of the circuit breaker
         run.start()
         wait_for(lambda: kept <= hashes_in(store))
         run.submit(10_000)

@@ -1,4 +1,7 @@
-"""Samples in a real S3: Ceph's gateway. Skips where it is not installed; test_sampling_faults needs none."""
+"""Stores samples in a real S3 service, Ceph's gateway.
+
+Where Ceph is not installed, these tests are skipped; test_sampling_faults needs no S3 service.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +46,7 @@ def ceph(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ceph]:
 
 @pytest.fixture
 def environment(ceph: Ceph, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-    """Settings of the service for a prefix of the test's own; the tests' own process may read there."""
+    """Return settings with a bucket prefix for this test alone, and set them in the test's process too."""
     values = {
         "S3_ENDPOINT_URL": ceph.url,
         "S3_PREFIX": f"t{time.monotonic_ns()}",
@@ -72,7 +75,7 @@ def keys(environment: dict[str, str], prefix: str = "v1/samples/") -> list[str]:
 
 
 def hashes_in(environment: dict[str, str]) -> set[str]:
-    """Return the hashes of samples in the bucket, by their keys."""
+    """Return the hashes of the samples in the bucket, as their keys name them."""
     return {key.rpartition("/")[2].removesuffix(".json") for key in keys(environment)}
 
 
@@ -98,7 +101,7 @@ def test_the_service_fills_a_bucket_that_the_commands_read(
         with urllib.request.urlopen(request, timeout=20) as answer:  # noqa: S310 - loopback
             shown: list[Any] = json.loads(answer.read())["detections"]
         wait_for(lambda: service.metric("active_learning_uploads_total", result="stored") == 1)
-        # The store's secrets are the sampling process's alone.
+        # Only the sampling process gets the credentials of the store.
         assert "AWS_SECRET_ACCESS_KEY" in service.sampling_process.environ()
         for process in (*service.workers, service.inference):
             assert not any(name.startswith("AWS_") for name in process.environ())
@@ -142,14 +145,14 @@ def test_outages_of_the_gateway_only_delay(ceph: Ceph, environment: dict[str, st
 def test_kills_of_everything_at_random_moments_lose_nothing_that_was_accepted(
     ceph: Ceph, environment: dict[str, str], tmp_path: Path, full: bool
 ) -> None:
-    """All processes of a service at once, while every third request to the store breaks."""
+    """The test kills all processes of a service at once, while 30 % of the requests to the store fail."""
     folder, rng = tmp_path / "samples", random.Random(7)
     with FaultyS3(share=0.3, behind=ceph.url) as between:
         settings = environment | {
             "S3_ENDPOINT_URL": between.url,
             "S3_TIMEOUT_S": "1",
             "SAMPLES_DIR": str(folder),
-            # Finds nothing, at once: a service that starts quickly is killed often.
+            # This model loads at once and finds nothing, so the service starts quickly and is killed often.
             "MODEL_V1_PATH": str(null_model(tmp_path / "null.onnx")),
             "UNCERTAINTY_THRESHOLD": "0",
             "SAMPLES_INTERVAL_S": "0",
@@ -168,7 +171,7 @@ def test_kills_of_everything_at_random_moments_lose_nothing_that_was_accepted(
         between.share = 0.0
         with Service(settings):
             wait_for(lambda: not spooled(folder), timeout_s=300)
-        # All of them, whole, and by PUT alone.
+        # The store has every accepted sample, and received only PUT requests.
         assert len(accepted) >= (15 if full else 3)
         assert accepted <= hashes_in(environment)
         assert set(between.methods) == {"PUT"}
@@ -179,7 +182,7 @@ def test_kills_of_everything_at_random_moments_lose_nothing_that_was_accepted(
 
 
 def _moment(kind: int, service: Service, store: FaultyS3) -> Callable[[], bool]:
-    """Return what a kill waits for, so that on a machine of any speed kills meet every step of the way."""
+    """Return the condition that a kill waits for; the kinds cover every stage on a machine of any speed."""
     requests = sum(store.methods.values())
     return {
         0: lambda: True,  # the sampling process may still be starting
@@ -188,7 +191,7 @@ def _moment(kind: int, service: Service, store: FaultyS3) -> Callable[[], bool]:
 
 
 async def _stream(service: Service, name: str, until: Callable[[], bool]) -> None:
-    """Send images that all differ over streams that are all new, until it is time to kill."""
+    """Send distinct images, each over a new stream, until ``until`` returns true."""
     image = encode(scene(640, 480))
     for number in itertools.count():
         streams = [{"id": n, "codec": "jpeg", "name": f"{name}-{number}-{n}"} for n in range(8)]

@@ -1,4 +1,4 @@
-"""Samples of video over WebRTC: what is kept, under which name, and for whom nothing is."""
+"""Samples of video over WebRTC: which frames are kept, under which name, and for which streams none are."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.helpers.service import Service
 from tests.helpers.waiting import wait_for
 from tests.helpers.webrtc_client import Track, WebrtcClient
 
-#: Every candidate is taken at once, within ample budgets.
+#: Settings with which the service accepts every candidate at once, within ample budgets.
 EAGER = {
     "UNCERTAINTY_THRESHOLD": "0",
     "SAMPLES_INTERVAL_S": "0",
@@ -34,7 +34,7 @@ EAGER = {
 
 
 def bus(_: int = 0) -> np.ndarray[Any, Any]:
-    """A photograph with a bus and people, 404x540."""
+    """Return a photograph of 404x540 with a bus and people."""
     image = cv2.imread(str(shared("data/images/bus.jpg")))
     assert image is not None
     small: np.ndarray[Any, Any] = cv2.resize(image, (404, 540))
@@ -48,7 +48,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def eager(yolox_nano: Path, folder: Path) -> Iterator[Service]:
-    """A service that keeps everything it can, but for one stream."""
+    """Start a service that accepts every candidate, except from the stream with the name in SAMPLES_DENY."""
     own = {"MODEL_V1_PATH": str(yolox_nano), "SAMPLES_DIR": str(folder), "SAMPLES_DENY": "office"}
     with Service(EAGER | own) as running:
         wait_for(lambda: running.get_json("/health").get("sampling") == "on")
@@ -56,14 +56,14 @@ def eager(yolox_nano: Path, folder: Path) -> Iterator[Service]:
 
 
 def samples_of(folder: Path, stream: str) -> list[Sample]:
-    """Return the samples filed under a name."""
+    """Return the samples that are stored under the name of a stream."""
     source = FolderSource(folder)
     keys = [key for key in source.keys("v1/samples/") if f"/stream={stream}/" in key]
     return [parse_sample(source.read(key), key) for key in keys]
 
 
 def sidecars(folder: Path, stream: str) -> list[dict[str, Any]]:
-    """Return their descriptions."""
+    """Return the sidecars of the samples that are stored under the name of a stream."""
     return [json.loads(path.read_text()) for path in folder.glob(f"v1/samples/*/stream={stream}/*.json")]
 
 
@@ -84,7 +84,7 @@ async def test_images_of_a_video_are_kept_as_jpegs_with_their_boxes(
     assert (described["image"]["format"], described["transport"]) == ("jpg", kind)
     image = cv2.imread(str(folder / described["image"]["key"]))
     assert image is not None
-    # The image of the video, colours and all: what two lossy codecs leave of a photograph.
+    # The sample shows the frame of the video in its true colours. Two lossy codecs cause the difference.
     difference = np.abs(image.astype(int) - bus().astype(int)).mean(axis=(0, 1))
     assert difference.max() < 12, difference
     found = {detection["label"] for detection in described["detections"] if detection["score"] > 0.5}

@@ -1,4 +1,4 @@
-"""The decoder of the sampling process: the same pixels, and no fault reaches the caller."""
+"""The decoder of the sampling process returns exact pixels, and its crashes do not harm the caller."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Clients that send frames and never read an answer: what waits for them is bounded, others are served."""
+"""Clients send frames and never read: the service limits what it buffers for them and serves others."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.alone
 
 MIB = 1 << 20
 SLOW_S = 1.0
-#: As many boxes as there can be.
+#: Parameters that return as many boxes as possible.
 EVERYTHING = {"conf_threshold": 0.0, "iou_threshold": 1.0, "max_detections": 1000}
 
 
@@ -36,7 +36,7 @@ def framed(payload: bytes, opcode: int) -> bytes:
 
 
 def silent_client(service: Service, number: int) -> socket.socket:
-    """Return a client that has greeted, for eight streams of mode `all`, and reads nothing after that."""
+    """Return a socket that has sent a hello with eight streams of mode `all` and reads nothing afterwards."""
     raw = socket.socket()
     raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
     raw.bind((f"127.0.1.{1 + number}", 0))

@@ -1,4 +1,4 @@
-"""The WebSocket routes of a real service, spoken to by an independent client, message by message."""
+"""Tests the WebSocket routes of a real service message by message, with an independent client."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from tests.helpers.wire_client import WireClient, frame_message
 
 @pytest.fixture(scope="module")
 def bus() -> bytes:
-    """A JPEG of 810x1080 with a bus and people."""
+    """Return a JPEG of 810x1080 with a bus and people."""
     return shared("data/images/bus.jpg").read_bytes()
 
 
 @pytest.fixture(scope="module")
 def grey() -> bytes:
-    """A small JPEG without any object."""
+    """Return a small JPEG without any object."""
     return bytes(cv2.imencode(".jpg", np.full((120, 160, 3), 90, np.uint8))[1])
 
 
 async def refused(url: str, **options: Any) -> tuple[int, str]:
-    """Connect expecting a refusal before the upgrade; returns status and body."""
+    """Connect, expect a refusal before the upgrade, and return its status and body."""
     with pytest.raises(InvalidStatus) as caught:
         async with WireClient(url, **options):
             pass

@@ -1,4 +1,4 @@
-"""Tickets over real sockets: at whichever worker and replica, once, and never as good as the key itself."""
+"""Tickets over real sockets: each is valid once, at any worker and replica, with fewer rights than a key."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ANN, BOB = "dummy-key-ann", "dummy-key-bob"
 
 @pytest.fixture(scope="module")
 def release(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Release]:
-    """Two replicas of two workers each."""
+    """Start two replicas with two workers each."""
     model = null_model(tmp_path_factory.mktemp("models") / "null.onnx")
     with Release(model, {"WORKERS": "2", "API_KEYS": f"{ANN},{BOB}", "STREAM_MIN_FPS": "0"}) as running:
         yield running
@@ -49,7 +49,7 @@ async def close_code(client: WireClient) -> int:
 async def test_a_ticket_opens_one_stream_wherever_the_socket_comes_in(
     release: Release, http: aiohttp.ClientSession
 ) -> None:
-    for number in range(8):  # each worker of each replica makes some and is shown some
+    for number in range(8):  # often enough that most workers issue and accept tickets
         issuer, other = release[number % 2], release[(number // 2) % 2]
         ticket = await take(http, issuer.http_url)
         async with WireClient(f"{other.ws_url}/v1/stream") as client:
@@ -136,7 +136,7 @@ async def test_a_ticket_is_no_key(release: Release, http: aiohttp.ClientSession)
 async def test_one_client_cannot_pile_up_tickets(release: Release, http: aiohttp.ClientSession) -> None:
     headers = {"Authorization": f"Bearer {BOB}"}
     statuses = []
-    for _ in range(250):  # two workers, a hundred each
+    for _ in range(250):  # each of the two workers issues at most 100
         async with http.post(f"{release[0].http_url}/tickets", headers=headers) as response:
             statuses.append(response.status)
             if response.status == 429:

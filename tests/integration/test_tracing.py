@@ -1,4 +1,4 @@
-"""A service that exports spans: names, parents and times as they come to a collector, and one that hangs."""
+"""Spans that a service exports: their names, parents and times at a collector, and a collector that hangs."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def check_stages(collecting: Collector, root: ReceivedSpan) -> list[ReceivedSpan
     assert root.begun_ns <= min(each.begun_ns for each in stages)
     assert max(each.ended_ns for each in stages) <= root.ended_ns + 1000
     assert all(each.trace_id == root.trace_id for each in stages)
-    # Nothing lies between them.
+    # There is no time between the stages, so their durations add up to the whole.
     assert sum(each.seconds for each in stages) == pytest.approx(root.seconds, abs=1e-5)
     return stages
 

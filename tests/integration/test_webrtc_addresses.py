@@ -1,4 +1,4 @@
-"""Where a service sends packets, captured in a network namespace without a route to anywhere."""
+"""Captures where a service sends packets, in a network namespace that has no route to other networks."""
 
 from __future__ import annotations
 
@@ -12,23 +12,24 @@ from tests.helpers.webrtc_client import WebrtcClient
 
 KEY = "dummy-key"
 STUN = ("10.99.0.50", 3478)
-#: An address that may be sent to, if a client with a key offers it.
+#: An address to which the service may send packets when a client with a key offers it.
 PUBLIC = ("8.8.4.4", 40_000)
-#: Never: a service on this network, the network's own, everybody, a metadata service, a port of services.
+#: Addresses to which the service must never send: a private address, loopback, multicast, a cloud metadata
+#: service, a port of a well-known service, and host names.
 FORBIDDEN = (
     ("10.99.0.7", 40_000),
     ("127.0.0.1", 40_000),
     ("239.1.1.1", 40_000),
     ("169.254.169.254", 40_000),
     ("8.8.8.8", 53),
-    # Names are not looked up, so the name server hears nothing either.
+    # The service looks up no names, so the name server receives no packet either.
     ("camera.local", 40_000),
     ("probe.example", 40_000),
 )
 
 
 def with_candidates(sdp: str, *addresses: tuple[str, int]) -> str:
-    """Return the offer with more candidates."""
+    """Return the offer with a host candidate added for each address."""
     lines = "".join(
         f"a=candidate:{n} 1 udp 2130706431 {host} {port} typ host\r\n"
         for n, (host, port) in enumerate(addresses)
@@ -37,7 +38,7 @@ def with_candidates(sdp: str, *addresses: tuple[str, int]) -> str:
 
 
 async def offer(url: str, key: str, *addresses: tuple[str, int]) -> tuple[int, int]:
-    """Offer addresses and let the service try them; returns status and how many it leaves out."""
+    """Offer addresses, give the service time to try them, and return the status and how many it left out."""
     client = WebrtcClient(url, key=key)
     try:
         body = {"type": "offer", "sdp": with_candidates(await client.offer(), *addresses)}
@@ -50,14 +51,14 @@ async def offer(url: str, key: str, *addresses: tuple[str, int]) -> tuple[int, i
 
 
 async def use(url: str) -> None:
-    """Send video as an honest client does, and read its results."""
+    """Send video as an ordinary client does, and read its results."""
     async with WebrtcClient(url, key=KEY) as client:
         await client.wait_for("result", 3)
 
 
 @pytest.fixture(autouse=True)
 def _libraries_as_users_have_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Libraries that report to their makers are silent in CI and where the tests say so; not here."""
+    """Remove the variables that switch off the telemetry of libraries, so that the capture would show it."""
     monkeypatch.delenv("CI", raising=False)
     monkeypatch.delenv("ORT_DISABLE_TELEMETRY", raising=False)
 
@@ -80,10 +81,10 @@ def test_packets_go_only_where_settings_or_a_client_with_a_key_lead(
             assert asyncio.run(offer(url, "", PUBLIC)) == (401, 0)
             assert capture.destinations() == set()
             status, left_out = asyncio.run(offer(url, KEY, *FORBIDDEN))
-            # A client of this network has a private address of its own; it is left out as well.
+            # The service also leaves out the client's own candidate, which has a private address.
             assert (status, left_out >= len(FORBIDDEN)) == (201, True)
             assert capture.destinations() == set(servers)
-            # The capture works: packets to allowed addresses are recorded.
+            # This shows that the capture works: it records packets to allowed addresses.
             assert asyncio.run(offer(url, KEY, PUBLIC))[0] == 201
             assert capture.destinations() == {*servers, PUBLIC}
 

@@ -1,6 +1,6 @@
-"""Sessions that come and go in every way: what the worker holds at the end against what it held before.
+"""Checks that a worker releases all resources of its WebRTC sessions, in whichever way they end.
 
-`pytest --full` makes 1,000 of them.
+`pytest --full` starts some 1,000 sessions.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from tests.helpers.webrtc_client import Track, WebrtcClient
 
 pytestmark = pytest.mark.alone
 
-#: Sessions at the same time.
+#: Number of sessions at the same time.
 TOGETHER = 5
-#: Sessions in all, a multiple of the ways and of the rounds.
+#: Number of sessions in all, without and with `--full`. FEW is a multiple of WAYS and of ROUNDS * TOGETHER.
 FEW, MANY = 30, 1000
-#: The worker is looked at after each; the first is for what is made once and kept.
+#: The test measures the worker after each round. The first round creates what the worker keeps for good.
 ROUNDS = 3
 WAYS = 5
 
 
 class Holdings:
-    """What a worker holds: file descriptors, threads, tasks, memory in MB."""
+    """Measures the file descriptors, threads, tasks and memory in MB that a worker holds."""
 
     def __init__(self, service: Service, worker: psutil.Process) -> None:
         self.descriptors = worker.num_fds()
@@ -36,12 +36,12 @@ class Holdings:
         self.memory_mb = round(worker.memory_full_info().uss / 1e6, 1)
 
 
-# The full form takes longer than tests may.
+# With `--full` the test takes longer than the usual time-out of tests.
 @pytest.mark.timeout(3600)
 async def test_sessions_that_come_and_go_leave_nothing_behind(tmp_path: Path, full: bool) -> None:
     settings = {
         "STREAM_MIN_FPS": "0",
-        # Long enough for a busy machine; it is waited for at the end of each round.
+        # Long enough for a busy machine; the end of each round waits until sessions reach this time-out.
         "WEBRTC_CONNECT_TIMEOUT_S": "20" if full else "8",
         "WEBRTC_SESSIONS_MAX": "1000",
     }
@@ -64,7 +64,7 @@ async def test_sessions_that_come_and_go_leave_nothing_behind(tmp_path: Path, fu
     (tmp_path / "holdings.json").write_text(json.dumps(shown))
     print(json.dumps(shown))  # noqa: T201 - for whoever asks with -s
     assert ended == count
-    # The last round against the second: the first one makes what is kept.
+    # Compare the last round with the second, because the first one creates what the worker keeps for good.
     half, last = holdings[ROUNDS // 2], holdings[-1]
     assert last.descriptors <= half.descriptors + 3, shown
     assert last.threads <= half.threads + 1, shown
@@ -73,7 +73,7 @@ async def test_sessions_that_come_and_go_leave_nothing_behind(tmp_path: Path, fu
 
 
 async def come_and_go(service: Service, number: int) -> None:
-    """Use one session in one of the ways that sessions are used."""
+    """Start one session and end it in one of WAYS ways, which ``number`` selects."""
     client = WebrtcClient(f"{service.http_url}/v1/webrtc", track=Track(fps=10))
     way = number % WAYS
     if way == 0:  # offers and never connects
@@ -88,19 +88,19 @@ async def come_and_go(service: Service, number: int) -> None:
             except TimeoutError:
                 peer = (client.peer.iceConnectionState, client.peer.connectionState)
                 raise AssertionError(f"{peer}, service: {await client.state()}") from None
-            if way == 2:  # stops, and goes without a word
+            if way == 2:  # pauses the stream, then closes the connection without `bye`
                 client.send({"type": "pause", "stream": 0})
                 await client.wait_for("drop")
                 await client.peer.close()
-            elif way == 3:  # stops, and its session is ended while it is paused
+            elif way == 3:  # pauses the stream
                 client.send({"type": "pause", "stream": 0})
                 await client.wait_for("drop")
-            # Or is ended in full flow.
+            # These ways delete the session at the end; the last one does so while frames still arrive.
             await client.http.delete(client.location)
 
 
 async def never_connect(client: WebrtcClient) -> None:
-    """Offer, read the answer, and forget it."""
+    """Send an offer, read only the status of the answer, and close."""
     sdp = await client.offer()
     async with client.http.post(client.endpoint, json={"type": "offer", "sdp": sdp}) as response:
         assert response.status == 201
@@ -108,7 +108,7 @@ async def never_connect(client: WebrtcClient) -> None:
 
 
 async def give_up(client: WebrtcClient) -> None:
-    """Connect as far as the DTLS handshake, and vanish in it."""
+    """Connect until the DTLS handshake begins, and disappear during it."""
     connecting = asyncio.ensure_future(client._connect())
     transport = None
     async with asyncio.timeout(20):
@@ -116,6 +116,6 @@ async def give_up(client: WebrtcClient) -> None:
             await asyncio.sleep(0.005)
             transceivers = client.peer.getTransceivers()
             transport = transceivers[0].sender.transport if transceivers else None
-    # Half of a handshake has no goodbye: the service hears nothing more.
+    # An unfinished handshake cannot send a close message, so the service receives nothing more.
     await client.close()
     await asyncio.gather(connecting, return_exceptions=True)

@@ -1,4 +1,4 @@
-"""WebRTC over bad networks and among hostile datagrams, with a service that is a process of its own."""
+"""WebRTC over networks that lose packets and among hostile datagrams, with a service in its own processes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ FPS = 20
 
 
 def noise(number: int) -> np.ndarray[Any, Any]:
-    """Return an image of some detail: a frame of it fills about five packets."""
+    """Return an image with enough detail that its frame fills about five packets."""
     return np.random.default_rng(number % 7).integers(0, 255, (20, 28, 3), np.uint8).repeat(8, 0).repeat(8, 1)
 
 
@@ -55,7 +55,7 @@ async def test_after_a_lost_packet_output_resumes_and_the_delay_returns_to_what_
             lossy_from = time.monotonic()
             proxy.loss = 0.02
             await asyncio.sleep(lossy_s)
-            # At one packet a frame few are lost in so short a time.
+            # With one packet per frame, few packets are lost in this time; wait until six are lost.
             while sum(lost for at, _, lost in proxy.media if at > lossy_from) < 6:
                 assert time.monotonic() - lossy_from < 90
                 await asyncio.sleep(0.5)
@@ -65,7 +65,7 @@ async def test_after_a_lost_packet_output_resumes_and_the_delay_returns_to_what_
             settled_from = time.monotonic()
             await asyncio.sleep(3)
             settled_to = time.monotonic()
-            await asyncio.sleep(1)  # for the results of the last ones
+            await asyncio.sleep(1)  # for the results of the last frames
     sizes = Counter(rtp for at, rtp, _ in proxy.media if calm_from < at < lossy_from)
     assert packets - 1 <= statistics.median(sizes.values()) <= packets + 2, sizes
     base = ages(client, proxy, calm_from, lossy_from, lost=False)
@@ -84,11 +84,12 @@ async def test_after_a_lost_packet_output_resumes_and_the_delay_returns_to_what_
     (tmp_path / "figures.json").write_text(json.dumps(figures))
     print(json.dumps(figures))  # noqa: T201 - for whoever asks with -s
     assert len(resumed) > 3
-    # A busy machine has pauses of its own: those of the time without loss are allowed on top.
+    # A busy machine adds delays. Allow those that the time without loss shows on top of each bound.
     own = float(np.quantile(base, 0.95) - np.median(base))
-    # One packet costs a round trip once the next shows that it is missing. Two in a row, at one to a frame,
-    # are noticed a frame later; where all requests or their answers are lost, it is 150 ms and a key frame.
-    # Of a handful the ninth tenth is the worst one; the minute of `--full` has enough for the figure itself.
+    # The next packet shows that one is missing; repeating it costs one round trip. With one packet per frame,
+    # the service notices two losses in a row one frame later. If all requests for the packet or all answers
+    # are lost, the service waits 150 ms and asks for a key frame. With only a few losses the 90th percentile
+    # is close to the maximum, so its bound is wider; the minute of `--full` has enough losses for 0.3 s.
     assert np.median(resumed) < 0.3 + own, figures
     assert np.quantile(resumed, 0.9) < (0.3 if full else 0.5) + own, figures
     assert resumed.max() < 1.0 + 2 * own, figures
@@ -98,8 +99,10 @@ async def test_after_a_lost_packet_output_resumes_and_the_delay_returns_to_what_
 def ages(
     client: WebrtcClient, proxy: UdpProxy, begin: float, end: float, *, lost: bool
 ) -> np.ndarray[Any, Any]:
-    """Return for packets that passed or were lost in a time: seconds until a result of their frame or a later
-    one, whatever became of their own.
+    """Return the seconds from each packet between ``begin`` and ``end`` to the next result.
+
+    The result belongs to the packet's frame or to a later one. ``lost`` selects the packets that the proxy
+    dropped or those that passed.
     """
     results = [
         (at, message["rtp"])
@@ -127,13 +130,14 @@ async def test_a_key_frame_of_200_packets_decodes_although_one_is_lost(service: 
         def drop(_: bytes) -> bool:
             nonlocal seen
             seen += 1
-            # Of the first frame, one packet: the sender repeats only its last 128.
+            # Drop the 150th packet, near the end of the first frame: the sender repeats only its last 128.
             return seen == 150
 
         proxy.drop = drop
         async with client:
             results = await client.wait_for("result", 1, timeout_s=40)
-    # The first frame is a key frame, and its own result is there: it was repaired, not replaced.
+    # The first result belongs to the first frame, a key frame: the sender repeated the lost packet, and the
+    # service did not need another key frame.
     _, first, _ = proxy.media[0]
     assert sum(rtp == first for _, rtp, _ in proxy.media) >= 200
     assert any(rtp == first and was_lost for _, rtp, was_lost in proxy.media)
@@ -175,5 +179,5 @@ async def test_datagrams_of_strangers_change_nothing(service: Service) -> None:
                 assert (await client.state())["video"]["gaps"] == 0
                 stranger.setblocking(False)
                 with pytest.raises(BlockingIOError):
-                    stranger.recv(2000)  # and nobody has answered
+                    stranger.recv(2000)  # the service has sent no answer
         assert len(results) >= before + 20

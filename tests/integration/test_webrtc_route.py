@@ -1,4 +1,4 @@
-"""``/v1/webrtc`` of a real service: offer and answer, results on data channels, and how sessions end."""
+"""Tests ``/v1/webrtc`` of a real service: offer and answer, results on data channels, ends of sessions."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tests.conftest import shared
 from tests.helpers.service import Service
 from tests.helpers.webrtc_client import Track, WebrtcClient
 
-#: Connect and media deadlines short enough for tests, long enough for a busy machine.
+#: A limit of three sessions, and time-outs short enough for tests and long enough for a busy machine.
 LIMITS = {"WEBRTC_CONNECT_TIMEOUT_S": "6", "WEBRTC_MEDIA_TIMEOUT_S": "5", "WEBRTC_SESSIONS_MAX": "3"}
 
 
@@ -40,7 +40,7 @@ def endpoint(service: Service) -> str:
 
 @pytest.fixture(scope="module")
 def strict() -> Iterator[Service]:
-    """A service with keys and short deadlines."""
+    """Start a service with a key and the settings in LIMITS."""
     variables = {"STREAM_MIN_FPS": "0", "API_KEYS": "dummy-key"}
     with Service(variables | LIMITS) as running:
         yield running
@@ -53,7 +53,7 @@ async def http() -> AsyncIterator[aiohttp.ClientSession]:
 
 
 def bus(_: int) -> np.ndarray[Any, Any]:
-    """A photograph with a bus and people, 405x540."""
+    """Return a photograph of 404x540 with a bus and people."""
     image = cv2.imread(str(shared("data/images/bus.jpg")))
     assert image is not None
     small: np.ndarray[Any, Any] = cv2.resize(image, (404, 540))
@@ -78,7 +78,7 @@ async def test_frames_of_a_video_get_the_boxes_of_the_image(service: Service, co
         name: service.metric(f"object_detection_frames_{name}_total", transport="webrtc")
         for name in ("received", "inferred", "dropped", "failed")
     }
-    # Sessions of other tests, whose clients are gone, may not have been missed yet: they only become fewer.
+    # Sessions of earlier tests, whose clients are gone, may still be counted; their number can only fall.
     sessions = service.metric("object_detection_webrtc_sessions")
     streams = service.metric("object_detection_streams", transport="webrtc")
     track = Track(bus, fps=5)
@@ -96,11 +96,11 @@ async def test_frames_of_a_video_get_the_boxes_of_the_image(service: Service, co
         reason = await client.wait_ended()
         assert reason["code"] == "closed"
         async with client.http.delete(client.location) as response:
-            assert response.status == 204  # again is fine
+            assert response.status == 204  # a second DELETE succeeds too
     last = results[-1]
     assert "ts" not in last
     assert (last["width"], last["height"], last["stream"]) == (404, 540, 0)
-    # The channel does not keep the order; the frames have one, whatever the pace of a busy machine.
+    # The data channel may reorder results, so sort them before the check of their RTP times.
     ordered = sorted(results, key=lambda result: int(result["seq"]))
     assert all(0 < (b["rtp"] - a["rtp"]) % 2**32 < 60 * 90_000 for a, b in pairwise(ordered))
     for detection in expected:
@@ -120,7 +120,7 @@ async def test_frames_of_a_video_get_the_boxes_of_the_image(service: Service, co
 async def test_a_phone_held_sideways_gets_boxes_of_the_upright_image(
     service: Service, endpoint: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The phone sends what its camera sees, and in each packet how it is held."""
+    """The phone sends unrotated frames, with its orientation in a header extension of the packets."""
     still = bytes(cv2.imencode(".png", bus(0))[1])
     async with (
         aiohttp.ClientSession() as http,
@@ -153,7 +153,7 @@ async def test_candidates_may_come_after_the_offer(endpoint: str) -> None:
 async def test_audio_is_accepted_and_costs_nothing(service: Service, endpoint: str) -> None:
     (worker,) = service.workers
     client = WebrtcClient(endpoint)
-    # First of all sections: the transport is the audio's, and the video shares it.
+    # Audio is the first media section of the offer, so its transport carries the video too.
     client.peer.addTransceiver(AudioStreamTrack(), "sendonly")
     async with client:
         await client.wait_for("result", 3)
@@ -216,7 +216,7 @@ async def test_the_video_comes_back_with_its_boxes_drawn(endpoint: str) -> None:
     assert image.shape == (540, 404, 3)
     left, top, right, bottom = (round(value) for value in results[-1]["boxes"][0][:4])
     was = bus(0)
-    # The frame of the best box is drawn, what is within it is not.
+    # The service draws the outline of the best box and leaves the pixels inside it unchanged.
     edge = slice(top + 60, bottom - 20), slice(max(0, left - 1), left + 2)
     middle = slice((top + bottom) // 2 - 20, (top + bottom) // 2 + 20), slice(left + 40, right - 40)
     changed = [np.abs(image[part].astype(int) - was[part]).mean() for part in (edge, middle)]

@@ -1,4 +1,4 @@
-"""``/v1/whip`` of a real service (RFC 9725), with two workers: most requests reach the wrong one."""
+"""Tests ``/v1/whip`` (RFC 9725) of a real service with two workers: many requests reach the wrong worker."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ a=rtpmap:98 VP9/90000\r
 
 @pytest.fixture(scope="module")
 def silent() -> Iterator[socket.socket]:
-    """A STUN and TURN server that hears and never answers, as behind a firewall."""
+    """Open a socket that acts as a STUN and TURN server behind a firewall: it never answers."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as bound:
         bound.bind(("127.0.0.1", 0))
         bound.setblocking(False)
@@ -55,7 +55,7 @@ def silent() -> Iterator[socket.socket]:
 
 @pytest.fixture(scope="module")
 def replica(silent: socket.socket) -> Iterator[Service]:
-    """Two workers."""
+    """Start a service with two workers that uses the silent STUN and TURN server."""
     port = silent.getsockname()[1]
     servers = {"ICE_SERVERS": f"stun:127.0.0.1:{port},turn:127.0.0.1:{port}?transport=udp"}
     with Service(SETTINGS | servers) as running:
@@ -69,7 +69,7 @@ def url(replica: Service) -> str:
 
 @pytest.fixture
 async def http() -> AsyncIterator[aiohttp.ClientSession]:
-    # No kept connections: each request may reach either worker.
+    # Each request opens a new connection, so it may reach either worker.
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True)) as session:
         yield session
 
@@ -83,11 +83,11 @@ async def post(http: aiohttp.ClientSession, url: str, sdp: str, **headers: str) 
 async def test_the_answer_does_not_wait_for_a_stun_server_that_is_silent(
     url: str, silent: socket.socket
 ) -> None:
-    for _ in range(4):  # whichever worker: each answers its first offer, too
+    for _ in range(4):  # so that both workers probably answer their first offer
         async with WebrtcClient(url, kind="whip") as client:
-            # We wait 1 s, the library would wait 5.
+            # The service waits 1 s for the STUN server; the ICE library alone would wait 5 s.
             assert client.answer_s < 2, client.answer_s
-    assert len(silent.recv(2000)) >= 20  # it was asked
+    assert len(silent.recv(2000)) >= 20  # the server received a STUN request
 
 
 async def test_a_publisher_is_answered_as_the_rfc_wants_it(
@@ -112,7 +112,7 @@ async def test_a_publisher_is_answered_as_the_rfc_wants_it(
         digest = hmac.new(SECRET.encode(), turn.group(1).encode(), hashlib.sha1).digest()
         assert turn.group(3) == base64.b64encode(digest).decode()
         assert links[2] == f'<{client.location}/results>; rel="results"; type="text/event-stream"'
-        # Results, again and again, by whichever worker.
+        # Read results several times, so that both workers serve them.
         for _ in range(6):
             async with http.get(f"{client.location}/results") as events:
                 assert events.content_type == "text/event-stream"
@@ -133,7 +133,7 @@ async def test_a_publisher_is_answered_as_the_rfc_wants_it(
 
 
 async def kinds(events: aiohttp.ClientResponse, until: str) -> set[str]:
-    """Return the types of events up to the first one of a type; each line of data must be JSON."""
+    """Return the message types up to the first ``until``; the data of each event must be JSON."""
     seen: set[str] = set()
     async with asyncio.timeout(15):
         while until not in seen:

@@ -1,4 +1,4 @@
-"""Describes the public names of `streamer.client`: what a program that imports it may rely on."""
+"""Describes the public names of `streamer.client`, on which programs that import it may rely."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import re
 from types import ModuleType
 from typing import Any
 
-#: An attribute that a method sets.
+#: Matches an assignment to a public attribute of `self`.
 _SET = re.compile(r"\bself\.([a-z]\w*)\s*(?::[^=\n]+)?=(?!=)")
 
 
@@ -38,12 +38,12 @@ def _describe(value: Any, public: list[Any]) -> dict[str, Any]:
 
 
 def _own(value: type) -> list[type]:
-    """Return the class and its bases, without those of Python itself."""
+    """Return those classes among the class and its bases that belong to `streamer`."""
     return [base for base in value.__mro__ if base.__module__.partition(".")[0] == "streamer"]
 
 
 def _fields(value: type) -> set[str]:
-    """Return the names of fields, and of what `__init__` sets."""
+    """Return the public names of annotated fields and of attributes that `__init__` sets."""
     names = {name for base in _own(value) for name in inspect.get_annotations(base)}
     for base in _own(value):
         if inspect.isfunction(init := vars(base).get("__init__")) and not dataclasses.is_dataclass(base):
@@ -52,7 +52,7 @@ def _fields(value: type) -> set[str]:
 
 
 def _methods(value: type) -> set[str]:
-    """Return methods and properties that have public names; `with` and `for` count as well."""
+    """Return the public methods and properties, and the special methods for `with` and `for` and the like."""
     special = {"__aenter__", "__aiter__", "__enter__", "__getitem__", "__iter__", "__len__"}
     names = {name for base in _own(value) for name in vars(base)}
     return {name for name in names if not name.startswith("_") or name in special}
@@ -76,7 +76,7 @@ def _kind(value: Any) -> str:
 
 
 def _signature(value: Any) -> str:
-    """Return names, kinds and defaults of the parameters; types may get other names."""
+    """Return the parameters with their defaults, but without types, because types may be renamed."""
     try:
         signature = inspect.signature(value)
     except (TypeError, ValueError):

@@ -1,4 +1,4 @@
-"""Runs every command with `--help` and with wrong arguments, inside this process; nothing is started."""
+"""Runs every command with `--help` and with wrong arguments in this process, so that no service starts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any
 from unittest import mock
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-#: Commands, and for each some wrong uses beside an unknown option.
+#: For each command, wrong uses to record. An unknown option is added to each list.
 COMMANDS: dict[str, tuple[str, ...]] = {
     "": ("", "nonsense"),
     "serve": ("--port", "extra"),
@@ -34,14 +34,14 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "samples verify": ("extra",),
     "samples export": ("", "--format pdf --out x"),
 }
-#: Wide enough that no option is cut, and without colours.
+#: Environment of a terminal that has no colours and is wide enough to show each option in full.
 _TERMINAL = {"COLUMNS": "400", "NO_COLOR": "1", "TERM": "dumb"}
 _OPTION = re.compile(r"(?<![\w-])--?[A-Za-z][\w-]*")
 _FRAME = " \t│|*┃"
 
 
 def describe_commands() -> dict[str, Any]:
-    """Return exit codes, options and documented exit codes of each command."""
+    """Return each command's options, documented exit codes, and exit codes for `--help` and wrong uses."""
     entry_point = _entry_point()
     return {
         f"streamer {command}".strip(): _describe(entry_point, command, wrong_uses)
@@ -84,7 +84,7 @@ def _run(entry_point: Callable[[], Any], arguments: str) -> tuple[int, str]:
 
 
 def _listed_options(text: str) -> Iterator[str]:
-    """Yield the options that lines of the help begin with."""
+    """Yield the options from those lines of the help text that begin with one."""
     for line in text.splitlines():
         listed = line.strip(_FRAME)
         if listed.startswith("-"):
@@ -92,6 +92,6 @@ def _listed_options(text: str) -> Iterator[str]:
 
 
 def _documented_exit_codes(text: str) -> list[int]:
-    """Return the numbers behind the words `exit codes`."""
+    """Return the numbers that follow the words `exit codes` in the text."""
     _, _, told = text.lower().partition("exit codes")
     return sorted({int(number) for number in re.findall(r"(?<![\w.-])\d{1,3}(?![\w.-])", told)})

@@ -9,7 +9,7 @@ from difflib import SequenceMatcher
 from itertools import zip_longest
 from typing import Any
 
-#: Fields that people read; a difference there may be a better sentence, any other one breaks programs.
+#: Fields with text for people. Their wording may change; a change of any other field can break programs.
 _WORDS = frozenset({"description", "detail", "help", "message", "summary", "text"})
 _MOST_SHOWN = 160
 _ABSENT = object()
@@ -17,16 +17,16 @@ _ABSENT = object()
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One value that is another one now. Either may be absent."""
+    """Holds one value that has changed; it may be absent before or after."""
 
-    #: Names and positions that lead to it.
+    #: Names and list positions that lead to the value.
     place: tuple[str | int, ...]
     before: Any
     after: Any
 
     @property
     def is_wording(self) -> bool:
-        """Whether it is only a sentence that reads otherwise."""
+        """Whether only the wording of a text has changed."""
         return self.place[-1:] != () and self.place[-1] in _WORDS and _ABSENT not in (self.before, self.after)
 
     def __str__(self) -> str:
@@ -48,7 +48,7 @@ def differences(before: Any, after: Any, place: tuple[str | int, ...] = ()) -> I
 
 
 def _of_lists(before: list[Any], after: list[Any], place: tuple[str | int, ...]) -> Iterator[Difference]:
-    """Yield what was taken out, put in or changed in a list that has another length now."""
+    """Yield what was removed, added or changed between two lists of different length."""
     texts, others = ([json.dumps(item, sort_keys=True) for item in items] for items in (before, after))
     matcher = SequenceMatcher(None, texts, others, autojunk=False)
     for _, start, end, other_start, other_end in matcher.get_opcodes():
@@ -58,7 +58,7 @@ def _of_lists(before: list[Any], after: list[Any], place: tuple[str | int, ...])
 
 
 def report(before: Any, after: Any) -> str:
-    """Return all differences as text, those of wording last and by themselves; empty without any."""
+    """Return all differences as text, with those of wording in a separate last part; empty if none."""
     found = list(differences(before, after))
     contract = [str(one) for one in found if not one.is_wording]
     wording = [str(one) for one in found if one.is_wording]

@@ -1,4 +1,4 @@
-"""Sends the requests of the recordings one after the other and notes the answers."""
+"""Sends the requests of the recordings one after the other and records the answers."""
 
 from __future__ import annotations
 
@@ -17,36 +17,36 @@ from tests.recordings.video_requests import REQUESTS as VIDEO_REQUESTS
 
 TIMEOUT_S = 30.0
 REQUESTS = [*PREDICT_REQUESTS, *VIDEO_REQUESTS]
-#: Recorded whole in files of their own.
+#: Paths whose answers are recorded in full in separate files.
 _RECORDED_ELSEWHERE = ("/openapi.json", "/metrics")
 
 
 class Exchanges:
-    """Requests to one service. Later ones may use what earlier answers gave."""
+    """Sends requests to one service and keeps values of earlier answers that later requests need."""
 
     def __init__(self, port: int) -> None:
         self._port = port
-        #: Ids of the sessions, the last tag and the last ticket, by the name that requests use.
+        #: Ids of sessions, the last entity tag and the last ticket, by the placeholder that requests use.
         self._given: dict[str, str] = {}
-        #: The answers as they came, for a comparison with the OpenAPI document.
+        #: The unmodified answers, for a comparison with the OpenAPI document.
         self.answers: list[RealAnswer] = []
 
     def record(self) -> dict[str, Any]:
-        """Send all requests; returns what was asked and answered, by the request's name."""
+        """Send all requests and return each exchange by the request's name."""
         names = [request.name for request in REQUESTS]
         if len(set(names)) != len(names):
             raise ValueError("two requests of the recordings have the same name")
         return {request.name: self.exchange(request) for request in REQUESTS}
 
     def exchange(self, request: Request) -> dict[str, Any]:
-        """Send one request; returns request, status, headers and body of the answer."""
+        """Send one request and return it with the status, headers and body of its answer."""
         connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=TIMEOUT_S)
         try:
             path = self._fill(request.path)
             connection.request(request.method, path, request.body.content or None, self._headers(request))
             response = connection.getresponse()
             events = response.headers.get_content_type() == "text/event-stream"
-            # A stream of events has no end; its first line is enough.
+            # A stream of events does not end, so read only its first line.
             body = response.readline() if events else response.read()
             self._remember(response, body)
             self.answers.append(
@@ -86,7 +86,7 @@ class Exchanges:
 
 
 def _describe(path: str, content_type: str, body: bytes) -> Any:
-    """Return the normalised body; of files and images only that there is something."""
+    """Return the normalised body; for files and images only a note that there is content."""
     if not body:
         return None
     if path in _RECORDED_ELSEWHERE and content_type != "application/problem+json":

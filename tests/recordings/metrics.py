@@ -1,4 +1,4 @@
-"""Reads the exposition text of `/metrics` into names, types, helps and labels."""
+"""Parses the text of `/metrics` into the name, type, help text and labels of each metric."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 
 def describe_metrics(text: str) -> dict[str, Any]:
-    """Return each metric's type, help and the names of its labels, by its name without suffixes."""
+    """Return type, help text and label names of each metric, by the metric's name without suffixes."""
     return {
         family.name: {
             "type": family.type,

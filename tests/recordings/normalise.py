@@ -1,4 +1,4 @@
-"""Replaces what legitimately differs between two runs: ids, ports, times, digests. All else stays exact."""
+"""Replaces ids, ports, times and digests, which differ between runs; everything else stays exact."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-#: Header that every HTTP request of the recordings sends, so that answers repeat a known id.
+#: Request id that every HTTP request of the recordings sends, so that answers repeat a known id.
 REQUEST_ID = "recorded"
 
 _PATTERNS = (
@@ -17,7 +17,7 @@ _PATTERNS = (
     (re.compile(r"127\.0\.0\.1:\d+"), "127.0.0.1:<port>"),
     (re.compile(r" at 0x[0-9a-f]+"), ""),
 )
-#: Fields of which only the shape is recorded: they measure time, count what the machine has, or race.
+#: Fields of which only the shape is recorded, because their values depend on time, machine or timing.
 _SHAPED_FIELDS = frozenset(
     {
         "dtls",
@@ -35,11 +35,11 @@ _SHAPED_FIELDS = frozenset(
         "win",
     }
 )
-#: Headers that belong to the connection or to the moment and not to the interface.
+#: Headers that are not recorded, because they belong to the connection or the time of the answer.
 _LEFT_OUT_HEADERS = frozenset({"connection", "content-length", "date", "keep-alive", "transfer-encoding"})
 #: Headers of which only the presence is recorded.
 _PRESENT_HEADERS = {"etag": "<etag>", "retry-after": "<seconds>"}
-#: Lines of an SDP whose values are the interface; of all others only the name is recorded.
+#: SDP attributes whose values are part of the interface; for all others only the name is recorded.
 _SDP_VALUES = frozenset(
     {
         *("extmap", "fmtp", "group", "max-message-size", "mid", "rtcp-fb", "rtpmap", "sctp-port", "sctpmap"),
@@ -49,14 +49,14 @@ _SDP_VALUES = frozenset(
 
 
 def normalise_text(text: str) -> str:
-    """Return the text with ids, digests and ports replaced by their names."""
+    """Return the text with ids, digests and ports replaced by placeholders."""
     for pattern, name in _PATTERNS:
         text = pattern.sub(name, text)
     return text
 
 
 def normalise(value: Any, field: str = "") -> Any:
-    """Return a JSON value with everything that varies replaced; ``field`` is the name that it has."""
+    """Return a JSON value with everything that varies replaced; ``field`` is the name of its field."""
     if field == "sdp" and isinstance(value, str):
         return normalise_sdp(value)
     if field == "max_fps":  # a slow machine grants less
@@ -71,7 +71,7 @@ def normalise(value: Any, field: str = "") -> Any:
 
 
 def shape(value: Any) -> Any:
-    """Return keys and types of a value; a list is the distinct shapes of its items."""
+    """Return the keys and types of a value; a list becomes the distinct shapes of its items."""
     if isinstance(value, Mapping):
         return {str(name): shape(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
@@ -88,7 +88,7 @@ def shape(value: Any) -> Any:
 
 
 def normalise_headers(headers: list[tuple[str, str]]) -> dict[str, str]:
-    """Return the headers that are part of the interface, by lower-case name; repeated ones are joined."""
+    """Return the headers that belong to the interface by lower-case name, with repeated ones joined."""
     kept: dict[str, str] = {}
     for name, value in ((name.lower(), value) for name, value in headers):
         if name not in _LEFT_OUT_HEADERS:
@@ -98,7 +98,7 @@ def normalise_headers(headers: list[tuple[str, str]]) -> dict[str, str]:
 
 
 def normalise_sdp(text: str) -> list[str]:
-    """Return the lines of an SDP: codecs and set-up as they are, addresses and credentials by name alone."""
+    """Return an SDP's lines, with values of codecs and set-up but only the names of all other attributes."""
     lines: list[str] = []
     for line in text.splitlines():
         kind, _, rest = line.partition("=")
@@ -109,7 +109,7 @@ def normalise_sdp(text: str) -> list[str]:
             line = re.sub(r" \d+ ", " <port> ", line, count=1)
         else:
             line = f"{kind}=…"
-        # A machine has any number of addresses, each with a candidate of its own.
+        # Leave candidates out: their number depends on how many addresses the machine has.
         if name != "candidate":
             lines.append(line)
     return lines

@@ -1,4 +1,4 @@
-"""Requests to probes, predict routes, pages, tickets and drift; those of video are in `video_requests`."""
+"""Lists the requests to probes, predict routes, pages, tickets and drift; `video_requests` has the others."""
 
 from __future__ import annotations
 
