@@ -1,4 +1,4 @@
-"""Metrics, settings, files and links in the operations pages exist, and the IAM policy allows one action."""
+"""Tests that metrics, settings, files and links in the operations pages exist; checks the IAM policy too."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ from tests.helpers.waiting import wait_for
 
 FOLDER = ROOT / "docs" / "operations"
 PAGES = sorted(FOLDER.glob("*.md"))
-#: Variables that others read: AWS's own, the shell's, the command line's.
+#: Variables that programs other than the service read: AWS libraries, the shell, the command line and others.
 FOREIGN = re.compile(r"(?:AWS|OTEL)_[A-Z_]*|STREAMER_TOKEN|TMPDIR|PROMETHEUS_MULTIPROC_DIR|KUBECONFIG")
-#: Variables are words of capitals with an underscore; what stands for a name of the reader's own has none.
+#: A variable is a word in capitals with an underscore. Placeholders for the reader's own names have no
+#: underscore, except those in `PLACEHOLDERS`.
 VARIABLE = re.compile(r"(?<![A-Za-z_.:/])([A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+)(?![A-Za-z_])")
-#: Not the file `sampler_factory.py`.
+#: The end of the pattern excludes names of files, such as `sampler_factory.py`.
 METRIC = re.compile(r"\b(?:object_detection|active_learning|sampler)_[a-z_]+\b(?!\.py)")
 LABELS = re.compile(r"\b((?:object_detection|active_learning|sampler)_[a-z_]+)\{(\w+)(?:=\"(\w+)\")?\}")
 PLACEHOLDERS = {"OIDC_PROVIDER"}
@@ -52,7 +53,7 @@ async def test_every_metric_that_is_named_exists(null: Path, page: dict[str, str
             known = metrics(service)[1]
             return {(name, metric) for name, metric in named if metric not in known}
 
-        # The sampling process brings its metrics a moment after the service is ready.
+        # The sampling process exposes its metrics a moment after the service is ready.
         with contextlib.suppress(AssertionError):
             wait_for(lambda: not unknown())
         assert unknown() == set()
@@ -97,7 +98,7 @@ def test_links_and_source_files_exist(path: Path) -> None:
 
 
 def slug(heading: str) -> str:
-    """Return the anchor that a heading has on the page."""
+    """Return the anchor that GitHub generates for a heading."""
     return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
 
 
