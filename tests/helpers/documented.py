@@ -1,8 +1,8 @@
 """Finds the programs and commands that a page of the documentation shows, and runs them as a reader would.
 
-A page is followed from its top to its end in one folder: what a command writes, a later one may use. The
-pages address the service at its default, ``127.0.0.1:8000``; here it has another port, which replaces the
-default.
+All commands of a page run in order in one folder, so a command may use files that earlier ones wrote. The
+pages use the default address of the service, ``127.0.0.1:8000``; this module replaces it by the address of
+the service under test.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ from tests.helpers.model_factory import colour_model
 from tests.helpers.service import ROOT
 
 DEFAULT_ADDRESS = "127.0.0.1:8000"
-#: The longest time of one command.
+#: Time limit in seconds of one shell command.
 PATIENCE_S = 60.0
-#: A fenced block, which may be indented or in a quotation.
+#: A fenced block, which may be indented or inside a block quote.
 _BLOCK = re.compile(r"^((?:> ?)*[ ]*)```(\w*)\n(.*?)^\1```", re.DOTALL | re.MULTILINE)
 #: Characters that only a shell understands.
 _SHELL = re.compile(r"[|<>;&$]")
-#: Commands that address the default service unless they are told another.
+#: Commands of `streamer` that use the default address of the service unless `--url` names another.
 _ADDRESSED = ("predict", "push")
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """A fenced block of a page."""
+    """Holds a fenced block of a page, without the indentation or quote marks of the block."""
 
     page: Path
     line: int
@@ -48,18 +48,18 @@ class Block:
 
     @property
     def place(self) -> str:
-        """File and line, as editors open them."""
+        """Location as ``file:line``, which editors can open."""
         return f"{self.page.relative_to(ROOT)}:{self.line}"
 
     def commands(self) -> list[str]:
-        """Return the commands of a shell block, without comments; lines that go on are joined."""
+        """Return the commands of a shell block, with continued lines joined and comments removed."""
         joined = re.sub(r"\\\n|(?<=\|)\n", " ", self.text)
         found = (re.sub(r"\s+#(?!\d).*$", "", line).strip() for line in joined.splitlines())
         return [re.sub(r"\s{2,}", " ", line) for line in found if line and not line.startswith("#")]
 
 
 def blocks(page: Path, language: str) -> list[Block]:
-    """Return the blocks of a page in this language, in their order."""
+    """Return the blocks of a page that are in this language, in page order."""
     text = page.read_text()
     return [
         Block(page, text.count("\n", 0, found.start()) + 2, found[2], _without(found[1], found[3]))
@@ -73,7 +73,10 @@ def _without(prefix: str, text: str) -> str:
 
 
 def make_workplace(folder: Path) -> Path:
-    """Put the files that the pages name into a folder: images, a video, and the data of the project."""
+    """Create the files that the pages mention in ``folder``; return the folder.
+
+    These are images, a video, a model, and links to the data and examples of the project.
+    """
     leaflet, belt = (cv2.imread(str(ROOT / "data" / "stills" / name)) for name in ("leaflet.jpg", "belt.jpg"))
     assert leaflet is not None
     assert belt is not None
@@ -90,7 +93,7 @@ def make_workplace(folder: Path) -> Path:
     }.items():
         assert cv2.imwrite(str(folder / name), image), name
     _write_video(folder / "video.mp4", small)
-    # A file of this name has precedence over the clip of nine seconds.
+    # The client prefers a file of this name to the bundled clip, which lasts nine seconds.
     shutil.copy(folder / "video.mp4", folder / "sample")
     colour_model(folder / "best.onnx")
     (folder / "data").symlink_to(ROOT / "data")
@@ -111,17 +114,17 @@ def _write_video(path: Path, image: Any) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Reader:
-    """Somebody who does what a page says, in ``folder``, with a service at ``address`` (host:port)."""
+    """Runs what a page shows in ``folder``, with a service at ``address`` (host:port)."""
 
     folder: Path
     address: str
     monkeypatch: pytest.MonkeyPatch
 
     def run_program(self, block: Block) -> None:
-        """Run a Python program; what it raises fails the test."""
+        """Run a Python program; its exceptions propagate and fail the test."""
         self.monkeypatch.chdir(self.folder)
         for function in (client_http.predict, client_http.predict_async, client_http.predict_many):
-            # The default of `url`, which programs rely on.
+            # Programs in the documentation rely on the default of `url`, so change that default.
             defaults = (function.__kwdefaults__ or {}) | {"url": f"http://{self.address}"}
             self.monkeypatch.setattr(function, "__kwdefaults__", defaults)
         code = compile(self._addressed(block.text), block.place, "exec")
@@ -130,7 +133,7 @@ class Reader:
     def run_command(self, command: str) -> int:
         """Run a shell command and return its exit code.
 
-        Where no shell is needed, commands of `streamer` run in this process, which saves the time to start.
+        If a `streamer` command needs no shell, it runs in this process, which saves the start of a new one.
         """
         text = self._addressed(command.replace(".venv/bin/streamer", "streamer"))
         text = text.replace("https://example.com/photo.jpg", (self.folder / "photo.jpg").as_uri())
@@ -153,7 +156,7 @@ class Reader:
         return ["--url", f"http://{self.address}"] if command in _ADDRESSED else []
 
     def _functions(self) -> str:
-        """Return shell functions that stand for the commands on the path."""
+        """Return shell functions that replace the commands ``python`` and ``streamer``."""
         python = shlex.quote(sys.executable)
         return (
             f'python() {{ {python} "$@"; }}; '

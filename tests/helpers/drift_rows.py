@@ -24,12 +24,11 @@ HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"
 
 
 class World:
-    """A simulated camera whose columns share slow and fast causes. Values have mean 0 and standard deviation
-    1.
+    """Simulates a camera whose columns share slow and fast causes.
 
-    The values are sums of Ornstein-Uhlenbeck processes with time constants of 10 s, 60 s and 20 min, and
-    white noise. ``slow`` is the share of the slowest process: at 0.35, half an hour differs from the day by
-    more than a standard deviation.
+    Values have mean 0 and standard deviation 1. They are sums of Ornstein-Uhlenbeck processes with time
+    constants of 10 s, 60 s and 20 min, and white noise. ``slow`` is the share of the slowest process: at
+    0.35, half an hour differs from the day by more than a standard deviation.
     """
 
     def __init__(self, seed: int, *, slow: float = 0.1) -> None:
@@ -42,9 +41,7 @@ class World:
         self._state = self._rng.standard_normal((len(self._parts), width))
 
     def values(self, count: int) -> npt.NDArray[np.float32]:
-        """Return the numbers of the next rows, (count, columns); each call continues where the last one
-        ended.
-        """
+        """Return the numbers of the next rows, (count, columns); each call continues the last one."""
         total = np.sqrt(0.1) * self._rng.standard_normal((count, len(NUMERIC)))
         for place, (share, tau_s) in enumerate(self._parts):
             keep = np.exp(-INTERVAL_S / tau_s)
@@ -92,8 +89,9 @@ def _named(made: Iterable[Row]) -> list[Row]:
 
 @functools.cache
 def drifted_check() -> Check:
-    """Return the check of a window with a NaN column, a column missing in the reference, and hostile class
-    names.
+    """Return the check of a window with unusable columns and hostile class names.
+
+    One column is NaN in the window, and another is NaN in the reference.
     """
     known = World(1).values(3000)
     known[:, NUMERIC.index("jpeg_bpp")] = np.nan

@@ -1,4 +1,4 @@
-"""Outputs in the shapes of further exporters, for `model_factory.constant_model`, and rows of all frames.
+"""Creates outputs in the shapes of further exporters, and a model that returns the rows of all frames.
 
 Sizes are in pixels. Boxes are x1, y1, x2, y2, score, class, in pixels of the model input.
 """
@@ -49,7 +49,7 @@ def rtdetr_joined(objects: Objects, classes: int, image: Input = PLAIN, queries:
 
 def flat_model(path: Path, rows: Floats, image: Input = PLAIN, *, name: str = "output") -> Path:
     """Write a model that returns ``rows`` [N, 7] for every frame of a batch, numbered by the frame."""
-    # Each row of a table of all frames; the first column is replaced by the number of the frame.
+    # The graph repeats the rows for each frame and adds the number of the frame to their first column.
     count = len(rows)
     nodes = [
         helper.make_node("Shape", [image.name], ["shape"]),

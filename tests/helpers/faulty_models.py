@@ -1,4 +1,4 @@
-"""Creates ONNX models that cannot be loaded, fail while they run, or declare what they do not keep."""
+"""Creates ONNX models that cannot be loaded, fail while they run, or violate what they declare."""
 
 from __future__ import annotations
 

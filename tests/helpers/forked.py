@@ -1,4 +1,4 @@
-"""A fork server for tests of `ForkedProcess`: its forks do what the first argument says."""
+"""A fork server for tests of `ForkedProcess`; its first argument selects what its forks do."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from inference.ipc.group_signals import settle
 
 
 def run() -> int:
-    """Exit with a number, or sleep; ``stubborn`` ignores SIGTERM."""
+    """Return the first argument if it is a number, otherwise sleep; ``stubborn`` also ignores SIGTERM."""
     action = sys.argv[1]
     if action.isdigit():
         return int(action)

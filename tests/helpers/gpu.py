@@ -8,5 +8,5 @@ from inference.core.device import driver_fault
 
 _FAULT = driver_fault()
 
-#: Return the ``pytestmark`` of such a module.
+#: Value of ``pytestmark`` for a module whose tests need a GPU.
 NEEDS_GPU = [pytest.mark.gpu, pytest.mark.skipif(bool(_FAULT), reason=f"needs a CUDA device: {_FAULT}")]

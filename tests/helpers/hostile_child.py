@@ -1,4 +1,4 @@
-"""Simulates the peer of a worker's IPC connection, which sends whatever a test wants: the attacker of S13."""
+"""Simulates a hostile inference process that sends a worker any message (S13 in docs/reliability.md)."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ HANDSHAKE: dict[str, Any] = {
 
 
 class HostileChild:
-    """Listens like the inference process. Leaving the ``with`` block closes everything."""
+    """Listens like the inference process and runs a worker's client; leaving ``async with`` closes both."""
 
     def __init__(self) -> None:
         self._listener = address.listen()
@@ -72,7 +72,7 @@ class HostileChild:
         self.connection.setblocking(False)
 
     def send(self, *messages: bytes) -> None:
-        """Send messages; it is no error if the worker has closed the connection."""
+        """Send messages; ignore it if the worker has closed the connection."""
         assert self.connection is not None
         for message in messages:
             try:
@@ -101,14 +101,14 @@ class HostileChild:
         return unpack_submit(await self.receive()).request_id
 
     async def until_refused(self, times: int = 1) -> None:
-        """Wait until the worker has closed the connection."""
+        """Wait until the worker has closed connections ``times`` times because of what it received."""
         async with asyncio.timeout(10):
             while self.refused < times:
                 await asyncio.sleep(0.005)
 
 
 def forged(request_id: int, message: bytes) -> bytes:
-    """Return a RESULT message whose request id is replaced by one that is in flight."""
+    """Return a RESULT message with its request id replaced; shorter messages stay as they are."""
     return message[:8] + request_id.to_bytes(8, "little") + message[16:] if len(message) >= 16 else message
 
 

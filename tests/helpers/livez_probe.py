@@ -9,7 +9,7 @@ from types import TracebackType
 
 
 class LivezProbe:
-    """One connection, in its own thread, that sends the next request as soon as it has an answer."""
+    """Sends requests over one connection in its own thread; waits ``every_s`` after each answer."""
 
     def __init__(self, port: int, *, every_s: float = 0.01) -> None:
         self._port = port

@@ -1,6 +1,4 @@
-"""Generates load on a running service over loopback, for a limited time: streams and POSTs, closed and open
-loop.
-"""
+"""Generates load on a service over loopback for a limited time: streams and POSTs, closed and open loop."""
 
 from __future__ import annotations
 
@@ -23,13 +21,13 @@ _CODEC_JPEG = 0
 
 @dataclass(slots=True)
 class End:
-    """When a load stops sending, in monotonic seconds; may be changed while it runs."""
+    """Holds the time in monotonic seconds at which a load stops sending; tests may change it meanwhile."""
 
     at: float
 
     @classmethod
     def after(cls, seconds: float) -> End:
-        """Return the end of a load that starts now."""
+        """Return the end of a load that starts now and lasts ``seconds``."""
         return cls(time.monotonic() + seconds)
 
     @property
@@ -40,7 +38,7 @@ class End:
 
 @dataclass(slots=True)
 class Tally:
-    """What a client observed. Latencies are in seconds, from sending a frame to having its result."""
+    """Counts what a client observed. Latencies last from sending a frame to receiving its result."""
 
     sent: int = 0
     results: int = 0
@@ -64,7 +62,7 @@ class Tally:
         self.arrivals += other.arrivals
 
     def percentile_ms(self, share: float) -> float:
-        """Return a latency percentile in milliseconds, ``share`` 0 to 1; NaN if nothing was answered."""
+        """Return a latency percentile in milliseconds, ``share`` 0 to 1; NaN if there are no results."""
         if not self.latencies_s:
             return float("nan")
         ordered = sorted(self.latencies_s)
@@ -84,8 +82,9 @@ def pack(seq: int, payload: bytes, *, png: bool = False) -> bytes:
 
 
 class StreamLoad:
-    """One stream. With ``fps`` 0 it sends as fast as the window allows, otherwise at that rate regardless of
-    the window.
+    """Sends one stream and reads its outcomes.
+
+    With ``fps`` 0 it sends as fast as the window allows, otherwise at that rate regardless of the window.
     """
 
     def __init__(
@@ -109,7 +108,7 @@ class StreamLoad:
         self._sent_at: dict[int, float] = {}
 
     async def run(self, session: aiohttp.ClientSession, until: End) -> Tally:
-        """Send until ``until``, then wait for the frames in flight; return the tally."""
+        """Send until ``until``, then wait up to 5 s for the frames in flight; return the tally."""
         async with session.ws_connect(
             self._url, protocols=["detect.v1.msgpack"], max_msg_size=0, compress=0, autoping=True
         ) as socket:
@@ -195,9 +194,7 @@ async def post_in_turn(
     *,
     pause_s: float = 0.0,
 ) -> Tally:
-    """POST one image after the other until ``until``, with ``pause_s`` between an answer and the next
-    request.
-    """
+    """POST one image after another until ``until``, with a pause of ``pause_s`` after each answer."""
     tally = Tally()
     for image in itertools.cycle(images):
         if until.passed:

@@ -1,4 +1,4 @@
-"""Images and models for the benchmarks: the real shared ones, or generated ones if those are absent."""
+"""Provides images and models for the benchmarks: shared real ones, or generated ones if those are absent."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ QUALITY = 80
 
 
 def images(count: int = 32, size: tuple[int, int] = (640, 480)) -> list[bytes]:
-    """Return JPEGs of ``size``: frames of the shared video, otherwise noise over a gradient."""
+    """Return JPEGs of ``size``: frames of the shared video, or noise over a gradient if it is absent."""
     video = SHARED / "data" / "video" / "one-by-one-person-detection.mp4"
     frames = _video_frames(video, count) if video.exists() else _drawn_frames(count)
     return [_encode(cv2.resize(frame, size)) for frame in frames]

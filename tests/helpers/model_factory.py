@@ -19,7 +19,7 @@ Floats = npt.NDArray[np.float32]
 Objects = Sequence[tuple[float, float, float, float, float, int]]
 
 STRIDES = (8, 16, 32)
-#: Two overlapping boxes of class 0, of which non-maximum suppression keeps the first, and one of class 1.
+#: Two overlapping boxes of class 0 (non-maximum suppression keeps the first), and one box of class 1.
 OBJECTS: Objects = (
     (8.0, 8.0, 40.0, 48.0, 0.9, 0),
     (10.0, 9.0, 41.0, 50.0, 0.6, 0),
@@ -38,18 +38,18 @@ _TYPES = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Input:
-    """The image input of a model, and the metadata written about it."""
+    """Describes the image input of a model, and holds the metadata to write into the model."""
 
     width: int = 64
     height: int = 64
-    #: None means a dynamic size.
+    #: Batch size; None makes it dynamic.
     batch: int | None = None
     dynamic_size: bool = False
     name: str = "images"
     dtype: Any = np.float32
     #: Whether to add the second input of RT-DETR and D-FINE exports.
     sizes: bool = False
-    #: Colour planes, and whether they are the last dimension.
+    #: Number of colour planes, and whether they are the last dimension.
     planes: int = 3
     channels_last: bool = False
     metadata: Mapping[str, str] = field(default_factory=dict)
@@ -137,8 +137,9 @@ def constant_model(
 
 
 def _cut_by_brightness(image: Input, whole: str, name: str) -> list[Any]:
-    """Return nodes that keep the first rows of ``whole``: their share is the value of the brightest pixel, 0
-    to 1.
+    """Return nodes that keep the first rows of ``whole``.
+
+    The value of the brightest pixel, 0 to 1, is the share of rows that they keep.
     """
     return [
         helper.make_node("ReduceMax", [image.name], [f"{name}_light"], keepdims=0),
@@ -233,7 +234,8 @@ def detr_logits(
 def colour_model(path: Path, image: Input = PLAIN) -> Path:
     """Write a yolo model of three classes whose scores are the means of its three input planes.
 
-    An input of uint8 is divided by 255 in the graph. With one plane the first class has its mean.
+    The graph divides an input of uint8 by 255. If the input has one plane, the score of the first class is
+    its mean, and the scores of the others are 0.
     """
     count = len(cells(image))
     boxes = yolo_rows([(8, 8, 40, 40, 0.0, 0)], 3, image)[:, :4]
@@ -268,8 +270,8 @@ def colour_model(path: Path, image: Input = PLAIN) -> Path:
 def blob_model(path: Path, image: Input = PLAIN, *, opset: int = 17) -> Path:
     """Write a yolo model of one class that finds bright cells, with layers like those of real detectors.
 
-    It has two convolutions with SiLU, and three levels with a convolution each as head. Boxes in pixels and
-    scores of 0..1 are concatenated to one output. A grey of 0.7 scores one half, white nearly 1.
+    It has two convolutions with SiLU, and a head of one convolution for each of three levels. Its output
+    concatenates boxes in pixels and scores of 0..1. A grey of 0.7 scores one half, white nearly 1.
     """
     random = np.random.default_rng(3)
     nodes: list[Any] = []

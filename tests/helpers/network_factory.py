@@ -1,4 +1,4 @@
-"""Creates tiny ONNX models with what the service edits before it loads a file: a stem, pools, a head.
+"""Creates tiny ONNX models with the parts that the service rewrites on loading: a stem, pools, a head.
 
 Sizes are in pixels.
 """
@@ -37,8 +37,8 @@ def focus(
 ) -> tuple[list[Any], list[Any]]:
     """Return the nodes of a space-to-depth stem from the image to `stem`, and their constants.
 
-    Rows and columns are sliced one after the other, or in one Slice with ``at_once``. The parameters are
-    initializers, or Constant nodes with ``as_nodes``.
+    The nodes slice rows and columns one after the other, or with ``at_once`` in one Slice node. The
+    parameters of Slice are initializers, or with ``as_nodes`` Constant nodes.
     """
     nodes: list[Any] = []
     constants: dict[str, Any] = {}
@@ -88,7 +88,7 @@ def focus_model(path: Path, image: Input = PLAIN, **kind: Any) -> Path:
 
 
 def pyramid_model(path: Path, windows: Sequence[int], image: Input = PLAIN, **attributes: Any) -> Path:
-    """Write a model that returns the maxima of its image in these windows: ``pool_5`` and so on."""
+    """Write a model with one MaxPool of its image for each window size; the outputs are ``pool_5`` etc."""
     nodes, outputs = [], {}
     for window in windows:
         given = {"kernel_shape": [window] * 2, "pads": [window // 2] * 4, "strides": [1, 1]} | attributes
@@ -98,7 +98,7 @@ def pyramid_model(path: Path, windows: Sequence[int], image: Input = PLAIN, **at
 
 
 class HeadForm(StrEnum):
-    """The target shape with which an export reshapes all cells of a level into a row."""
+    """Lists the target shapes with which exports reshape all cells of a level into a row."""
 
     BATCH_OF_ONE = "to 1, channels, -1"
     COPIED = "to 0, 0, -1"

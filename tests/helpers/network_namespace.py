@@ -1,6 +1,4 @@
-"""Runs code in a network namespace with one address and a default route that leads nowhere, and records
-packets.
-"""
+"""Runs code in a network namespace whose default route leads nowhere, and records the packets it sends."""
 
 from __future__ import annotations
 
@@ -35,7 +33,7 @@ _SETUP = (
 
 
 class PacketCapture:
-    """Records every IPv4 packet that is addressed to another machine; created within the namespace."""
+    """Records every IPv4 packet that is addressed to another machine. Create it within the namespace."""
 
     def __init__(self) -> None:
         self._found: set[tuple[str, int]] = set()
@@ -99,7 +97,7 @@ def narrow_link(kbit_per_s: int) -> Iterator[None]:
 
 
 def in_own_network(act: Callable[[PacketCapture], T]) -> T:
-    """Run ``act``, and the processes it starts, in a new namespace; return its result. Skips without root."""
+    """Run ``act`` and the processes it starts in a new namespace; return its result. Skip without root."""
     if os.geteuid() != 0 or shutil.which("ip") is None:
         pytest.skip("needs root and ip (Debian package iproute2), to make a network of its own")
     # Only this thread enters the namespace; the network of other tests stays as it is.

@@ -14,10 +14,10 @@ from jsonschema import Draft202012Validator
 
 @dataclass(frozen=True, slots=True)
 class RealAnswer:
-    """One answer of the service, and the request that it belongs to."""
+    """Holds one answer of the service, and the method and path of its request."""
 
     method: str
-    #: As it was sent, with its query.
+    #: Path of the request as the client sent it, with its query.
     path: str
     status: int
     headers: Mapping[str, str]
@@ -25,13 +25,13 @@ class RealAnswer:
 
 
 class OpenApiCheck:
-    """The document, and which of its answers have been seen."""
+    """Checks answers against an OpenAPI document, and records which documented answers were seen."""
 
     def __init__(self, document: dict[str, Any]) -> None:
         self._document = document
         closed = _closed(document["components"]["schemas"])
         self._components = {"schemas": closed, "headers": document["components"]["headers"]}
-        #: Path of the document, and what it matches; paths without parameters come first.
+        #: Paths of the document with the patterns that they match; paths without parameters come first.
         self._paths = [
             (path, re.compile(re.sub(r"\\\{\w+\\\}", "[^/]+", re.escape(path))))
             for path in sorted(document["paths"], key=lambda path: "{" in path)
@@ -82,7 +82,7 @@ class OpenApiCheck:
             assert answer.body, f"{where}: the body is empty"
 
     def check_body(self, component: str, body: object) -> None:
-        """Raise AssertionError unless a value is as the schema of a component says."""
+        """Raise AssertionError unless a value matches the schema of a component."""
         self._validate({"$ref": f"#/components/schemas/{component}"}, body, component)
 
     def _validate(self, schema: dict[str, Any], value: object, where: str) -> None:
@@ -92,7 +92,7 @@ class OpenApiCheck:
 
 
 def _closed(schema: Any) -> Any:
-    """Return a schema whose objects have no other fields than the described ones, to find missing ones."""
+    """Return a schema that rejects fields it does not describe, to find fields that it lacks."""
     if isinstance(schema, list):
         return [_closed(part) for part in schema]
     if not isinstance(schema, dict):

@@ -1,4 +1,4 @@
-"""A collector of OpenTelemetry spans on loopback: takes OTLP over HTTP and keeps the spans."""
+"""A collector on loopback that receives OpenTelemetry spans as OTLP over HTTP and keeps them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 
 @dataclass(frozen=True, slots=True)
 class ReceivedSpan:
-    """A span as it came; ids are hexadecimal, times nanoseconds since 1970."""
+    """Holds a received span; ids are hexadecimal, times are in nanoseconds since 1970."""
 
     name: str
     trace_id: str
@@ -33,12 +33,12 @@ class ReceivedSpan:
 
     @property
     def seconds(self) -> float:
-        """Its duration."""
+        """Duration of the span."""
         return (self.ended_ns - self.begun_ns) / 1e9
 
 
 class Collector:
-    """What has come so far. While ``hangs`` is set, requests are not answered."""
+    """Keeps the spans received so far. While ``hangs`` is set, the server ignores new requests."""
 
     def __init__(self) -> None:
         self.spans: list[ReceivedSpan] = []
@@ -68,11 +68,11 @@ class Collector:
                 )
 
     def roots(self, name: str) -> list[ReceivedSpan]:
-        """Return the spans of requests or frames with a name that begins like this."""
+        """Return the spans whose name begins with ``name``, such as those of requests or frames."""
         return [span for span in self.spans if span.name.startswith(name)]
 
     def below(self, root: ReceivedSpan) -> list[ReceivedSpan]:
-        """Return the children of a span, by their begin."""
+        """Return the children of a span, sorted by start time."""
         found = [span for span in self.spans if span.parent_id == root.span_id]
         return sorted(found, key=lambda span: (span.begun_ns, span.ended_ns))
 
@@ -83,7 +83,7 @@ def _value_of(value: AnyValue) -> Any:
 
 @contextmanager
 def collector() -> Iterator[Collector]:
-    """Run a collector on a free port."""
+    """Run a collector on a free port; yield it."""
     found = Collector()
 
     class Handler(BaseHTTPRequestHandler):
@@ -101,7 +101,7 @@ def collector() -> Iterator[Collector]:
             self.wfile.write(ExportTraceServiceResponse().SerializeToString())
 
         def log_message(self, *_: object) -> None:
-            """Print nothing."""
+            """Suppress the log of the base class."""
 
     ended = threading.Event()
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:

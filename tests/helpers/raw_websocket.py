@@ -22,8 +22,10 @@ def frame(
     length: int | None = None,
     form: int | None = None,
 ) -> bytes:
-    """Return one frame; ``length`` is its declared length, ``form`` the width of that field: 7, 16 or 64
-    bits.
+    """Return one frame, whose header may be wrong on purpose.
+
+    ``length`` is the declared length of the payload, ``form`` the width of that field: 7, 16 or 64 bits. By
+    default both fit the payload.
     """
     claimed = len(payload) if length is None else length
     first = (0x80 if fin else 0) | reserved << 4 | opcode
@@ -41,7 +43,7 @@ def frame(
 
 
 def close_frame(code: int | None, reason: bytes = b"") -> bytes:
-    """Return a close frame; with None it has no code."""
+    """Return a close frame; if ``code`` is None, the frame has no code."""
     return frame(CLOSE, b"" if code is None else struct.pack(">H", code) + reason)
 
 
@@ -79,7 +81,7 @@ class RawSocket:
         self._socket.close()
 
     def send(self, data: bytes) -> None:
-        """Send bytes; it is no error if the other side has closed the connection."""
+        """Send bytes; ignore it if the other side has closed the connection."""
         try:
             self._socket.sendall(data)
         except (BrokenPipeError, ConnectionResetError):
@@ -112,7 +114,7 @@ class RawSocket:
         return status, headers, body
 
     def receive_some(self) -> bool:
-        """Read and discard what has arrived; return False if the connection ended."""
+        """Wait for data and discard it; return False if the connection ended or the time limit passed."""
         self._buffer = b""
         return self._fill()
 
@@ -144,7 +146,7 @@ class RawSocket:
         return 2 + width + int.from_bytes(self._buffer[2 : 2 + width], "big")
 
     def until(self, opcode: int) -> bytes | None:
-        """Return the payload of the next frame of this kind; None if the connection ended before."""
+        """Return the payload of the next frame with this opcode; None if none arrives."""
         deadline = time.monotonic() + self._timeout_s
         while time.monotonic() < deadline:
             received = self.receive()

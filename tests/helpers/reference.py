@@ -1,6 +1,4 @@
-"""Reference boxes that independent code computed for real images, and how far served boxes may differ from
-them.
-"""
+"""Compares boxes with reference boxes that independent code computed for real images."""
 
 from __future__ import annotations
 
@@ -39,7 +37,7 @@ def as_png(image: np.ndarray[Any, Any]) -> bytes:
 
 @functools.cache
 def images(model: str) -> tuple[Image, ...]:
-    """Return every image and listed video frame, the frames as PNG."""
+    """Return all images and listed video frames of the model's reference; video frames are PNGs."""
     return tuple(_images(model))
 
 
@@ -67,7 +65,7 @@ def iou(a: list[float], b: list[float]) -> float:
 
 
 def differences(found: Iterable[Found], expected: list[dict[str, Any]], floor: float) -> list[str]:
-    """Return the missing, different and extra boxes; below ``floor`` a box may be absent on either side."""
+    """Return the missing, different and extra boxes; boxes that score at most ``floor`` may be absent."""
     rest = list(found)
     wrong = []
     for entry in expected:
@@ -86,7 +84,7 @@ def differences(found: Iterable[Found], expected: list[dict[str, Any]], floor: f
 
 
 def compare(model: str, ask: Callable[[bytes, float], list[Found]]) -> None:
-    """Request the boxes of every reference image; fail with all missing, different and extra boxes."""
+    """Get the boxes of every reference image with ``ask``; fail with a list of all differences."""
     threshold = THRESHOLDS[model]
     compared = 0
     wrong = []

@@ -1,4 +1,4 @@
-"""Runs the sampling process alone, as the supervisor starts it, and sends it images that all differ."""
+"""Runs only the sampling process, as the supervisor starts it, and sends it images that all differ."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def reported(number: int) -> SampleCandidate:
 
 
 class SamplingProcessRun:
-    """Use it as a context manager; ``kill()`` and ``start()`` may be called repeatedly."""
+    """Runs a sampling process within ``with``; tests may call ``kill()`` and ``start()`` repeatedly."""
 
     def __init__(self, folder: Path, environment: dict[str, str]) -> None:
         self.folder = folder / "samples"
@@ -84,7 +84,7 @@ class SamplingProcessRun:
         self._log.close()
 
     def start(self) -> None:
-        """Start a process; it accepts candidates when ``wait_on`` has returned."""
+        """Start a process; it accepts candidates once ``wait_on`` has returned."""
         self._shared_status.post("sampling", SamplingStatus.STARTING)
         self._shared_status.post("ending", 0)
         fds = (self._listener.fileno(), self._shared_status.fd, self._page.fd)
@@ -111,7 +111,7 @@ class SamplingProcessRun:
             self._process.wait()
 
     def stop(self) -> int:
-        """Shut the process down in order; return its exit code."""
+        """Shut the process down cleanly; return its exit code."""
         assert self._process is not None
         self._shared_status.post("ending", 1)
         self._process.send_signal(signal.SIGTERM)

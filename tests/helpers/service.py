@@ -29,7 +29,7 @@ START_TIMEOUT_S = 60.0
 
 @cache
 def quick_models() -> dict[str, str]:
-    """Return settings of two models that find nothing; with them a service starts in half the time."""
+    """Return settings of two models that find nothing, which halve the start time of a service."""
     folder = Path(tempfile.mkdtemp(prefix="models-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     path = str(null_model(folder / "null.onnx", size=64))
@@ -39,8 +39,8 @@ def quick_models() -> dict[str, str]:
 class Service:
     """One replica on a free port. ``settings`` are environment variables that override a quiet default.
 
-    If the settings name no model, it serves two that find nothing, or with ``bundled`` the models of the
-    project.
+    If the settings name no model, the service has two models that find nothing, or with ``bundled`` the
+    models of the project.
     """
 
     def __init__(self, settings: dict[str, str], *, log_level: str = "info", bundled: bool = False) -> None:
@@ -75,7 +75,7 @@ class Service:
         self.stop()
 
     def wait_ready(self, timeout_s: float = START_TIMEOUT_S) -> None:
-        """Wait until ``/health`` is 200; raise AssertionError with the log if it never is."""
+        """Wait until ``/health`` answers 200; raise AssertionError with the log if it does not in time."""
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:
             if self._process.poll() is not None:
@@ -94,7 +94,7 @@ class Service:
         return 0
 
     def stop(self, number: signal.Signals = signal.SIGTERM, timeout_s: float = 40.0) -> int:
-        """Send a signal and wait for the end; return the exit code."""
+        """Send a signal and wait until the supervisor ends, or kill it; return the exit code."""
         if self._process.poll() is None:
             self._process.send_signal(number)
         try:
@@ -109,7 +109,7 @@ class Service:
         return code
 
     def kill_all(self) -> None:
-        """Kill the supervisor and all processes that it started with SIGKILL, now."""
+        """Kill the supervisor and all its descendants with SIGKILL."""
         processes = [self.supervisor, *self.supervisor.children(recursive=True)]
         for process in processes:
             with contextlib.suppress(psutil.NoSuchProcess):
@@ -165,10 +165,10 @@ class Service:
 
     @property
     def inference(self) -> psutil.Process:
-        """The current inference process; after the death of one, waits for its successor."""
+        """The current inference process; if it has died, this waits for the next one."""
         deadline = time.monotonic() + START_TIMEOUT_S
         while time.monotonic() < deadline:
-            with contextlib.suppress(psutil.NoSuchProcess, ValueError):  # the server has just died, too
+            with contextlib.suppress(psutil.NoSuchProcess, ValueError):  # the fork server has just died, too
                 (process,) = [each for each in self.inference_server.children() if not is_dead(each)]
                 return process
             time.sleep(0.01)
@@ -192,7 +192,7 @@ class Service:
         return self.children("streamer.server.worker")
 
     def get(self, path: str) -> tuple[int, bytes]:
-        """GET a path; return status and body, status 0 if nobody answers."""
+        """GET a path; return status and body. The status is 0 if there is no answer."""
         try:
             with urllib.request.urlopen(self.http_url + path, timeout=5) as answer:  # noqa: S310 - loopback
                 return answer.status, answer.read()
@@ -217,7 +217,7 @@ class Service:
 
 
 def is_dead(process: psutil.Process) -> bool:
-    """Whether a process has ended; a zombie has ended, too."""
+    """Return whether a process has ended; a zombie counts as ended."""
     try:
         return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:  # the process may vanish between the two calls

@@ -17,7 +17,7 @@ _BUFFER_BYTES = 4 << 20
 
 
 class _Side(asyncio.DatagramProtocol):
-    """One socket of the relay."""
+    """Holds one socket of the relay."""
 
     def __init__(self, received: Callable[[bytes, Address], None]) -> None:
         self._received = received
@@ -25,8 +25,8 @@ class _Side(asyncio.DatagramProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport
-        # A frame of 200 packets arrives at once and must not be lost here. Only root may exceed the default
-        # limit.
+        # A frame may arrive as 200 packets at once, and the socket must not lose any. Only root may exceed
+        # the default limit of the buffer.
         opened = transport.get_extra_info("socket")
         try:
             opened.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _BUFFER_BYTES)
@@ -38,7 +38,7 @@ class _Side(asyncio.DatagramProtocol):
 
 
 class UdpProxy:
-    """Pass the server's answer to :meth:`rewrite`; from then on the client talks to the relay.
+    """Relays packets between a client that got its answer from :meth:`rewrite` and the service.
 
     ``loss`` is a share, 0 to 1. ``delay_s`` and ``jitter_s`` apply to each direction; the jitter is uniform
     in both signs. If ``drop`` is set, it replaces ``loss`` for media packets of the client; True means that
@@ -81,7 +81,7 @@ class UdpProxy:
             side.transport.close()
 
     def rewrite(self, answer: str) -> str:
-        """Return the answer with the relay as its only candidate."""
+        """Return the server's answer with the relay as its only candidate; remember the server's address."""
         assert self._near is not None
         port = self._near.transport.get_extra_info("sockname")[1]
         lines = []

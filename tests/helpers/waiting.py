@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 
 def wait_for(condition: Callable[[], object], what: str = "", timeout_s: float = 60.0) -> None:
-    """Return as soon as ``condition()`` holds. Raises AssertionError with ``what`` if it never does."""
+    """Wait until ``condition()`` holds; raise AssertionError with ``what`` after ``timeout_s``."""
     deadline = time.monotonic() + timeout_s
     while not condition():
         if time.monotonic() > deadline:

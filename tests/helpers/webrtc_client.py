@@ -30,7 +30,7 @@ def grey(number: int) -> np.ndarray[Any, Any]:
 
 
 class Track(VideoStreamTrack):
-    """Sends ``image(n)`` (BGR) as frame n at ``fps``; sends nothing while `running` is not set."""
+    """Sends ``image(n)`` (BGR) as frame n at ``fps``; pauses while `running` is not set."""
 
     def __init__(self, image: Callable[[int], np.ndarray[Any, Any]] = grey, fps: float = 10) -> None:
         super().__init__()
@@ -49,15 +49,15 @@ class Track(VideoStreamTrack):
         await asyncio.sleep(self._due - now)
         frame = av.VideoFrame.from_ndarray(self._image(self.number), format="bgr24")
         frame = frame.reformat(format="yuv420p")
-        # Timestamps come from the clock and not from the frame count: a slow encoder must not look like a
-        # slow network.
+        # Take timestamps from the clock, not from the frame count, so that a slow encoder does not look like
+        # a slow network.
         frame.pts, frame.time_base = int(time.monotonic() * 90_000), CLOCK
         self.number += 1
         return frame
 
 
 class WebrtcClient:
-    """One session; ``async with`` sends the offer, connects and closes."""
+    """Runs one session; ``async with`` sends the offer, connects, and closes at the end."""
 
     def __init__(
         self,
@@ -82,7 +82,7 @@ class WebrtcClient:
         self.location = ""
         self.answer: dict[str, Any] = {}
         self.response_headers: Any = {}
-        #: Time until the server's answer, in seconds.
+        #: Seconds from the offer until the server's answer.
         self.answer_s = 0.0
         self.peer = RTCPeerConnection(RTCConfiguration(iceServers=[]))
         self.control: Any = None
@@ -116,7 +116,7 @@ class WebrtcClient:
         await self.http.close()
 
     async def offer(self) -> str:
-        """Return an offer with one video, and data channels if results come over them."""
+        """Return an offer with one video, and with data channels if the session uses them for results."""
         transceiver = self.peer.addTransceiver(self.track, self._direction)
         wanted = [c for c in RTCRtpSender.getCapabilities("video").codecs if c.mimeType == self._codec]
         transceiver.setCodecPreferences(wanted)

@@ -29,12 +29,12 @@ def frame_message(
     epoch: int = 0,
     flags: int = 1,
 ) -> bytes:
-    """Return one binary frame message, packed by the text of the protocol alone."""
+    """Return one binary frame message, packed as the protocol defines it, without the service's code."""
     return HEADER.pack(1, CODECS[codec], flags, 6, seq, ts, 0, 0, stream, rotation, epoch) + payload
 
 
 class WireClient:
-    """One connection; ``messages`` holds all received messages that no call has returned yet."""
+    """Runs one connection; ``outcomes`` lists, by stream, the numbers of the frames that have an outcome."""
 
     def __init__(
         self, url: str, *, subprotocol: str = "detect.v1.json", headers: dict[str, str] | None = None
@@ -86,7 +86,7 @@ class WireClient:
         await self.socket.send(frame_message(seq, payload, **fields))
 
     async def next(self, timeout_s: float = 20.0) -> dict[str, Any]:
-        """Return the next message; outcomes are recorded per stream."""
+        """Return the next message, and record its outcomes by stream."""
         async with asyncio.timeout(timeout_s):
             data = await self.socket.recv()
         message: dict[str, Any] = json.loads(data) if isinstance(data, str) else msgpack.unpackb(data)

@@ -1,5 +1,6 @@
-"""A fork server whose video decoders fail on videos of certain widths; everything else is the production
-code.
+"""A fork server whose video decoders fail on videos of certain widths.
+
+It replaces `VideoContext` of `streamer.webrtc.video_process`; everything else is the production code.
 """
 
 from __future__ import annotations

@@ -1,6 +1,4 @@
-"""Loaded by every Python process that has this folder in its path; replaces its unix time by that of the
-test.
-"""
+"""Replaces unix time by the test's time in every Python process that has this folder on its path."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A real S3 store: Ceph's gateway over an in-memory store, all on loopback, started in about two seconds.
+"""Runs a real S3 store on loopback: Ceph's gateway over an in-memory store. It starts in about two seconds.
 
 It needs the Debian packages radosgw, ceph-mon, ceph-osd and ceph-common, and root. Two pitfalls: cephx must
 be on, otherwise the gateway waits forever; without short Paxos intervals it takes 12 s until the user exists.
@@ -60,7 +60,7 @@ rgw frontends = beast endpoint=127.0.0.1:{port}
 
 
 def missing() -> list[str]:
-    """Return the missing programs; empty if the store can be started."""
+    """Return the missing programs, or ``root`` if only root rights are missing; empty if nothing is."""
     found = [name for name in PROGRAMS if shutil.which(name) is None]
     return found or ([] if os.geteuid() == 0 else ["root"])
 
@@ -72,13 +72,13 @@ def _free_port() -> int:
 
 
 class Ceph:
-    """Use as ``with Ceph(folder) as store``; ``stop_gateway`` and ``start_gateway`` simulate an outage."""
+    """Runs the store within ``with``; ``stop_gateway`` and ``start_gateway`` simulate an outage."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._port = _free_port()
         self._daemons: list[subprocess.Popen[bytes]] = []
-        #: None until started, and during an outage.
+        #: The last gateway that was started, even if it was stopped since; None before the first start.
         self.gateway: subprocess.Popen[bytes] | None = None
 
     @property
@@ -106,9 +106,7 @@ class Ceph:
         self.gateway.wait()
 
     def freeze_gateway(self) -> None:
-        """Suspend the gateway until :meth:`thaw_gateway`: the kernel accepts connections but nothing is
-        answered.
-        """
+        """Suspend the gateway until :meth:`thaw_gateway`; connections succeed, but get no answer."""
         assert self.gateway is not None
         self.gateway.send_signal(signal.SIGSTOP)
 
@@ -200,8 +198,8 @@ class Ceph:
         return daemon
 
     def _kill(self) -> None:
-        # Use SIGKILL: after SIGTERM the OSD lingers for seconds once its monitor has gone, and all its data
-        # is in memory.
+        # Use SIGKILL: after SIGTERM, the OSD takes seconds to end without its monitor. It has nothing to
+        # save, because all data is in memory.
         for daemon in reversed(self._daemons):
             daemon.kill()
             daemon.wait()

@@ -1,6 +1,4 @@
-"""A small S3 server in a thread that fails on demand; it stores objects itself or forwards them to a real
-store.
-"""
+"""A small S3 server in a thread that fails on demand; it keeps objects or forwards them to a real store."""
 
 from __future__ import annotations
 
@@ -24,28 +22,28 @@ _XML = "<?xml version='1.0'?><Error><Code>{}</Code><Message>{}</Message>{}</Erro
 
 
 class FaultyS3:
-    """Use as ``with FaultyS3() as store``. Reading is thread-safe, and faults may be changed at any time."""
+    """Runs the server within ``with``. Tests may read its fields and change its faults at any time."""
 
     def __init__(
         self, *, share: float = 0.0, faults: tuple[str, ...] = FAULTS, seed: int = 1, behind: str = ""
     ) -> None:
         #: URL of the real store behind this one; empty if there is none.
         self._behind = behind
-        #: Share of requests that fail, each by one of ``faults``.
+        #: Share of requests that fail, 0 to 1; each fails with a random one of ``faults``.
         self.share = share
         self.faults = faults
-        #: Answer to every request, as (status, code); None: store the objects.
+        #: Answer to every request, as (status, code); if None, the server stores objects.
         self.answer: tuple[int, str] | None = None
-        #: What that answer says besides: its message, further elements, further headers.
+        #: Message, further XML elements and further headers of that answer.
         self.message = "on purpose"
         self.elements = ""
         self.answer_headers: dict[str, str] = {}
-        #: Objects whose key contains this are refused with 400.
+        #: The server refuses objects whose key contains this with 400.
         self.refused_key = "?"
         self.objects: dict[str, bytes] = {}
         self.methods: Counter[str] = Counter()
         self.broken: Counter[str] = Counter()
-        #: Keys that were written again with other bytes; there must be none.
+        #: Keys that a client wrote again with other bytes; tests expect none.
         self.changed: list[str] = []
         #: Headers of the last request.
         self.headers: dict[str, str] = {}
