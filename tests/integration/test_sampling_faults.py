@@ -46,7 +46,7 @@ def test_kills_at_random_moments_and_every_fault_lose_nothing_that_was_accepted(
         for turn in range(8):
             run.wait_on()
             # The sampling process starts its decoder at the first image. Even turns may kill it during that
-            # start; odd turns delay the kill until another sample was accepted, for 10 s at most.
+            # start; odd turns delay the kill until the process has accepted another sample.
             begun, until_one, before = time.monotonic(), turn % 2 == 1, run.spooled() | hashes_in(store)
             length_s = rng.uniform(0.05, 1.2)
             while time.monotonic() < begun + length_s:

@@ -92,7 +92,7 @@ async def come_and_go(service: Service, number: int) -> None:
                 client.send({"type": "pause", "stream": 0})
                 await client.wait_for("drop")
                 await client.peer.close()
-            elif way == 3:  # pauses the stream
+            elif way == 3:  # pauses the stream and keeps the connection
                 client.send({"type": "pause", "stream": 0})
                 await client.wait_for("drop")
             # These ways delete the session at the end; the last one does so while frames still arrive.

@@ -32,7 +32,7 @@ _UPGRADE = {
     "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
 }
 _UNKNOWN = "0-aaaaaaaaaaaaaaaaaaaaaaaa"
-#: A reference of plain rows; without times it is learnt at once.
+#: Plain rows without times. They cover 0 h, so the service learns a reference from them only with `force`.
 _ROWS = [{"brightness": 90 + number % 7, "contrast": 20 + number % 5} for number in range(500)]
 
 _PROBES = [
