@@ -1,4 +1,4 @@
-"""Typed results: numpy, supervision, drawing and the journal's lines."""
+"""Tests typed results: numpy arrays, conversion to supervision, drawing, and the lines of the journal."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_every_public_name_can_be_had() -> None:
 
 
 def test_importing_the_client_loads_no_server_code() -> None:
-    """Nor anything heavy; and using it loads only the protocol of the service's modules."""
+    """Importing it loads no heavy library either; using it loads only the protocol and shared modules."""
     code = (
         "import sys, streamer.client; light = set(sys.modules);"
         "from streamer.client import DetectStream, DetectStreamSync, predict;"
@@ -113,6 +113,6 @@ def test_importing_the_client_loads_no_server_code() -> None:
             "streamer.protocol.wire",
             "streamer.protocol.message_values",
         }
-        # Headers are read as the service does; decoding is the client's own.
+        # The client reads image headers with the code of the service, but decodes with its own.
         assert "streamer.imaging.decode" not in loaded
     assert used & {"onnxruntime", "pydantic", "prometheus_client", "aiortc", "supervision"} == set()

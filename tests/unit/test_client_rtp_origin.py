@@ -1,4 +1,4 @@
-"""Results find their frames again although nobody knows where the sender's clock begins."""
+"""The client matches results to its frames although it does not know where its RTP timestamps begin."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_nothing_is_claimed_before_it_is_known() -> None:
 def test_a_wrong_beginning_is_given_up() -> None:
     origin = RtpOrigin()
     origin.learn(1000, [0, 10])
-    origin.learn(5000, [7, 90])  # none fits: a frame was forgotten
+    origin.learn(5000, [7, 90])  # no earlier candidate fits, so the search starts over
     origin.learn(5083, [7, 90])
     assert origin.known
     assert origin.to_pts(5083, [7, 90]) == 90

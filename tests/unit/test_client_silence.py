@@ -1,4 +1,4 @@
-"""A missing server: whoever waits for it is told within two seconds, and the client goes on trying."""
+"""If the server does not answer, the client reports it within two seconds and goes on trying."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from streamer.client import DetectStream, Options, Phase, State
 from streamer.client.frame_stream import SILENT_S, FrameStream
 from streamer.client.video_stream import VideoStream
 
-#: Attempts go on for as long as the tests wait.
+#: The client never gives up, so attempts go on for as long as the tests wait.
 PATIENT = Options(give_up_after_s=None)
 
 
 @contextlib.asynccontextmanager
 async def silent_server() -> AsyncIterator[str]:
-    """A server that accepts connections and never answers."""
+    """Run a server that accepts connections and never answers; yield its URL."""
     connections: list[asyncio.StreamWriter] = []
 
     def accept(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -37,7 +37,7 @@ async def silent_server() -> AsyncIterator[str]:
 
 @pytest.fixture
 def nobody() -> str:
-    """An address where nobody listens."""
+    """Return a URL at which no server listens."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return f"http://127.0.0.1:{listener.getsockname()[1]}"

@@ -1,4 +1,4 @@
-"""Sources: files with their own timing, rotation, folders in natural order, cameras, addresses that fail."""
+"""Tests sources: timing and rotation of video files, natural order of folders, cameras, URLs that fail."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PIXELS = np.zeros((4, 4, 3), np.uint8)
 
 
 def write_video(path: Path, times_s: list[float], *, rotation: int = 0, start_s: float = 0.0) -> Path:
-    """A small H.264 file whose frames get brighter, at these times."""
+    """Write a small H.264 file with a frame at each of these times; frames get brighter, up to 250."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=30, options={"bf": "0", "crf": "10"})
         stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
@@ -68,7 +68,7 @@ def test_times_begin_at_zero_wherever_the_container_begins(tmp_path: Path) -> No
 
 @pytest.mark.parametrize(("rotation", "corner"), [(90, "left"), (180, "right"), (270, "right")])
 def test_rotation_is_applied(tmp_path: Path, rotation: int, corner: str) -> None:
-    """The display matrix turns the frame; the red corner shows where to."""
+    """The display matrix turns the frame; the position of the red corner shows how far."""
     path = write_video(tmp_path / "v.mp4", [0.0, 0.1], rotation=rotation)
     image = read(VideoFile(str(path)))[0].pixels()
     with av.open(str(path)) as container:
@@ -129,7 +129,7 @@ def test_sample_is_the_clip_that_comes_with_the_project(
     (frame,) = read(open_source("sample"), most=1)
     assert frame.pixels().shape == (360, 640, 3)
     (tmp_path / "sample").mkdir()
-    with pytest.raises(SourceFailed, match="sample"):  # a folder of one's own is meant, even an empty one
+    with pytest.raises(SourceFailed, match="sample"):  # the user's folder of that name wins, even if empty
         open_source("sample")
 
 
@@ -169,7 +169,7 @@ def test_natural_order() -> None:
 
 
 class FakeClock:
-    """Time that only moves when somebody waits or works."""
+    """A clock that stands still until a test or a `FakeStop` moves it."""
 
     def __init__(self) -> None:
         self.now = 50.0
@@ -232,7 +232,7 @@ def test_thinning_keeps_the_rate_on_average() -> None:
 
 
 class FakeDevice:
-    """A camera that is unplugged after two frames, once."""
+    """A camera that delivers ``frames`` frames and then fails, as if it were unplugged."""
 
     def __init__(self, frames: int, *, opened: bool = True) -> None:
         self.left = frames

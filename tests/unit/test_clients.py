@@ -1,4 +1,4 @@
-"""One client for each identity, counted by its quotas, in bounded memory."""
+"""The scheduler keeps one client for each identity, applies its quotas, and keeps memory bounded."""
 
 from __future__ import annotations
 

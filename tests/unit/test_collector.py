@@ -1,4 +1,4 @@
-"""Full garbage collections run while they are cheap; with thousands of streams they wait."""
+"""Full garbage collections run while they are cheap; with thousands of streams they are delayed."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class _Flow:
 
 
 class _Owner:
-    """As a connection: it holds a limiter and an outbox, which call it."""
+    """Stands in for a connection: holds a limiter and an outbox, both of which refer back to it."""
 
     def __init__(self) -> None:
         self.limiter = ReadLimiter(100, _Flow())

@@ -1,4 +1,4 @@
-"""The command line as users and scripts meet it: help, errors, colour, completion, and what it loads."""
+"""Tests the command line as users and scripts see it: help, errors, colour, completion, imported modules."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from tests.helpers.service import ROOT
 from tests.recordings.command_line import COMMANDS
 
 PLAIN = {"COLUMNS": "80", "TERM": "xterm", "PATH": os.environ["PATH"], "HOME": "/nonexistent"}
-#: Characters of boxes and bars, and the beginning of escape sequences.
+#: Matches characters that draw boxes and bars, and the first byte of escape sequences.
 DRAWN = re.compile(r"[\x1b\u2500-\u259f]")
-#: What no help page and no usage error needs.
+#: Heavy libraries that no help page and no usage error may import.
 HEAVY = {"numpy", "cv2", "av", "aiohttp", "onnxruntime", "pydantic", "pandas", "evidently", "aiortc"}
 
 
@@ -68,7 +68,7 @@ def on_a_terminal(*words: str, **environment: str) -> str:
 
 @pytest.fixture(params=list(COMMANDS))
 def page(request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]) -> tuple[str, str]:
-    """Return the words of a command and its help page, as it is written to a pipe of 80 columns."""
+    """Return the words of a command, and its help page as written to a pipe with 80 columns."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("COLUMNS", "80")
         patch.delenv("FORCE_COLOR", raising=False)
@@ -167,10 +167,10 @@ def test_a_usage_error_names_the_option_and_what_is_allowed(
         ("--port many", "--port: PORT='many': input should be a valid integer"),
         ("--model nowhere.onnx --port 1", "--model: MODEL_V1_PATH='nowhere.onnx': no such file"),
         ("--model yolox_z", "--model 'yolox_z': there is no such file, and NAME 'yolox_z' is not in "),
-        # Reported before 36 MB are downloaded.
+        # The error must come before the 36 MB of the model are downloaded.
         ("--model yolox_s --device gpu", "--device: DEVICE='gpu': allowed are 'auto', 'cuda'"),
         ("--host 0.0.0.0", "HOST='0.0.0.0': without keys"),
-        # The option wins over the variable, which is right.
+        # The option wins over the variable, whose value is valid.
         ("--workers 0", "--workers: WORKERS='0': input should be greater"),
     ],
 )
@@ -248,7 +248,7 @@ def test_a_help_page_loads_nothing_heavy(words: str) -> None:
     assert commands <= {"streamer.cli.main", "streamer.cli.command"} | own
 
 
-#: Completes the words of a line as bash does when the user presses Tab.
+#: Bash script that completes the words of a line as bash does when the user presses Tab.
 _COMPLETE = r"""
 source "$1"
 COMP_WORDS=($2); COMP_CWORD=$3; COMP_LINE="$2"; COMP_POINT=${#COMP_LINE}
@@ -264,7 +264,7 @@ def test_bash_completes_commands_options_and_values(tmp_path: Path) -> None:
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "HOME": str(tmp_path),
     }
-    # In a shell that stays the parent process: typer asks which shell has started it.
+    # Typer asks which shell is its parent. A second command keeps bash from replacing itself with streamer.
     shown = subprocess.run(
         ["bash", "-c", "streamer --show-completion; true"],
         capture_output=True,

@@ -1,4 +1,4 @@
-"""Which connections are closed while a worker has as many as it may have."""
+"""A worker at its limit of connections closes idle ones to admit new ones."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from streamer.http.connection_limits import PROBE_RESERVE, ConnectionLimiter, Tr
 
 
 class Server:
-    """A limiter, and the names of the connections that it closed."""
+    """Holds a limiter and the names of the connections that the limiter closed."""
 
     def __init__(self, total: int = 4, per_network: int = 100) -> None:
         self.limiter = ConnectionLimiter(total, per_network)
@@ -74,7 +74,7 @@ def test_one_network_cannot_hold_all_connections() -> None:
     for tracked in own:
         assert tracked is not None
         server.limiter.remove(tracked)
-        server.limiter.remove(tracked)  # twice is once
+        server.limiter.remove(tracked)  # a second removal has no effect
     assert server.enter("again", 1.0) is not None
 
 

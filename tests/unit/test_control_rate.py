@@ -1,4 +1,4 @@
-"""A burst is fine, a stream of control messages is not."""
+"""The limit on control messages lets a burst pass, but not a continuous stream."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The converter threads: order, faults, and an end that waits for what runs and forgets what waits."""
+"""Tests the converter threads: order, faults, and closing, which waits for running calls and drops others."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_calls_run_side_by_side() -> None:
     three = threading.Barrier(3, timeout=10)
     pool.submit(three.wait)
     pool.submit(three.wait)
-    three.wait()  # breaks unless both of them run
+    three.wait()  # raises after 10 s unless both calls run at the same time
     pool.close()
 
 
@@ -98,7 +98,7 @@ def test_after_the_end_nothing_is_taken() -> None:
 
 
 def test_the_end_may_meet_a_thread_that_takes_the_last_call() -> None:
-    """Whoever is quicker: nothing is raised, and no thread is left."""
+    """Whether `close` or a thread is quicker, no error is raised and no thread is left."""
     for _ in range(200):
         pool = ConverterThreads(2)
         for _ in range(3):

@@ -1,4 +1,4 @@
-"""What is loaded in place of a file: only where there is something to gain, and never an error."""
+"""The detector loads an edited model in place of a file only where that helps; editing never raises."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Collected samples become datasets whose boxes fit the images, and damage is reported."""
+"""Exports turn samples into datasets whose boxes fit the images, and damaged samples are reported."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ ALL = Split((1.0, 0.0, 0.0))
 
 
 def put(folder: Path, data: bytes, *reasons: str, **fields: Any) -> str:
-    """Store one sample as the service does; returns its key."""
+    """Store one sample as the service does, and return its key."""
     found = candidate(0.9, 0.3, data=data, **fields)
     header = read_header(data, Limits())
     digest = hashlib.sha256(data).hexdigest()
@@ -52,7 +52,7 @@ def put(folder: Path, data: bytes, *reasons: str, **fields: Any) -> str:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A folder with one sample."""
+    """Return a folder with one sample."""
     put(tmp_path / "samples", encode(scene()))
     return tmp_path / "samples"
 
@@ -115,7 +115,7 @@ def test_a_subset_with_share_zero_gets_nothing(stream: str, hour: str) -> None:
 def test_exported_images_are_upright(tmp_path: Path, suffix: str, orientation: int, rotation: int) -> None:
     upright = scene()
     stored = upright
-    # The inverse of what a viewer does: the sender's rotation first, then the EXIF orientation.
+    # These turns are the inverse of a viewer's: first the sender's rotation, then the EXIF orientation.
     if rotation:
         turns = {1: cv2.ROTATE_90_COUNTERCLOCKWISE, 2: cv2.ROTATE_180, 3: cv2.ROTATE_90_CLOCKWISE}
         stored = cv2.rotate(stored, turns[rotation])

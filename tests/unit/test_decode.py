@@ -1,4 +1,4 @@
-"""Decoding: boxes that were encoded as each family does come out again."""
+"""Postprocessing gives back boxes that the tests encoded in the output format of each family."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def decoder(family: Family, **changes: Any) -> Postprocessor:
 
 
 def encoded(family: Family, objects: Objects) -> tuple[Postprocessor, list[np.ndarray]]:
-    """Return a decoder and the outputs, without the batch, that mean ``objects``."""
+    """Return a postprocessor and outputs for one frame that encode ``objects``."""
     if family is Family.DETR:
         logits, boxes = factory.detr_logits(objects, CLASSES, IMAGE)
         return decoder(family, form=OutputForm.LOGITS), [logits[0], boxes[0]]
@@ -104,7 +104,7 @@ def test_rows_that_are_not_finite_are_left_out(family: Family, value: float) -> 
         boxes[2, 2] = value
     else:
         boxes[0, 2] = value
-    if family is Family.YOLOX and value == -np.inf:  # exp(-inf): a box without width goes too
+    if family is Family.YOLOX and value == -np.inf:  # exp(-inf) is 0; a box of width 0 is left out
         assert len(decode.candidates(outputs, DetectionParams())) == 1
     assert by_score(decode.candidates(outputs, DetectionParams())) == expected(DISTINCT[1:])
 
@@ -124,7 +124,7 @@ def test_a_yolox_offset_too_wild_for_exp_is_left_out_silently() -> None:
 
 def test_a_row_has_the_class_of_its_best_score_only() -> None:
     decode, outputs = encoded(Family.YOLO, OBJECTS[:1])
-    outputs[0][4 + 2, 3] = 0.8  # the same place, another class, a little worse
+    outputs[0][4 + 2, 3] = 0.8  # the same box scores a little lower for another class
     assert decode.candidates(outputs, DetectionParams())[:, 5].tolist() == [0]
     assert len(decode.candidates(outputs, DetectionParams(class_ids=(2,)))) == 0
 
@@ -183,7 +183,7 @@ def test_candidates_are_capped_and_the_best_stay(family: Family) -> None:
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.sampled_from(Family), st.integers(0, 1 << 30), st.sampled_from([0.0, 0.25, 1.0]))
 def test_any_numbers_give_sound_boxes(family: Family, seed: int, threshold: float) -> None:
-    """Whatever a model outputs, what leaves is finite, has area and a known class."""
+    """Whatever a model outputs, each box that comes out is finite, has an area and has a known class."""
     random = np.random.default_rng(seed)
     decode, outputs = encoded(family, ())
     wild = np.array([np.nan, np.inf, -np.inf, 1e38, -1e38, 0, 0.5, 1, -1], np.float32)

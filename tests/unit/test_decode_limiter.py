@@ -1,4 +1,4 @@
-"""Long decodes leave a decoder for short ones, and pixels are bounded; nothing idles without need."""
+"""Long decodes leave a decoder for short ones, and memory is bounded, but an idle pool takes any decode."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_what_began_and_ended_leaves_nothing_behind(steps: list[tuple[float, int
     for number, (expected_ms, nbytes, ends) in enumerate(steps):
         if ends and running:
             decode_limiter.end(running.pop(0))
-        # An idle pool takes everything: no state may make it stand still.
+        # While nothing runs, every decode must be admitted, or the pool would never run anything again.
         assert running or (decode_limiter.open and decode_limiter.admits(expected_ms, nbytes, float(number)))
         if decode_limiter.open and decode_limiter.admits(expected_ms, nbytes, float(number)):
             running.append(begin(decode_limiter, expected_ms, float(number), nbytes))

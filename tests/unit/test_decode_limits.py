@@ -1,4 +1,4 @@
-"""Decoding takes no more memory than allowed: a JPEG is reduced where that is enough, the rest is refused."""
+"""Decoding takes no more memory than allowed: JPEGs are reduced if that is enough, the rest is refused."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def flat(width: int, height: int) -> Image:
 
 
 def screen() -> Image:
-    """Return an image of 1080p whose lossless file could hold thousands of sets of Huffman codes."""
+    """Return a 1080p image whose lossless WebP could contain thousands of sets of Huffman codes."""
     tile = np.random.default_rng(0).integers(0, 255, (270, 480, 3), np.uint8)
     return np.tile(tile, (4, 4, 1))
 

@@ -1,4 +1,4 @@
-"""What a header says of the memory that decoding takes is what a process that decodes was seen to take."""
+"""The memory that a header predicts for decoding matches the memory that a decoding process uses."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from tests.unit.images import encode, png_claiming, riff, with_exif
 
 ROOT = Path(__file__).resolve().parents[2]
 WIDTH, HEIGHT = 4096, 2048
-#: Pages that are shared, that the allocator keeps, that the first use of a library takes.
+#: Allowance for shared pages, memory that the allocator keeps, and the first use of a library, in bytes.
 SLACK_BYTES = 12 << 20
-#: Decodes each file named on its command line; prints the most memory that each took beyond what there was.
+#: Program that decodes the files on its command line and prints the peak of memory that each one added.
 MEASURE = """
 import ctypes, json, sys
 from streamer.imaging.image_header import Limits
@@ -56,7 +56,7 @@ def scanlines(channels: int, depth: int) -> bytes:
 
 def images() -> dict[str, bytes]:
     image = photograph(WIDTH, HEIGHT)
-    # Repeated, because lossless WebP takes ten times as long to encode a photograph.
+    # Encoding a whole photograph as lossless WebP would take ten times as long as encoding repeated tiles.
     tiles = np.tile(image[:256, :256], (HEIGHT // 256, WIDTH // 256, 1))
     full = (cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444)
     jpeg = encode(image)
@@ -108,7 +108,7 @@ def test_the_memory_that_decoding_takes_is_known_before(tmp_path: Path) -> None:
     for name, data in files.items():
         said = Limits().read_header(data).decode_bytes
         too_little = found[name] > said + SLACK_BYTES
-        # How many sets of codes a lossless WebP has is known only to who decodes it.
+        # Only the decoder finds out how many sets of codes a lossless WebP has; the header assumes the most.
         too_much = said > 1.3 * found[name] + SLACK_BYTES and name != "lossless WebP"
         if too_little or too_much:
             wrong[name] = f"{found[name] >> 20} MB, said were {said >> 20} MB"
@@ -119,7 +119,7 @@ def test_a_lossless_webp_with_many_sets_of_codes_takes_no_more_than_said(tmp_pat
     files = {str(sets): many_code_sets(1024, 1024, sets) for sets in (1, 20_000, 65_536)}
     assert len(files["65536"]) < 300_000
     found = measured(files, tmp_path)
-    # 370 MB for an image of one megapixel: this is what the bound is about.
+    # Decoding this image of one megapixel takes 370 MB; the predicted memory must cover such files.
     assert found["65536"] > 200 << 20
     for name, data in files.items():
         assert found[name] < Limits().read_header(data).decode_bytes + SLACK_BYTES, name

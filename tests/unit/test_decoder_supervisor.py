@@ -1,4 +1,4 @@
-"""What decoders do without on this machine is published, and told in the log once."""
+"""Protections that decoders lack on this machine are published, and logged once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The parts of the decoder pool that are pure, or nearly so: memory, messages, digests, filter, judgement."""
+"""Tests what the decoder pool does without a running decoder: memory, messages, digests, filter, watchdog."""
 
 from __future__ import annotations
 
@@ -190,7 +190,7 @@ def test_no_secret_reaches_a_decoder() -> None:
 
 
 class TestWatchdog:
-    """Judgement on lines that were written by hand."""
+    """Tests `find_faults` on status pages that the tests write."""
 
     @pytest.fixture
     def group(self) -> Any:

@@ -1,4 +1,4 @@
-"""The detector on tiny real models: every family end to end, batches, threads, devices, refusals."""
+"""Tests the detector on tiny real models: all families end to end, batches, threads, devices, refusals."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def test_a_static_batch_is_filled_up(tmp_path: Path) -> None:
 
 
 def scores(detector: Detector, frame: np.ndarray[Any, Any]) -> list[float]:
-    """Return the score per class, that is the mean of each input plane, of a colour model."""
+    """Return the scores of a colour model by class; each one is the mean of one input plane."""
     found = detector.postprocess(
         detector.infer([frame], thread=0), 0, DetectionParams(conf_threshold=0.0, iou_threshold=1.0)
     )
@@ -135,7 +135,7 @@ def test_planes_are_rgb_in_0_to_1_unless_the_manifest_says_otherwise(tmp_path: P
 def test_scale_mean_and_std_are_applied_per_plane(tmp_path: Path) -> None:
     path = factory.colour_model(tmp_path / "m.onnx")
     (tmp_path / "m.json").write_text('{"scale": 0.01, "mean": [1, 0.5, 0], "std": [1, 2, 4]}')
-    # red 100 -> (1 - 1) / 1, green 250 -> (2.5 - 0.5) / 2, blue 200 -> 2 / 4; the best class is shown
+    # Red 100 -> (1 - 1) / 1, green 250 -> (2.5 - 0.5) / 2, blue 200 -> 2 / 4; a box has its best class only.
     assert scores(warm(path), solid(200, 250, 100)) == pytest.approx([0, 1, 0], abs=1e-4)
     assert scores(warm(path), solid(200, 50, 100)) == pytest.approx([0, 0, 0.5], abs=1e-4)
 
@@ -176,7 +176,7 @@ def test_the_start_chooses_what_to_begin_with_and_drops_only_what_is_hopeless(
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
     detector = load(factory.null_model(tmp_path / "m.onnx", size=64), batch_max=1)
-    # Costs in the order of measuring: bucket 1, the session over all cores, the one on one core again.
+    # Costs in the order in which they are measured: bucket 1, the session on all cores, one core again.
     costs = iter([0.010, all_cores_s, 0.010])
 
     def timed(run: Callable[[], None]) -> list[float]:
@@ -370,7 +370,7 @@ def test_auto_is_the_cpu_without_a_word_where_there_is_no_gpu(
 
 @pytest.fixture
 def gpu_that_does_not_load(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A driver and a listed provider, as on a machine whose CUDA libraries are missing."""
+    """Simulate a machine that has a GPU driver and lists its provider, but lacks the CUDA libraries."""
     cpu_only = onnx_session.load_session
 
     def load_session(path: Path, threads: int, providers: list[tuple[str, dict[str, Any]]]) -> Any:
@@ -428,7 +428,7 @@ def test_close_releases_the_sessions(tmp_path: Path) -> None:
 def test_threads_share_a_run_and_need_no_other_session(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """For `streamer models check`; the service leaves the cores to its inference threads."""
+    """`streamer models check` needs one session; the service also loads one that runs on all cores."""
     asked: list[int] = []
     load_session = onnx_session.load_session
 

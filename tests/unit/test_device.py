@@ -1,4 +1,4 @@
-"""Devices: what is asked of onnxruntime, and what the driver says."""
+"""Tests which providers each device requests of ONNX Runtime, and how the GPU driver is queried."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from inference.core import device as devices
 
 
 def driver(status: int, count: int) -> Any:
-    """Return what stands in for libcuda.so.1 on a machine with ``count`` GPUs."""
+    """Return a stand-in for libcuda.so.1 that initialises with ``status`` and reports ``count`` GPUs."""
 
     def count_devices(target: Any) -> int:
         target._obj.value = count

@@ -1,4 +1,4 @@
-"""What becomes of posted images when there is no model, no time, or an inference process that dies."""
+"""Posted images get the right outcome without a model, past a deadline, or if the inference process dies."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ IMAGE = encode(scene())
 
 
 class FakeDecoders:
-    """Decoders that are done at once, with an image that nobody looks at."""
+    """Decoders that finish at once, with an image that no test looks at."""
 
     size = 2
 
@@ -58,7 +58,7 @@ class NothingBlocked:
 
 
 class Rig:
-    """A dispatcher between the test, which posts images, and a stand-in for the inference process."""
+    """Holds a dispatcher, to which the test posts images, and a stand-in for the inference process."""
 
     def __init__(self, child: HostileChild) -> None:
         self.child = child
@@ -153,7 +153,7 @@ async def test_an_image_whose_deadline_has_passed_at_its_turn_is_stale(rig: Rig)
 
 async def test_what_waits_at_the_end_is_unavailable(rig: Rig) -> None:
     await rig.child.greet()
-    await rig.child.accept()  # the next process has not come up
+    await rig.child.accept()  # the next process has connected, but is not ready
     while rig.child.client.ready:
         await asyncio.sleep(0)
     task = rig.post()
@@ -164,7 +164,7 @@ async def test_what_waits_at_the_end_is_unavailable(rig: Rig) -> None:
 
 
 async def test_an_answered_image_is_not_left_to_the_garbage_collector(rig: Rig) -> None:
-    """It may have 8 MB, and reference cycles would keep it until the next full collection."""
+    """An image may take 8 MB, and a reference cycle would keep it until the next full collection."""
     await rig.child.greet()
     gc.collect()
     gc.disable()

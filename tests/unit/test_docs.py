@@ -58,7 +58,7 @@ def test_links_lead_to_files_and_headings(page: Path) -> None:
 
 @pytest.mark.parametrize("page", pages(), ids=identify)
 def test_source_files_that_are_named_exist(page: Path) -> None:
-    """A name with a folder is a path; a name alone belongs to some file, which the sentence makes clear."""
+    """A name with a folder must be a path in the project; a name alone must be the name of some file."""
     names = {Path(path).name for path in tracked()}
     for named in re.findall(r"`([\w./-]+\.py)`", prose(page)):
         if "/" not in named:

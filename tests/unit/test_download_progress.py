@@ -1,4 +1,4 @@
-"""Sizes as text, and the status of a download: bytes, rate and remaining time."""
+"""Tests the text of sizes, and the status line of a download: bytes, rate and remaining time."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_sizes_are_decimal(size: int | None, text: str) -> None:
 
 
 class Download:
-    """A download of which a log file shows every step."""
+    """A download whose status line is written to a log file at every step."""
 
     def __init__(self) -> None:
         self._now = 100.0

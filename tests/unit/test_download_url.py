@@ -1,4 +1,4 @@
-"""URLs of models: https, or http on this machine, also after redirects."""
+"""URLs of models must be https, or http on this machine, also after redirects."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_anything_else_is_refused(url: object) -> None:
     [
         ("https://a/", "https://b/", True),
         ("https://a/", "http://b/", False),
-        # Not even to this machine: a remote server must not address services here.
+        # A remote server must not redirect to services on this machine either.
         ("https://a/", "http://127.0.0.1/", False),
         ("http://127.0.0.1/", "http://127.0.0.1:8/", True),
         ("http://127.0.0.1/", "https://b/", True),

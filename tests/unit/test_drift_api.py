@@ -1,4 +1,4 @@
-"""Another reference: what may be learnt, what is refused, what stays; and rows that outlive a process."""
+"""Tests updates of the drift reference: what is learned and refused; rows and reference survive a restart."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ HOURS = 11
 
 
 class DriftRun:
-    """A drift service with its files in a folder, and its API."""
+    """Holds a drift service, whose files are in one folder, and its API."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -44,7 +44,7 @@ class DriftRun:
         return await self.api.handle(request)
 
     def live(self, stream: str, hours: float = HOURS, seed: int = 1, by: float = 0.0) -> None:
-        """Rows up to now, as a camera gave them."""
+        """Add the rows of a camera for the last ``hours``; ``by`` is added to the noise column."""
         values = World(seed).values(int(hours * 720))
         values[:, NUMERIC.index("noise")] += by
         for row in rows(values, time.time() - hours * 3600, stream=stream):
@@ -219,7 +219,7 @@ def test_the_page_never_shows_half_an_edition() -> None:
     assert reader.read() == b""
     page.publish(b"first")
     assert reader.read() == b"first"
-    page._memory[20:22] = b"xx"  # a writer that was killed at work
+    page._memory[20:22] = b"xx"  # as if a writer was killed while it wrote
     page._memory[0] += 1
     assert reader.read() == b"first"
     page.publish(b"second, longer")

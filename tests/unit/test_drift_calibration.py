@@ -1,4 +1,4 @@
-"""Thresholds come from the reference's own windows, and hold for the next day; or are said to be plain."""
+"""Thresholds are computed from windows of the reference; a short reference keeps default thresholds."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from streamer.drift.rows import NUMERIC, Table
 from tests.helpers.drift_rows import START, World, rows
 
 WINDOW_S = 1800.0
-#: Rows are thinner than the service takes them: these tests ask for many.
+#: Seconds between rows; the service takes a row every 5 s, but these tests cover whole days.
 INTERVAL_S = 15.0
 DAY = 5760
 
@@ -65,7 +65,7 @@ def test_ten_hours_are_enough_and_a_gap_is_no_block() -> None:
     whole, _ = learn(found, WINDOW_S, 0.001)
     gap, _ = learn(found[:3960] + list(rows(World(2).values(3960), START + 30 * 3600)), WINDOW_S, 0.001)
     assert whole.whole.calibration.blocks == 63
-    assert gap.whole.calibration.blocks < 70  # 210 would fit into the time that it spans
+    assert gap.whole.calibration.blocks < 70  # without the gap, 210 blocks would fit into this time
 
 
 def test_three_days_are_measured_by_the_time_of_day() -> None:

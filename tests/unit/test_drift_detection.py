@@ -1,7 +1,7 @@
-"""A day without drift raises nothing, two deviations are found within 40 minutes, once; five seeds.
+"""A day without drift raises no alarm, and a shift of two standard deviations raises one within 40 minutes.
 
-The rows are those of cameras whose half-hours differ (`World`); what is fed is what the sampling process
-feeds.
+The rows come from simulated cameras (`World`) with five seeds, whose half-hours differ from each other. The
+tests add rows to the monitor as the sampling process does.
 """
 
 from __future__ import annotations

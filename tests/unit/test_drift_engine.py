@@ -1,4 +1,4 @@
-"""A process of Evidently that hangs, dies or cannot be started costs no judgement."""
+"""Windows are still checked for drift when the Evidently process hangs, dies or cannot be started."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ def shifted(count: int, by: float) -> list[Row]:
 
 
 def pretend(folder: Path, monkeypatch: pytest.MonkeyPatch, code: str) -> None:
-    """Put another Evidently before the real one."""
+    """Put a fake Evidently package that runs ``code`` in front of the real one."""
     (folder / "evidently").mkdir()
     (folder / "evidently" / "__init__.py").write_text(code)
     monkeypatch.setenv("PYTHONPATH", str(folder))
 
 
 def running(parent: int | None = None) -> list[psutil.Process]:
-    """Processes of Evidently that descend from one of ours."""
+    """Return the Evidently processes that descend from ``parent``, or from this process."""
     children = psutil.Process(parent).children(recursive=True)
     return [child for child in children if "streamer.drift.evidently_process" in child.cmdline()]
 
@@ -76,14 +76,14 @@ async def test_one_that_fails_is_said_in_time_and_leaves_no_process(
 
 
 def ignores_sigterm(process: psutil.Process) -> bool:
-    """Whether it has come that far; by then it has asked to end with its parent."""
+    """Return whether the process ignores SIGTERM, which it does after it asked to die with its parent."""
     status = Path(f"/proc/{process.pid}/status").read_text()
     (ignored,) = re.findall(r"^SigIgn:\s*([0-9a-f]+)", status, re.MULTILINE)
     return bool(int(ignored, 16) >> (signal.SIGTERM - 1) & 1)
 
 
 def test_it_does_not_outlive_the_sampling_process() -> None:
-    # It waits for its request, which does not come.
+    # The Evidently process waits for a request, which this program never sends.
     code = (
         "import asyncio\nfrom streamer.drift import engine\n"
         "async def main():\n    process = await engine._start(1)\n    await process.wait()\n"
@@ -119,7 +119,7 @@ async def service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncItera
 
 
 async def feed(service: DriftService, found: list[Row]) -> dict[str, object]:
-    """Let rows in, wait for what is judged; returns the status."""
+    """Add rows, wait until their checks are settled, and return the status."""
     for row in found:
         service._handle(service.monitor.add(row))
     while service._settling is not None and not service._settling.done():
@@ -140,7 +140,7 @@ async def test_without_it_our_engine_decides_and_the_status_says_so(
     status = await feed(service, shifted(1080, 5.0))
     assert (status["status"], status["engine"]) == ("drift", "builtin")
     assert ("not installed" if absent else "stopped after 1 s") in str(status["engine_error"])
-    # After three failures in a row it is left alone for an hour.
+    # After three failures in a row the service does not start Evidently for an hour.
     begun = time.monotonic()
     await feed(service, shifted(120, 5.0))
     assert time.monotonic() - begun < 2

@@ -1,4 +1,4 @@
-"""Each column against a value worked out another way: by hand, by PIL-like loops, or by scipy."""
+"""Compares each column with a value that is computed another way: by hand or by scipy."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_a_plain_image_has_the_values_of_its_colour() -> None:
     assert found["brightness"] == pytest.approx(luma, abs=0.5)
     assert found["contrast"] == found["noise"] == found["log_sharpness"] == 0
     assert found["saturation"] == pytest.approx((40 - 10) / 40)
-    # One colour has no spread: .3 sqrt((R - G)^2 + ((R + G) / 2 - B)^2).
+    # A single colour has no spread, so the formula reduces to 0.3 sqrt((R - G)^2 + ((R + G) / 2 - B)^2).
     assert found["colorfulness"] == pytest.approx(0.3 * math.hypot(20, 20))
     assert (found["dark_frac"], found["bright_frac"]) == (0, 0)
     assert features(np.zeros_like(DEFAULT_THRESHOLD))["dark_frac"] == 1
@@ -97,7 +97,7 @@ def test_predictions_are_described_in_shares_of_the_image() -> None:
     assert (found["n_boxes"], found["n_low"], found["no_box"], found["frac_low"]) == (3, 1, 0, 0.25)
     assert found["conf_mean"] == pytest.approx(0.7)
     assert (found["conf_max"], found["conf_min"]) == pytest.approx((0.9, 0.5))
-    # 20 x 40, 40 x 20 and 35 x 20 of 100 x 100.
+    # The boxes are 20 x 40, 40 x 20 and 35 x 20 in an image of 100 x 100.
     assert found["area_med"] == pytest.approx(0.08)
     assert found["area_max"] == pytest.approx(0.08)
     assert found["log_aspect_med"] == pytest.approx(math.log(35 / 20))

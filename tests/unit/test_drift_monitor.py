@@ -1,4 +1,4 @@
-"""Windows, episodes and groups, by a clock that the rows bring along."""
+"""Tests windows, episodes and groups; the timestamps of the rows are the clock."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def make_monitor(**groups: object) -> Monitor:
 
 
 def feed(monitor: Monitor, found: Iterable[Row]) -> list[Check]:
-    """Settle every check as the builtin engine has it; returns those with which an episode began."""
+    """Settle every check with the scores of the builtin engine; return the checks that began an episode."""
     return [check for row in found for check in monitor.add(row) if monitor.settle(check)]
 
 
@@ -52,7 +52,7 @@ def test_a_stream_gives_one_row_in_an_interval_whatever_its_clock_does() -> None
 def test_streams_of_one_name_share_its_rows() -> None:
     throttle = RowThrottle(5.0, random.Random(1))
     taken = sum(throttle.take("unnamed", s, float(t)) for t in np.arange(0, 100, 0.5) for s in range(40))
-    assert 60 <= taken <= 100  # four an interval
+    assert 60 <= taken <= 100  # four rows per interval
 
 
 def test_no_passer_by_speaks_for_all_of_them() -> None:
@@ -62,7 +62,7 @@ def test_no_passer_by_speaks_for_all_of_them() -> None:
             recent.add(Row(second + 1.0, "unnamed", session, "", np.zeros(27, np.float32), "", "", "", ()))
     window = recent.window(1800.0)
     counts = [sum(row.session == session for row in window.rows) for session in (1, 2, 3)]
-    assert counts == [135, 90, 90]  # 540 rows came in
+    assert counts == [135, 90, 90]  # of 540 rows that were added: 360, 90 and 90
     assert window.coverage == 1
 
 
@@ -136,7 +136,7 @@ def test_another_model_is_no_drift_of_its_predictions() -> None:
     assert feed(monitor, rows(values, LATER, model="v1:other")) == []
     assert group_status(monitor.groups["gate"]).name == "STALE_REFERENCE"
     assert describe(monitor, "", 0.0)["status"] == "stale_reference"
-    # What the camera sees is compared all the same.
+    # Columns that describe the image are compared although the model differs.
     assert feed(monitor, rows(shifted(1440, ("noise",), 4.0), LATER + 7200, model="v1:other"))
     assert describe(monitor, "", 0.0)["status"] == "drift"
 

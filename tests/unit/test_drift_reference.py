@@ -1,4 +1,4 @@
-"""A reference survives being written and read; what a person wrote loads too, or says what is wrong."""
+"""A reference survives writing and reading; a file written by hand loads too, or the error says why not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The numpy engine measures what scipy, and with it Evidently, measures; odd columns do not stop it."""
+"""The numpy engine computes the distances that scipy computes for Evidently; odd columns do not stop it."""
 
 from __future__ import annotations
 

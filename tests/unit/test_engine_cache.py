@@ -1,4 +1,4 @@
-"""The folder of TensorRT engines: made where it is missing, done without where it cannot be written."""
+"""The service creates the folder of TensorRT engines, and does without it where it cannot be written."""
 
 from __future__ import annotations
 

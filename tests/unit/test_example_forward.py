@@ -1,4 +1,4 @@
-"""The forwarder of docs/integrations.md: when numbers change, and what waits for a slow receiver."""
+"""Tests the forwarder of docs/integrations.md: when counts change, and what a slow receiver gets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The orientation tag: found in either byte order, and harmless in whatever else there may be."""
+"""The orientation tag is found in either byte order, and no other bytes raise an error."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ def load(path: Path, manifest: Mapping[str, object] | None = None) -> Detector:
 
 
 def boxes_of(detector: Detector, frames: int = 2) -> list[npt.NDArray[np.float32]]:
-    """Return what each of ``frames`` grey frames gives."""
+    """Return the boxes that the detector finds in each of ``frames`` grey frames."""
     raw = detector.infer([GREY] * frames, thread=0)
     return [detector.postprocess(raw, index, DetectionParams()) for index in range(frames)]
 
@@ -45,7 +45,7 @@ def constant(outputs: Outputs | npt.NDArray[Any], image: Input = factory.PLAIN) 
 
 
 def rfdetr(classes: int, *, fill: float = -12.0) -> Outputs:
-    """Return outputs of RF-DETR: boxes, and logits with high values of the background in some rows."""
+    """Return outputs of RF-DETR: boxes, and logits where some rows score high for the background."""
     logits, boxes = factory.detr_logits(DISTINCT, classes + 1)
     logits[logits == -12] = fill
     logits[0, 5:9, classes] = 3.0
@@ -53,7 +53,7 @@ def rfdetr(classes: int, *, fill: float = -12.0) -> Outputs:
 
 
 def detr(classes: int) -> Outputs:
-    """Return outputs of the original DETR: with softmax, most queries mean "no object", the last class."""
+    """Return outputs of the original DETR; most queries pick "no object", the last class, with softmax."""
     logits, boxes = factory.detr_logits(DISTINCT, classes + 1)
     logits[0, :, classes] = 8.0
     for query, (*_, score, kind) in enumerate(DISTINCT):
@@ -63,7 +63,7 @@ def detr(classes: int) -> Outputs:
 
 
 def coco_logits(detector_of_coco: bool) -> Outputs:
-    """Return 91 logits, with the unused ids lower than the others if the detector is one of COCO."""
+    """Return 91 logits; ids that COCO does not use score lower than all others if ``detector_of_coco``."""
     random = np.random.default_rng(5)
     logits, boxes = factory.detr_logits((), 91)
     logits[:] = random.uniform(-9, -4, logits.shape)
@@ -94,7 +94,7 @@ def unit_yolo(objects: factory.Objects) -> npt.NDArray[np.float32]:
 def unit_end2end(objects: factory.Objects) -> npt.NDArray[np.float32]:
     rows = factory.end2end_rows(objects)
     rows[..., :4] /= 64
-    rows[0, 5] = (0.1, 0.1, 0.2, 0.2, 0.01, 7)  # a class beyond 1, which no score can be
+    rows[0, 5] = (0.1, 0.1, 0.2, 0.2, 0.01, 7)  # class 7 shows that the last column holds no scores
     return rows
 
 
@@ -151,7 +151,7 @@ def test_exports_are_recognised_and_give_the_right_boxes(kind: str, tmp_path: Pa
 
 @pytest.mark.parametrize("batch", [1, 3])
 def test_rows_of_all_frames_are_told_apart(batch: int, tmp_path: Path) -> None:
-    """Only the second frame has an object."""
+    """Only the second frame has objects."""
     rows = exporter_outputs.yolov7_flat(DISTINCT)
     detector = load(exporter_outputs.flat_model(tmp_path / "m.onnx", rows))
     raw = detector.infer([GREY] * 2, thread=0)
@@ -172,7 +172,7 @@ def test_the_background_of_rf_detr_has_no_name(tmp_path: Path) -> None:
     remarks = " ".join(inspect_model(path, device="cpu", batch_max=1, timing=False).remarks())
     assert "The last of 4 logits is left out: in exports of RF-DETR it is the background" in remarks
     assert load(path, {"labels": ["a", "b", "c"]}).model.labels == ("a", "b", "c")
-    # Four names are four classes: data sets whose category ids begin at 1 leave the first one unused.
+    # Four names mean four classes: datasets whose category ids begin at 1 leave the first class unused.
     four = load(path, {"labels": ["unused", "a", "b", "c"]})
     assert four.model.labels == ("unused", "a", "b", "c")
     assert [len(found) for found in boxes_of(four)] == [6, 6]
@@ -203,7 +203,7 @@ def test_91_logits_are_those_of_coco_only_if_their_values_say_so(tmp_path: Path)
 
 def test_ambiguous_rows_are_refused_until_the_manifest_decides(tmp_path: Path) -> None:
     rows = np.zeros((1, 20, 6), np.float32)
-    rows[0, 0] = (0.125, 0.25, 0.5, 0.75, 0.9, 1)  # corners, score and class 1; or a box and two scores
+    rows[0, 0] = (0.125, 0.25, 0.5, 0.75, 0.9, 1)  # either corners, score, class 1; or a box, two scores
     path = constant(rows)(tmp_path / "m.onnx")
     with pytest.raises(ModelRefused) as refusal:
         load(path)

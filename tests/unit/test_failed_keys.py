@@ -1,4 +1,4 @@
-"""Wrong keys are slowed down by address; keys that were good before never are."""
+"""Wrong keys are rate-limited by address; keys that were accepted before never are."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Max-min fairness, lowered at once and raised with hysteresis."""
+"""Rates follow max-min fairness: a grant is lowered at once, and raised only after a while."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_the_capacity_is_used_up_but_never_exceeded(demands: list[float], capaci
         assert used == pytest.approx(capacity)
 
 
-#: Each stream is another client's in the tests of grants.
+#: In the tests of grants, each stream belongs to a client of its own.
 OWNERS = {"a": Client("a", 1), "b": Client("b", 2)}
 
 

@@ -1,4 +1,4 @@
-"""Fair queueing: shares follow weights in cost, nobody starves, and every cost is paid exactly once."""
+"""Fair queueing shares cost by weight, starves no client, and charges every cost exactly once."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CLASSES = {"post": 0.25, "live": 0.75}
 def run(
     share: FairShare, costs_s: dict[Flow, float], seconds: float, *, expected_s: float = 0.01
 ) -> dict[Flow, float]:
-    """Serve flows that always have an item, one after the other; returns the seconds that each one got."""
+    """Serve flows that always have an item, one at a time; return how many seconds each one got."""
     got: dict[Flow, float] = defaultdict(float)
     while sum(got.values()) < seconds:
         flow = share.pick(list(costs_s))
@@ -106,7 +106,7 @@ def test_work_outside_of_turns_is_paid_with_turns_but_by_no_other_client() -> No
         share.start(flow, 0.02)
         share.settle(flow, 0.02, 0.02)
         got[flow] += 0.02
-        if flow is video:  # its decoder has used as much again
+        if flow is video:  # decoding its video cost the same time again
             share.charge(video, 0.02)
     assert got[posts] == pytest.approx(10.0, rel=0.05)
     assert got[video] == pytest.approx(10.0, rel=0.05)
@@ -178,7 +178,7 @@ def test_nobody_waiting_is_an_error() -> None:
 def test_shares_follow_weights_within_a_bound_for_any_costs(
     clients: list[tuple[str, float, float]], inference_threads: int, seed: int
 ) -> None:
-    """Beside clients that always want more, each gets its share but for a few of the longest items."""
+    """Among clients that always want more, each gets its share to within a few of the longest items."""
     share, rng = FairShare(CLASSES), random.Random(seed)
     flows = [share.flow(kind, number, weight) for number, (kind, weight, _) in enumerate(clients)]
     longest = max(cost for _, _, cost in clients)
@@ -202,14 +202,14 @@ def test_shares_follow_weights_within_a_bound_for_any_costs(
     fractions = {flow: share.fraction(flow, flows) for flow in flows}
     assert sum(fractions.values()) == pytest.approx(1.0)
     level = [flow.charged_s / fractions[flow] for flow in flows]
-    # Every client is at the same level of service, apart from the items of a round and those that run.
+    # All clients have the same level of service, except for the items of one round and those that run.
     slack = (2 * inference_threads + 1) * longest * 1.5 / min(fractions.values())
     assert max(level) - min(level) <= slack
 
 
 @given(st.lists(st.tuples(st.integers(0, 4), st.booleans()), max_size=80), st.floats(0.001, 1.0))
 def test_whoever_keeps_waiting_is_served(arrivals: list[tuple[int, bool]], cost: float) -> None:
-    """No starvation: beside others that come and go, a waiting client is picked within a bounded number."""
+    """A waiting client is picked after a bounded number of turns, however many others come and go."""
     share = FairShare(CLASSES)
     patient = share.flow("post", "patient")
     passed_over = 0

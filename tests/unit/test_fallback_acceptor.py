@@ -1,4 +1,4 @@
-"""The supervisor stands in for workers that do not accept, and only for those."""
+"""The supervisor accepts connections for workers that do not accept them, and only for those."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.helpers.openapi_check import OpenApiCheck, RealAnswer
 
 
 class Scene:
-    """Workers that do nothing by themselves: their ports, their channels and the shared status."""
+    """Holds the ports and channels of workers that do nothing by themselves, and the shared status."""
 
     def __init__(self, workers: int) -> None:
         self.shared_status = SharedStatus()
@@ -65,7 +65,7 @@ class Scene:
 
 
 def answer(connection: socket.socket, data: bytes) -> None:
-    """Read what is there, which a close would otherwise reset, and answer."""
+    """Read the request, because closing with unread bytes would reset the connection, and answer."""
     connection.setblocking(True)
     connection.recv(4096)
     connection.sendall(data)
@@ -147,7 +147,7 @@ async def test_a_worker_that_accepts_is_left_alone(one: Scene) -> None:
     one.listeners[0].setblocking(False)
     accepted = 0
     clients = []
-    for _ in range(40):  # somebody waits at any time, and the worker takes one after the other
+    for _ in range(40):  # a connection always waits, because the worker accepts one of every two
         clients.append(await asyncio.open_connection(*one.listeners[0].getsockname()))
         await asyncio.sleep(0.01)
         if len(clients) % 2 == 0:

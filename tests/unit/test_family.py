@@ -1,4 +1,4 @@
-"""Probing: which family, size and labels a graph's shapes, names and metadata mean."""
+"""Probing derives family, size and labels from the shapes, names and metadata of a graph."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def recognised(
     size: tuple[int, int] = (640, 640),
     manifest: Manifest = Manifest(),  # noqa: B008 - frozen
     metadata: dict[str, str] | None = None,
-    fill: float = 0.0,  # of the first four columns
+    fill: float = 0.0,  # value of the first four columns
     sizes: bool = False,
 ) -> Layout:
     arrays: dict[str, np.ndarray[Any, Any]] = {
@@ -34,7 +34,7 @@ def recognised(
     }
     for array in arrays.values():
         if array.ndim == 3 and array.shape[2] >= 4:
-            array[..., :4] = fill * np.array([0.5, 0.5, 1, 1])  # corners in order
+            array[..., :4] = fill * np.array([0.5, 0.5, 1, 1])  # corners in order: x1 y1 < x2 y2
     return recognise(Probe("m.onnx", arrays, *size, metadata or {}, manifest, has_sizes_input=sizes))
 
 
@@ -50,7 +50,7 @@ def test_the_usual_head_has_8400_cells_at_640() -> None:
         ({"output0": (1, 5, 8400)}, (640, 640), Family.YOLO, 1),
         ({"output0": (1, 6, 8400)}, (640, 640), Family.YOLO, 2),
         ({"output0": (1, 7, 4725)}, (640, 360 - 8), Family.YOLO, None),
-        ({"output0": (1, 84, 8500)}, (640, 640), Family.YOLO, 80),  # a fourth stride of 64
+        ({"output0": (1, 84, 8500)}, (640, 640), Family.YOLO, 80),  # a fourth level with stride 64
         ({"a": (1, 84, 8400), "b": (1, 84, 8400)}, (640, 640), Family.YOLO, 80),  # auxiliary head
         ({"output": (1, 3549, 85)}, (416, 416), Family.YOLOX, 80),
         ({"output": (1, 3549, 6)}, (416, 416), Family.YOLOX, 1),
@@ -64,7 +64,8 @@ def test_the_usual_head_has_8400_cells_at_640() -> None:
         ),
         ({"output0": (1, 300, 6)}, (640, 640), Family.YOLO_END2END, None),
         ({"logits": (1, 300, 80), "pred_boxes": (1, 300, 4)}, (640, 640), Family.DETR, 80),
-        ({"dets": (1, 300, 4), "labels": (1, 300, 4)}, (560, 560), Family.DETR, 3),  # RF-DETR's background
+        # The last logit of RF-DETR is the background.
+        ({"dets": (1, 300, 4), "labels": (1, 300, 4)}, (560, 560), Family.DETR, 3),
         ({"logits": (1, 300, 4), "pred_boxes": (1, 300, 4)}, (640, 640), Family.DETR, 4),
         ({"output": (0, 7)}, (640, 640), Family.YOLOV7_END2END, None),
         ({"graph2_flat_predictions": (0, 7)}, (640, 640), Family.YOLO_NAS, None),
@@ -76,7 +77,7 @@ def test_the_usual_head_has_8400_cells_at_640() -> None:
 def test_each_family_is_told_by_its_shapes(
     outputs: dict[str, tuple[int, ...]], size: tuple[int, int], family: Family, classes: int | None
 ) -> None:
-    if classes is None and family is Family.YOLO:  # a size that is not a square
+    if classes is None and family is Family.YOLO:  # the input is not square
         outputs = {"output0": (1, 7, anchor_count(*size, (8, 16, 32)))}
         classes = 3
     layout = recognised(outputs, size=size)

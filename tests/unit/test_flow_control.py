@@ -1,4 +1,4 @@
-"""One stream's rules: exactly one outcome per frame, newest wins, acks, windows, drops told as ranges."""
+"""Tests the rules of one stream: one outcome per frame, newest wins, acks, windows, drops sent as ranges."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def take(stream: FlowControl, now: float) -> int:
 
 
 def only(messages: list[Any]) -> Any:
-    """Return the one message."""
+    """Return the only message; raise ValueError unless there is exactly one."""
     (message,) = messages
     return message
 
@@ -150,7 +150,7 @@ def test_mode_all_refuses_three_frames_past_the_window_then_gives_up() -> None:
 
 
 def test_a_steady_live_sender_that_ignores_the_window_is_served_newest_first() -> None:
-    """200 fps against a device that takes 60: no error, only superseded frames."""
+    """At 200 fps into a device that runs 60, frames are superseded but none is an error."""
     stream = FlowControl(0)
     executing: int | None = None
     now, seq, busy_until = 0.0, 0, 0.0
@@ -309,7 +309,7 @@ def test_every_frame_has_exactly_one_outcome_whatever_happens(  # noqa: C901, PL
             try:
                 note(stream.receive(frame(seq), now))
             except WindowExceeded:
-                sent.add(seq)  # the connection ends here; its last frame is refused with it
+                sent.add(seq)  # the connection ends here and refuses its last frame
                 outcomes.append(seq)
                 break
             sent.add(seq)

@@ -1,4 +1,4 @@
-"""Forks of a fork server: started, awaited, signalled and stopped, also when the server dies or hangs."""
+"""Tests starting, awaiting, signalling and stopping forks, also when the fork server dies or hangs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @contextlib.asynccontextmanager
 async def forked(action: str) -> AsyncIterator[ForkedProcess]:
-    """Yield a process whose forks do this, with one fork server."""
+    """Yield a process with a running fork server, whose forks perform ``action``."""
     process = ForkedProcess("tests.helpers.forked")
     await process.start_server([action], descriptors=(), environment=dict(os.environ))
     try:
@@ -32,7 +32,7 @@ async def forked(action: str) -> AsyncIterator[ForkedProcess]:
 
 
 async def started(process: ForkedProcess) -> psutil.Process:
-    """Start a fork and return it as soon as it is known."""
+    """Start a fork, wait until its process id is known, and return it."""
     server = process.pid
     process.start()
     async with asyncio.timeout(30):
@@ -110,7 +110,7 @@ async def test_a_stopped_server_that_does_not_report_is_killed(monkeypatch: pyte
 async def test_a_signal_before_the_first_fork_goes_to_the_server() -> None:
     async with forked("sleep") as process:
         assert process.pid is not None
-        psutil.Process(process.pid).suspend()  # it never forks
+        psutil.Process(process.pid).suspend()  # the suspended server never forks
         process.start()
         process.send_signal(signal.SIGKILL)
         assert await ended(process) == -signal.SIGKILL

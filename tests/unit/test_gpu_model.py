@@ -1,4 +1,4 @@
-"""Models that take frames as the ring has them: the same numbers, whatever the model wants of its pixels."""
+"""Models edited to take raw frames from the ring see the same numbers, whatever preprocessing they need."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ INPUTS = {
 
 
 def echo(path: Path, image: Input) -> Path:
-    """A model that gives back what it is fed."""
+    """Save a model that outputs its input unchanged."""
     sides: list[int | str] = ["height", "width"] if image.dynamic_size else [image.height, image.width]
     node = onnx.helper.make_node("Identity", ["images"], ["echo"])
     return factory.save(path, [node], {"echo": (image.dtype, [3, *sides])}, image)
@@ -69,7 +69,7 @@ def test_it_sees_what_the_normaliser_writes(tmp_path: Path, image: Input, wanted
     planes = np.empty((batch, *given.frame_shape), given.dtype)
     for frame, place in zip(frames, planes, strict=True):
         Preprocessor(wanted, image.width, image.height).fill(frame, place)
-    # In half precision the normaliser rounds between factor and offset, the graph at the end.
+    # In half precision, `Preprocessor` rounds between factor and offset; the graph rounds only at the end.
     tolerance = 2e-3 if given.half else 0
     np.testing.assert_allclose(seen, planes, rtol=tolerance, atol=tolerance)
 
@@ -90,7 +90,7 @@ def test_files_that_cannot_be_edited_are_left_alone(tmp_path: Path) -> None:
 
 @pytest.fixture
 def cpu_as_gpu(monkeypatch: pytest.MonkeyPatch) -> list[bytes | None]:
-    """The processor in a GPU's place, for CUDA's path through the detector; holds what was loaded on it."""
+    """Run the detector's CUDA path on the CPU; return the loaded models, None for an unedited file."""
     load_session = onnx_session.load_session
     loaded: list[bytes | None] = []
 
@@ -114,7 +114,7 @@ def solid(blue: int, green: int, red: int) -> np.ndarray[Any, Any]:
 
 
 def classes(detector: Detector) -> list[float]:
-    """Return what is seen in a red, a green and a blue frame, in batches of one to three."""
+    """Return the classes found in batches of a red, a red and green, and a red, green and blue frame."""
     colours = [solid(0, 0, 255), solid(0, 255, 0), solid(255, 0, 0)]
     seen = []
     for count in (1, 2, 3):
@@ -132,7 +132,7 @@ def test_on_cuda_frames_go_in_raw_and_each_batch_size_has_its_session(
     assert detector.model.provider == "cuda"
     assert detector.image.raw_name is not None
     assert classes(detector) == [0, 0, 1, 0, 1, 2]
-    # The file once, to see what it is; then edited, once for each of 1, 2 and 4.
+    # The detector loads the file once to inspect it, then its edited form for batches of 1, 2 and 4.
     assert [model is None for model in cpu_as_gpu] == [True, False, False, False]
     sessions = {id(detector._runner.session_for(bucket)) for bucket in detector.buckets}
     assert len(sessions) == len(detector.buckets) == 3
@@ -161,7 +161,7 @@ def test_batches_that_do_not_fit_into_memory_are_done_without(
     caplog: pytest.LogCaptureFixture,
     fits: int,
 ) -> None:
-    """``fits``: sessions of the edited model that find memory."""
+    """The first ``fits`` sessions of the edited model find enough memory; later ones do not."""
     load_session = onnx_session.load_session
 
     def load(path: Path, threads: int, providers: list[Any], model: bytes | None = None) -> Any:
@@ -173,7 +173,7 @@ def test_batches_that_do_not_fit_into_memory_are_done_without(
     path = factory.colour_model(tmp_path / "m.onnx")
     detector = Detector(path, version="v1", device="cuda", batch_max=4)
     detector.warm_up(inference_threads=2)
-    if fits == 0:  # the first one is no worse off than with any other fault: the file as it is
+    if fits == 0:  # if no session fits, the unedited file is served, as after other faults
         assert detector.image.raw_name is None
         return
     assert detector.buckets == detector.model.buckets == tuple(detector.cost_s) == (1, 2)[:fits]

@@ -1,4 +1,4 @@
-"""Which signals the processes of the service act on: the supervisor's list and that of its children agree."""
+"""The list of signals that drain the supervisor agrees with the list that its children leave to it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import signal
 from inference.ipc.group_signals import LEFT_TO_SUPERVISOR, WITHOUT_EFFECT
 from streamer.supervisor.signals import DRAINS
 
-#: Cannot be caught, or say that the process itself is broken.
+#: Signals that cannot be caught, or that report that the process itself is broken.
 FATAL = {
     signal.SIGKILL,
     signal.SIGSTOP,
@@ -19,7 +19,7 @@ FATAL = {
     signal.SIGSEGV,
     signal.SIGSYS,
 }
-#: Do nothing, stop or continue a process where nobody handles them.
+#: Signals that, if not handled, do nothing or only stop or continue a process.
 HARMLESS = {
     signal.SIGCHLD,
     signal.SIGCONT,
@@ -29,7 +29,7 @@ HARMLESS = {
     signal.SIGURG,
     signal.SIGWINCH,
 }
-#: Python ignores them from its start.
+#: Signals that Python ignores from its start.
 IGNORED_BY_PYTHON = {signal.SIGPIPE, signal.SIGXFSZ}
 
 
@@ -40,6 +40,6 @@ def test_no_signal_ends_the_supervisor_without_a_drain() -> None:
 
 
 def test_children_leave_all_of_them_to_the_supervisor_but_what_ends_them_alone() -> None:
-    # SIGTERM is the supervisor's word to a child; SIGXCPU ends decoders that compute for too long.
+    # The supervisor stops a child with SIGTERM; SIGXCPU ends decoders that compute for too long.
     own = {signal.SIGTERM, signal.SIGXCPU}
     assert (DRAINS.keys() | WITHOUT_EFFECT) - own | {signal.SIGPIPE} == LEFT_TO_SUPERVISOR

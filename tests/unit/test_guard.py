@@ -1,4 +1,4 @@
-"""The guard: keys that stand in an address are found, and looking for them has an end."""
+"""The guard finds API keys in the query of a URL, and bounds the work that it does to find them."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ async def test_a_key_in_the_address_is_refused_and_not_repeated(
 async def test_an_address_of_many_parameters_costs_little(
     authenticator: Authenticator, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Anybody may send one, and comparing a value with the keys takes time."""
+    """Any client may send such a URL, and comparing a value with the keys takes time."""
     compared: list[str] = []
 
     def is_key(value: str) -> bool:

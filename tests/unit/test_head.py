@@ -1,4 +1,4 @@
-"""A yolox whose head is opened: the same boxes, in every form of export, and nothing else is touched."""
+"""A YOLOX model whose head is opened gives the same boxes in every form of export; other heads stay."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def run(model: Path | bytes, planes: np.ndarray[Any, Any]) -> list[np.ndarray[An
         (form, image)
         for form in HeadForm
         for image in INPUTS.values()
-        # The others do not run, or give one row for however many frames.
+        # With other batch sizes, this form does not run, or gives one row for any number of frames.
         if form is not HeadForm.BATCH_OF_ONE or image.batch == 1
     ],
     ids=str,
@@ -89,7 +89,7 @@ def test_the_real_one_gives_what_its_file_gives() -> None:
 
 
 def detectors(path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Detector, Detector]:
-    """Return one with the head opened, and one of the file as it is."""
+    """Return a detector with the head opened, and one that runs the unedited file."""
     pair = []
     for read in (read_cpu_model, lambda *_, **__: None):
         with monkeypatch.context() as patch:
@@ -135,7 +135,7 @@ def test_the_detector_finds_the_same_boxes(
             boxes = with_branches.postprocess(found, index, params)
             reference = plain.postprocess(expected, index, params)
             assert boxes.dtype == np.float32
-            if image is HALF:  # the file rounds its scores to halves, so the order of equals may differ
+            if image is HALF:  # the file rounds scores to half precision, so ties may change order
                 assert abs(len(boxes) - len(reference)) <= 2
                 assert np.allclose(np.sort(boxes[:, 4])[-20:], np.sort(reference[:, 4])[-20:], atol=2e-3)
             else:
@@ -269,7 +269,7 @@ def test_other_heads_stay(tmp_path: Path, change: tuple[str, Callable[[Any], Non
     change[1](model.graph)
     onnx.save(model, str(path))
     edited = read_cpu_model(path)
-    assert edited is not None  # its pools are chained
+    assert edited is not None  # its pools are chained all the same
     assert edited.head is None
     assert next(value.name for value in onnx.load_from_string(edited.model).graph.output) == "output"
 

@@ -1,4 +1,4 @@
-"""Images as strangers send them: each has one outcome, quickly, and nothing but ImageError is ever raised."""
+"""Hostile images: each has a defined outcome within a time limit, and no error but ImageError is raised."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from tests.unit.hostile_images import CORPUS, Outcome
 from tests.unit.images import png_chunk, riff, webp_chunk
 
 LIMITS = Limits()
-#: Judging takes 3 ms at most where it was measured; a busy machine takes its time.
+#: Limit for reading a header, in CPU seconds. At most 3 ms were measured; a busy machine takes longer.
 JUDGED_S = 0.05
-#: The slowest of the corpus takes a tenth of this.
+#: Limit for decoding, in CPU seconds. The slowest image of the corpus takes a tenth of it.
 DECODED_S = 2.0
 
 
@@ -48,13 +48,13 @@ def test_each_image_has_its_outcome(name: str, capfd: pytest.CaptureFixture[str]
     begun = time.process_time()
     outcome = outcome_of(data)
     decoded_s = time.process_time() - begun
-    capfd.readouterr()  # codec libraries write lines of their own
+    capfd.readouterr()  # discard lines that codec libraries write
     assert outcome is hostile.outcome
     assert judged_s < JUDGED_S
     assert decoded_s < DECODED_S
 
 
-# -- what judging costs --------------------------------------------------------------------------------
+# -- cost of reading a header --------------------------------------------------------------------------
 
 MIB = 1 << 20
 
@@ -69,10 +69,10 @@ def _scans(size: int) -> bytes:
     return jpegs.head(jpegs.PROGRESSIVE, 64, 64) + jpegs.scan((1, 2, 3), 0, 0, 0, data) + blocks + jpegs.EOI
 
 
-#: A directory of 256 entries, none of which is an orientation.
+#: EXIF directory of 256 entries, none of which is an orientation.
 EXIF = struct.pack("<2sHIH", b"II", 42, 8, 256) + struct.pack("<HHII", 0x100, 3, 1, 1) * 256
 IN_SCAN = jpegs.head(jpegs.BASELINE, 64, 64) + jpegs.scan()
-#: Files of any size that keep each loop busy for as long as possible.
+#: Makers of files of a given size, each of which keeps one parser loop busy for as long as possible.
 BUSY: dict[str, Callable[[int], bytes]] = {
     "stuffed bytes": lambda size: _filled(IN_SCAN, b"\xff\x00", size, jpegs.EOI),
     "fill bytes": lambda size: _filled(IN_SCAN, b"\xff", size, jpegs.EOI),
@@ -101,7 +101,7 @@ BUSY: dict[str, Callable[[int], bytes]] = {
 
 
 def judged_s(data: bytes, limits: Limits = LIMITS) -> float:
-    """CPU seconds of judging, the best of five."""
+    """Return the CPU seconds that reading the header takes, the least of five tries."""
     times = []
     for _ in range(5):
         begun = time.process_time()
@@ -115,7 +115,7 @@ def judged_s(data: bytes, limits: Limits = LIMITS) -> float:
 def test_judging_takes_linear_time_and_little_of_it(name: str) -> None:
     small, large = judged_s(BUSY[name](MIB)), judged_s(BUSY[name](8 * MIB))
     assert large < JUDGED_S
-    # Eight times the bytes; a clock that ticks in ms needs some slack.
+    # The file has eight times the bytes, so linear time is 8 times as long; twice that and 10 ms are slack.
     assert large < 16 * small + 0.01
 
 
