@@ -1,4 +1,4 @@
-"""Tests on a real GPU that boxes equal the reference, alone, in batches and in half precision."""
+"""Tests on a real GPU that boxes equal the reference (also in batches and half precision), and memory use."""
 
 from __future__ import annotations
 

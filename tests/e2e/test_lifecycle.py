@@ -1,4 +1,4 @@
-"""Tests what an operator sees when the service starts, refuses to start or ends: messages and exit codes."""
+"""Tests what an operator sees when the service starts, refuses to start or drains: messages, exit codes."""
 
 from __future__ import annotations
 
