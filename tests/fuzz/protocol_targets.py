@@ -23,6 +23,7 @@ from streamer.protocol.wire import (
     pack_frame,
     unpack_frame,
 )
+from streamer.streams.session_control import CONTROL_MAX_VALUES
 from streamer.webrtc.candidate import (
     BadCandidate,
     BadFragment,
@@ -35,8 +36,6 @@ from streamer.webrtc.sdp_offer import BadOffer, check_offer
 from tests.fuzz.target import Target
 
 _LABELS = ("qr_code", "barcode", "1")
-#: Limit of values in a message here. The service allows 4,096: streamer/streams/session_control.py.
-_MOST_VALUES = 1000
 
 _HELLO: dict[str, Any] = {
     "type": "hello",
@@ -66,7 +65,7 @@ def _frames() -> Iterator[bytes]:
 
 
 def _obey(data: str | bytes) -> None:
-    message = parse_message(decode_message(data, most_values=_MOST_VALUES))
+    message = parse_message(decode_message(data, most_values=CONTROL_MAX_VALUES))
     message.unknown_fields()
     if isinstance(message, Hello | Configure):
         resolve_params(message.params, DetectionParams(), _LABELS)
