@@ -17,7 +17,7 @@ from streamer.drift.rows import NUMERIC, Row
 START = 1_800_230_400.0
 INTERVAL_S = 5.0
 FACTORS = 3
-#: Time from which streams are compared with the reference that was learned from START on.
+#: Begin of the rows that tests compare with a reference; the rows of the reference begin at START.
 LATER = START + 10 * 86_400
 #: Class name of a hostile model that closes a script element if a page inserts it without escaping.
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"

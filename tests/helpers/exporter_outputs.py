@@ -48,7 +48,7 @@ def rtdetr_joined(objects: Objects, classes: int, image: Input = PLAIN, queries:
 
 
 def flat_model(path: Path, rows: Floats, image: Input = PLAIN, *, name: str = "output") -> Path:
-    """Write a model that returns ``rows`` [N, 7] for every frame of a batch, numbered by the frame."""
+    """Write a model that returns ``rows`` [N, 7] for each frame of a batch, with the frame's number first."""
     # The graph repeats the rows for each frame and adds the number of the frame to their first column.
     count = len(rows)
     nodes = [

@@ -1,4 +1,4 @@
-"""Marks for tests that need a GPU; without one the tests are skipped with a clear reason."""
+"""Marks tests that need a GPU; pytest skips them without one and shows the reason."""
 
 from __future__ import annotations
 

@@ -143,7 +143,7 @@ class StreamLoad:
                     if until.passed:
                         return
                     self._moved.clear()
-                    # `wait_for` would start a task for each frame.
+                    # Do not use `asyncio.wait_for` here, because it would start a task for each frame.
                     with contextlib.suppress(TimeoutError):
                         async with asyncio.timeout(0.5):
                             await self._moved.wait()
@@ -226,7 +226,7 @@ def total(tallies: list[Tally]) -> Tally:
 
 
 def http_session() -> aiohttp.ClientSession:
-    """Return a session without a limit on connections and with 30 s per request."""
+    """Return a session without a limit on connections and with a timeout of 30 s per request."""
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0), timeout=aiohttp.ClientTimeout(total=30)
     )

@@ -102,9 +102,9 @@ def constant_model(
 ) -> Path:
     """Write a model that returns ``outputs`` (batch of one) for every frame, whatever the frame shows.
 
-    With ``repeats`` false it returns them once for the whole batch, as a broken export does. With
-    ``open_rows`` a white frame gets all rows and a black one none, as if suppression in the graph decided the
-    number of rows.
+    If ``repeats`` is false, it returns them only once for the whole batch, as a broken export does. With
+    ``open_rows``, the number of rows varies as if the graph did suppression: all rows if the brightest pixel
+    of the batch is white, none if it is black.
     """
     nodes = [
         helper.make_node("Shape", [image.name], ["shape"]),
@@ -152,7 +152,7 @@ def _cut_by_brightness(image: Input, whole: str, name: str) -> list[Any]:
 def null_model(
     path: Path, *, batch: int | None = None, size: int = 320, classes: int = 1, objects: Objects = ()
 ) -> Path:
-    """Write a model of family yolo that does nothing: it finds ``objects``, by default none."""
+    """Write a yolo model that finds ``objects``, by default none, whatever the image shows."""
     image = Input(width=size, height=size, batch=batch)
     return constant_model(path, {"output0": yolo_rows(objects, classes, image)}, image)
 

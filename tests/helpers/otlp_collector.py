@@ -38,7 +38,7 @@ class ReceivedSpan:
 
 
 class Collector:
-    """Keeps the spans received so far. While ``hangs`` is set, the server ignores new requests."""
+    """Keeps the spans received so far. While ``hangs`` is set, it drops new spans and does not answer."""
 
     def __init__(self) -> None:
         self.spans: list[ReceivedSpan] = []

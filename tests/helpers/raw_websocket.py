@@ -64,7 +64,7 @@ def upgrade(
 
 
 class RawSocket:
-    """One TCP connection, closed at the end of the ``with`` block."""
+    """Holds one TCP connection, and closes it at the end of the ``with`` block."""
 
     def __init__(self, port: int, timeout_s: float = 10.0) -> None:
         self._socket = socket.create_connection(("127.0.0.1", port), timeout=timeout_s)
@@ -126,7 +126,7 @@ class RawSocket:
         return headers
 
     def receive(self) -> tuple[int, bytes] | None:
-        """Return opcode and payload of the next frame; None if the connection ended."""
+        """Return opcode and payload of the next frame; None if the connection ended or timed out."""
         while len(self._buffer) < 2 or len(self._buffer) < self._frame_bytes():
             if not self._fill():
                 return None

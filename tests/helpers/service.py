@@ -37,7 +37,7 @@ def quick_models() -> dict[str, str]:
 
 
 class Service:
-    """One replica on a free port. ``settings`` are environment variables that override a quiet default.
+    """Runs one replica on a free port. ``settings`` are environment variables that override its defaults.
 
     If the settings name no model, the service has two models that find nothing, or with ``bundled`` the
     models of the project.

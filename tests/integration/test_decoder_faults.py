@@ -1,4 +1,4 @@
-"""Tests the decoders of a real service: `/health` lists them, and the service replaces those that fail."""
+"""Tests the decoders of a real service: their sandbox, and that the service replaces those that fail."""
 
 from __future__ import annotations
 

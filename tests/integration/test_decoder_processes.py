@@ -257,9 +257,8 @@ async def test_a_fork_server_that_dies_before_it_has_forked_is_started_again() -
 
 async def test_more_images_than_the_input_memory_holds_wait_their_turn(bench: Bench) -> None:
     noise = np.random.default_rng(2).integers(0, 255, (300, 400, 3), np.uint8)
-    images = [
-        cv2.imencode(".png", noise + n)[1].tobytes() for n in range(8)
-    ]  # 360 KB each; the input memory holds 1 MiB
+    # Each image has 360 KB, and the input memory holds 1 MiB.
+    images = [cv2.imencode(".png", noise + n)[1].tobytes() for n in range(8)]
     async with asyncio.timeout(SOON_S):
         outcomes = await asyncio.gather(*(bench.submit(image) for image in images))
     assert all(isinstance(outcome, Answer) for outcome in outcomes)
