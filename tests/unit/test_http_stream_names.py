@@ -1,4 +1,4 @@
-"""Names of streams are taken out, and nothing else."""
+"""Tests that metrics and drift status lose what names streams, and nothing else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Headers of JPEG, PNG and WebP: sizes, limits, kinds refused, and files that end too early."""
+"""Tests how headers of JPEG, PNG and WebP are read: sizes, limits, refused formats, and truncated files."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def test_the_flattest_images_are_not_mistaken_for_damaged() -> None:
         assert LIMITS.read_header(data).width == 2048
 
 
-# -- what is not for us ------------------------------------------------------------------------------
+# -- unsupported formats and broken structures -------------------------------------------------------
 
 
 def test_nothing_is_empty() -> None:
@@ -215,7 +215,7 @@ def test_a_file_cut_anywhere_is_damaged(name: str) -> None:
         except ImageError as error:
             assert error.code is ImageErrorCode.DAMAGED, length
         else:
-            # Decoding shows how much of the image there is; it gets what stands before the cut.
+            # A cut in a JPEG's image data is no error here: decoding gets the bytes before the cut.
             assert header.codec is Codec.JPEG
             assert 0 < header.sound_bytes <= length
 
@@ -247,7 +247,7 @@ def test_no_bytes_make_it_raise_anything_else(data: st.DataObject) -> None:
         assert 1 <= header.height <= 8192
 
 
-# -- heads that were seen before -----------------------------------------------------------------------
+# -- heads that `read_header` has seen before --------------------------------------------------------
 
 
 def verdict(data: bytes, limits: Limits = LIMITS) -> ImageHeader | str:

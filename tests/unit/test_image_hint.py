@@ -1,4 +1,4 @@
-"""Hints tell kind and size of sound images, and say something harmless of anything else."""
+"""Tests that hints state the kind and size of intact images, and a finite size for any other bytes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is not an image for us is still called by its name."""
+"""Tests that `name_kind` names the format of data that the service does not accept as an image."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Images at URLs come only from allowed hosts with public addresses, whatever a name or a redirect says."""
+"""Tests that images come only from allowed hosts at public addresses, whatever names or redirects say."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ LIMITS = Limits(image_bytes=5000, total_bytes=8000, max_images=3)
 
 
 def is_own(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
-    """Treat one loopback address as the internet, and all others as private."""
+    """Treat 127.0.0.1 as the only public address."""
     return str(address) == "127.0.0.1"
 
 
 @asynccontextmanager
 async def server(routes: dict[str, Any]) -> AsyncIterator[TestServer]:
-    """Serve the response, or the result of the handler, of each path; all other paths serve an image."""
+    """Serve the response or the handler that ``routes`` has for a path, and `IMAGE` on all other paths."""
 
     async def answer(request: web.Request) -> web.StreamResponse:
         made = routes.get(request.path, web.Response(body=IMAGE))
@@ -53,7 +53,7 @@ async def server(routes: dict[str, Any]) -> AsyncIterator[TestServer]:
 async def fetch(
     urls: str | Sequence[str], rules: str = "*", allowed: Any = is_own, budget: ByteBudget | None = None
 ) -> list[bytes]:
-    """Return what is at the URLs."""
+    """Fetch the images at the URLs; check that the budget is charged for them."""
     fetcher = ImageFetcher(parse_image_hosts(rules), allowed)
     lifetime = fetcher.lifetime(web.Application())
     await anext(lifetime)
@@ -127,7 +127,7 @@ async def test_a_host_that_is_no_name_cannot_be_resolved(host: str, monkeypatch:
     real = socket.getaddrinfo
 
     def resolve(name: str, *arguments: Any) -> Any:
-        name.encode("idna")  # raises UnicodeError, as the real one does
+        name.encode("idna")  # raises UnicodeError, as the real `getaddrinfo` does
         return real("nowhere.invalid", *arguments)
 
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
@@ -297,7 +297,7 @@ async def test_sizes_and_times_are_bounded(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 async def test_fetched_images_of_a_body_are_counted_apart() -> None:
-    """The quota of bytes is charged for the body when it arrives, and later for what was fetched."""
+    """The byte budget is charged for the body on arrival, and for each image when it is fetched."""
     budget, found = ByteBudget(1 << 20), []
 
     async def predict(request: web.Request) -> web.Response:

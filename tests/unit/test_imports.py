@@ -1,4 +1,4 @@
-"""Heavy packages are imported only where they belong; `lint-imports` (pyproject.toml) checks the layers."""
+"""Tests where heavy packages are imported; `lint-imports` (see pyproject.toml) checks the layers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 @functools.cache
 def imported(path: Path) -> set[str]:
-    """Return the modules a file imports at run time, wherever in the file."""
+    """Return the modules that a file imports, at its top or inside functions."""
     names: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -29,7 +29,7 @@ def imported(path: Path) -> set[str]:
 
 def test_three_files_know_the_inside_of_aiortc() -> None:
     inside = {f"webrtc/{name}.py" for name in ("aiortc_adapter", "ice_agent", "rtp_receiver")}
-    # The others use aiortc by its public names.
+    # All other files use only the public names of aiortc.
     public = {"webrtc/annotated_track.py", "client/video_connection.py"}
     assert users_of("aiortc") | users_of("aioice") == inside | public
 
@@ -39,7 +39,7 @@ def test_the_scheduler_knows_nothing_of_http() -> None:
 
 
 def users_of(package: str) -> set[str]:
-    """Return the files, in the service and its commands, that import a package."""
+    """Return the files of the service and its commands that import a package."""
     files = [*(ROOT / "inference").rglob("*.py"), *(ROOT / "streamer").rglob("*.py")]
     return {
         f"{path.parent.name}/{path.name}"

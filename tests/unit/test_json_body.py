@@ -1,4 +1,4 @@
-"""JSON bodies are read in pieces, wherever they are cut; what is ambiguous or no image is refused."""
+"""Tests that JSON bodies may be cut anywhere, and that ambiguous fields and non-images are refused."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def b64(data: bytes) -> str:
 
 
 def read(body: bytes, cuts: tuple[int, ...] = (), limits: Limits = LIMITS) -> JsonBody:
-    """Return the body that arrives in these pieces."""
+    """Feed ``body`` in pieces that end at ``cuts``, and return the JsonBody that has read it."""
     found = JsonBody(limits)
     for start, stop in zip([0, *cuts], [*cuts, len(body)], strict=True):
         found.feed(body[start:stop])
@@ -193,7 +193,7 @@ def test_only_decoded_images_are_held() -> None:
     ids=["strings", "quotes", "backslashes", "base64", "line breaks"],
 )
 def test_one_step_is_a_bounded_number_of_calls(step: bytes) -> None:
-    """The event loop waits for one step, which may take 50 ms: a million calls and more."""
+    """The event loop waits for each step, which may take at most 50 ms, so a step must make few calls."""
     found, calls = JsonBody(Limits()), 0
     found.feed(b'{"image": "' if step[:1] != b'"' else b'{"image": [')
 

@@ -1,4 +1,8 @@
-"""Tokens: only those of the issuer, for us, in time, by a published key and its own algorithm."""
+"""Tests which tokens are accepted.
+
+The issuer must have made the token for this service, it must be valid now, and a published key must have
+signed it with the algorithm of that key.
+"""
 
 from __future__ import annotations
 
@@ -52,7 +56,7 @@ def key_set(*more: dict[str, Any]) -> bytes:
 
 
 class Issuer:
-    """What is published, how often it was asked for, and a clock."""
+    """Stands for an issuer: publishes a key set, counts the fetches, and has a clock that the test sets."""
 
     def __init__(self) -> None:
         self.content: bytes | None = key_set()
@@ -87,7 +91,7 @@ def encoded(part: Any) -> str:
 
 
 def with_public_key_as_secret() -> str:
-    """Sign by HMAC with the published key, as a verifier that trusts `alg` would check it."""
+    """Sign with HMAC and the published key as secret; a verifier that trusts `alg` would accept this."""
     public = RSA_KEY.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
     text = f"{encoded({'alg': 'HS256', 'typ': 'JWT', 'kid': 'r1'})}.{encoded(claims())}"
     digest = hmac.new(public, text.encode(), hashlib.sha256).digest()
@@ -110,7 +114,7 @@ async def test_a_good_token_says_who_may_do_what() -> None:
     assert late is not None, "clocks may differ by a minute"
 
 
-# Made when the test runs: their times count from then.
+# These are functions, because the times in a token must count from the run of the test.
 @pytest.mark.parametrize(
     "make",
     [
@@ -241,7 +245,7 @@ async def test_only_a_short_answer_of_the_configured_address_is_taken(path: str,
         bodies = {"/good": key_set(), "/long": b" " * (64 << 10) + key_set()}
         if request.path == "/moved":
             raise web.HTTPFound("/good")
-        if request.path == "/compressed":  # small on the wire, and more than is allowed when it is inflated
+        if request.path == "/compressed":  # within the limit when compressed, and above it when inflated
             packed = gzip.compress(b" " * (1 << 20) + key_set())
             return web.Response(body=packed, headers={"Content-Encoding": "gzip"})
         if request.path == "/cut" and request.transport is not None:

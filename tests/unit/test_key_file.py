@@ -1,4 +1,4 @@
-"""Key files: what they may contain, the messages about invalid ones, and changes while they are in use."""
+"""Tests what key files may contain, how errors are reported, and that changes apply during operation."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_what_is_wrong_is_named_without_the_digest(change: tuple[str, str], word
     ],
 )
 def test_a_key_that_was_put_into_the_file_itself_is_not_repeated(text: str) -> None:
-    """The file holds digests; who writes the key there must not find it in the log too."""
+    """The file should hold digests. If it holds a key instead, the error must not put the key in the log."""
     with pytest.raises(BadKeyFile) as refused:
         parse_keys(text.format(key="rtv_canary", digest=DIGEST).encode())
     assert "canary" not in str(refused.value)

@@ -1,4 +1,4 @@
-"""Letterbox geometry: where the image goes, and that boxes come back to where they were."""
+"""Tests where the letterbox places an image, and that boxes are mapped back to image coordinates."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_an_odd_border_has_its_smaller_half_first() -> None:
 
 
 def test_top_left_cuts_off_where_centred_rounds() -> None:
-    """768x432 into 416 gives 233.99999999999997 rows: 233 as YOLOX computes it, 234 rounded."""
+    """768x432 fitted into 416 has 233.99999999999997 rows. YOLOX truncates to 233; rounding gives 234."""
     assert Letterbox.fit(768, 432, model(Placement.TOP_LEFT, 416, 416)).resized_height == 233
     assert Letterbox.fit(768, 432, model(Placement.CENTRED, 416, 416)).resized_height == 234
 
@@ -66,7 +66,7 @@ def test_write_leaves_no_trace_of_the_slot_s_former_frame() -> None:
 
 
 def test_write_takes_a_reduced_scale_decode_of_the_source() -> None:
-    """The place follows from the source; the image may have any size of the same shape."""
+    """The size of the source sets the place; the image may have any size with the same aspect ratio."""
     box = Letterbox.fit(400, 200, model(Placement.TOP_LEFT))
     slot = np.zeros((64, 64, 3), np.uint8)
     box.write(np.full((50, 100, 3), 9, np.uint8), slot)

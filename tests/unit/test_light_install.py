@@ -1,4 +1,4 @@
-"""Without the packages of the extras the client works, and a command says which extra it needs."""
+"""Tests that the client works without the extras, and that commands name the extra that they need."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from streamer.core.extras import EXTRAS, explain_missing
 from tests.helpers.service import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-#: Refuses the packages of the extras, as an installation without them does.
+#: Code that makes imports of the packages of the extras fail, as in an installation without the extras.
 _WITHOUT_EXTRAS = """
 import contextlib, io, json, sys, threading
 from streamer.core.extras import EXTRAS
@@ -57,7 +57,7 @@ def run(words):
 
 print(json.dumps([run(words) for words in json.loads(sys.argv[1])]))
 """
-#: Words of a command, the extra that it names, its exit code.
+#: A command line, the extra that its error message names, and its exit code.
 NEED_AN_EXTRA = [
     ("serve", "server", 3),
     ("models check models/codes_v1.onnx", "server", 8),
@@ -120,7 +120,7 @@ def test_packages_of_the_base_installation_are_in_no_extra(name: str) -> None:
 
 
 def test_the_base_installation_takes_less_than_250_mb() -> None:
-    """As the README says: packages, their compiled modules, and the wheel."""
+    """The README states this limit. It counts the packages and our wheel, both with compiled modules."""
     include = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"][
         "wheel"
     ]
@@ -134,7 +134,7 @@ def test_the_base_installation_takes_less_than_250_mb() -> None:
 
 
 def base_packages() -> set[str]:
-    """Return the packages that the base installation needs, and those that these need."""
+    """Return the packages that the base installation needs, with all of their dependencies."""
     found: set[str] = set()
     waiting = list(PROJECT["dependencies"])
     while waiting:
@@ -147,7 +147,7 @@ def base_packages() -> set[str]:
 
 
 def _compiled(path: Path) -> int:
-    """Return the bytes that an installed file takes, together with what it is compiled to."""
+    """Return the bytes of a file and its .pyc; the size of the source stands in for an absent .pyc."""
     if not path.is_file() or path.suffix == ".pyc":
         return 0
     size = path.stat().st_size

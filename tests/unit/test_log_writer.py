@@ -1,4 +1,4 @@
-"""The supervisor's log never waits for its reader, loses nothing without telling, and ends in time."""
+"""Tests that the supervisor's log never waits for its reader, reports lost lines, and closes in time."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_a_stalled_reader_stops_nobody_and_is_told_what_it_missed() -> None:
     lines = [json.loads(text) for text in received[:-1]]
     told = [line["message"] for line in lines if isinstance(line, dict)]
     dropped = [int(text.partition(" ")[0]) for text in told]
-    # The writer may have found room, and said what was missing until then, more than once.
+    # The pipe may have had room several times; each time, the writer reported the lines dropped until then.
     assert sum(dropped) + len(lines) - len(told) == count
     assert all("log lines were dropped: standard error was not read" in text for text in told)
     assert told

@@ -1,4 +1,4 @@
-"""Logs: JSON that always parses, one physical line each, no secrets, and no flood."""
+"""Tests that a log entry is one line, that JSON entries parse, and that secrets and floods are kept out."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Unprintable:
 
 
 def one_entry(line: str) -> dict[str, object]:
-    """Parse as a strict reader does: one line, no NaN, no lone surrogate."""
+    """Parse a line strictly: fail on line breaks, on NaN and Infinity, and on lone surrogates."""
     assert len(line.splitlines()) == 1
     entry = json.loads(line, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
     json.dumps(entry, ensure_ascii=False).encode()
@@ -145,7 +145,7 @@ def test_known_keys_are_replaced_wherever_they_stand() -> None:
 
 def test_redacting_a_long_text_takes_no_time_that_grows_with_its_square() -> None:
     for char in ("a", '"', "secret", " ", "bearer "):
-        redact(char * 8000)  # minutes if it were
+        redact(char * 8000)  # would take minutes if the time grew with the square
 
 
 def test_a_flood_becomes_one_line_a_second_and_says_how_many_more() -> None:

@@ -1,4 +1,4 @@
-"""The inference loop when workers come and go, and when a model fails on one frame of several."""
+"""Tests the inference loop when workers come and go, and when a model fails on one frame of a batch."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ BOX = [1.0, 2.0, 30.0, 40.0, 0.9, 1.0]
 
 
 class FakeDetector:
-    """A detector without a model, which does what a test wants while it runs."""
+    """Stands for a detector without a model; a test can set what it does in `postprocess`."""
 
     def __init__(self) -> None:
         self.model = ModelInfo.from_dict(MODEL)
         self.cost_s = {1: 0.001, 4: 0.002}
-        #: How many frames each run had.
+        #: Number of frames of each run.
         self.runs: list[int] = []
         self.on_postprocess: Callable[[Any], None] = lambda code: None
 
@@ -51,7 +51,7 @@ class FakeDetector:
 
 
 class Rig:
-    """A loop that nothing drives but the test: workers are attached by hand, batches are run by call."""
+    """Holds a loop that only the test drives: the test attaches workers and runs batches by method calls."""
 
     def __init__(self) -> None:
         self.detector = FakeDetector()
@@ -69,7 +69,7 @@ class Rig:
         self._ends: list[socket.socket] = []
 
     def attach(self, number: int, *, ring: FrameRing | None = None) -> socket.socket:
-        """Attach a worker; returns its end of the connection."""
+        """Attach a worker and return its end of the connection."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         theirs.settimeout(5)
         self._ends += [ours, theirs]
@@ -80,7 +80,7 @@ class Rig:
         return theirs
 
     def connect(self) -> tuple[socket.socket, int]:
-        """Have a worker connect by itself; returns its end of the connection and its number."""
+        """Connect a worker through the listener; return its end of the connection and its number."""
         worker = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         worker.connect(bytes.fromhex(address.address_of(self.listener)))
         self.loop._accept()
@@ -91,7 +91,7 @@ class Rig:
         return worker, number
 
     def item(self, worker: int, request_id: int, *, slot: int = 0, colour: int = 0) -> Item:
-        """Write a frame of one colour into a slot and return what was submitted for it."""
+        """Write a frame of one colour into a slot and return the item that a worker would submit for it."""
         ring = self.loop._connections[worker].ring
         assert ring is not None
         ring.pixels(slot, 64, 64)[:] = colour
@@ -114,7 +114,7 @@ def rig() -> Iterator[Rig]:
 
 
 def answers(worker: socket.socket) -> list[Result]:
-    """Return what a worker has been sent by now."""
+    """Return the results that the loop has sent to a worker so far."""
     worker.setblocking(False)
     found: list[Result] = []
     while True:
@@ -127,7 +127,7 @@ def answers(worker: socket.socket) -> list[Result]:
 
 def test_workers_that_vanish_while_a_batch_is_gathered_cost_the_others_no_answer(rig: Rig) -> None:
     class Leaving(FrameRing):
-        """Memory of a worker whose neighbour goes away at just this moment."""
+        """Removes worker 2 when the loop marks a slot of this ring as executing."""
 
         def mark(self, slot: int, *, executing: bool) -> None:
             super().mark(slot, executing=executing)
@@ -154,8 +154,8 @@ def test_a_new_worker_gets_no_answer_of_one_that_has_gone(rig: Rig) -> None:
     item = rig.item(number, 1)
     rig.loop._forget(rig.loop._connections[number])
     first.close()
-    second, _ = rig.connect()  # its socket has the descriptor of the first
-    rig.execute(item)  # a frame of the first, which was on its way
+    second, _ = rig.connect()  # its socket may get the descriptor number of the first
+    rig.execute(item)  # a frame of the first worker, which was still in flight
     assert answers(second) == []
 
 

@@ -1,4 +1,4 @@
-"""The mailbox holds the newest of a live stream, or a short queue of all."""
+"""Tests that a mailbox holds the newest frame in mode `live`, and a short queue in mode `all`."""
 
 import pytest
 

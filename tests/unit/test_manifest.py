@@ -1,4 +1,4 @@
-"""Manifests: what is read, and that whatever is wrong is refused by file and field."""
+"""Tests that every field of a manifest is read, and that errors name the file and the field."""
 
 from __future__ import annotations
 

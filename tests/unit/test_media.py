@@ -1,4 +1,4 @@
-"""Decoding: upright in all eight orientations, defined for odd pixel formats, and never from half a file."""
+"""Tests decoding: all eight orientations, unusual pixel formats, reductions, and damaged files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from tests.unit.images import encode, png_chunk, scene, with_exif
 
 LIMITS = Limits()
 
-#: What a viewer does to the stored pixels, written down from the EXIF table (row 0 is ..., column 0 is ...).
+#: What a viewer does to the stored pixels for each EXIF orientation. It follows the table of the EXIF
+#: standard, which says what row 0 and column 0 of the pixels are.
 UPRIGHT: dict[int, Callable[[Image], Image]] = {
     1: lambda stored: stored,
     2: lambda stored: stored[:, ::-1],
@@ -101,7 +102,7 @@ def test_a_target_alone_reduces_nothing() -> None:
     assert decoded(encode(scene(811, 607)), target=(32, 32)).shape == (607, 811, 3)
 
 
-# -- jpeg has a decoder of its own -------------------------------------------------------------------
+# -- JPEGs, which have a separate decoder ------------------------------------------------------------
 
 
 def opencv(data: bytes) -> Image | None:
@@ -197,7 +198,7 @@ def test_data_that_does_not_decode_is_damaged(suffix: str, capfd: pytest.Capture
     with pytest.raises(ImageError) as caught:
         decoded(bytes(data))
     assert caught.value.code is ImageErrorCode.DAMAGED
-    capfd.readouterr()  # the codec library writes its own line
+    capfd.readouterr()  # discard the line that the codec library prints
 
 
 @pytest.mark.parametrize("size", [(161, 96), (160, 95), (96, 160), (8, 8)], ids=str)

@@ -1,4 +1,4 @@
-"""A device without memory gets smaller batches for a while; one that is lost gets a new process."""
+"""Tests that lack of memory makes batches smaller for a while, and that a lost device ends the process."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ STEEP = {1: 0.010, 2: 0.011, 4: 0.012, 8: 0.014}
 
 
 class Model:
-    """Notes what it is asked for."""
+    """Stands for a detector and records the calls that it gets."""
 
     def __init__(self) -> None:
         self.released: list[int] = []

@@ -1,4 +1,4 @@
-"""Values of a message are walked in little memory; what is refused is named, and shown short."""
+"""Tests that checking a message takes little memory, and that errors name and shorten what they refuse."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from streamer.protocol.message_values import MAX_PATH_CHARS, ProtocolError, check_values, show
 
-#: One long key over a long list: a path for every value would be gigabytes.
+#: One long key over a long list. If the check built a path for every value, it would take gigabytes.
 LONG_KEY = {"type": "hello", "🎥" * 32_500: list(range(16_300))}
 
 

@@ -1,4 +1,4 @@
-"""Control messages: every wrong field is named with what was found; unknown ones are reported."""
+"""Tests that errors about control messages name the field, and that unknown fields are reported."""
 
 from __future__ import annotations
 

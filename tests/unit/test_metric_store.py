@@ -1,4 +1,4 @@
-"""Values of several processes meet in one memory file; no disk and no number of series can end a process."""
+"""Tests that processes share metrics in one memory file, and that no full store or disk ends them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.helpers.service import ROOT
 
 
 def run(store: MetricStore, role: str, code: str) -> str:
-    """Run code in a process called ``role`` that keeps its metrics in the store; returns what it prints."""
+    """Run code in a process called ``role`` that keeps its metrics in the store; return what it prints."""
     head = f"""
         from pathlib import Path
         from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -48,7 +48,7 @@ def test_values_of_all_processes_are_merged_and_outlive_them() -> None:
     store = MetricStore(processes=3)
     run(store, "worker-0", COUNT.format(least=5))
     run(store, "worker-1", COUNT.format(least=3))
-    run(store, "worker-0", COUNT.format(least=4))  # the successor of the first
+    run(store, "worker-0", COUNT.format(least=4))  # replaces the first worker-0
     text = run(store, "reader", SHOW)
     assert 'things_total{kind="a"} 6.0' in text
     assert 'times_bucket{le="2.0"} 3.0' in text

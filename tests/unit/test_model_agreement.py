@@ -1,4 +1,4 @@
-"""How the boxes of two models are matched and counted."""
+"""Tests how the boxes of two models are matched and counted."""
 
 from __future__ import annotations
 

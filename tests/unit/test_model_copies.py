@@ -1,4 +1,4 @@
-"""Copies of the served models: complete, the ones that were loaded, within their bounds, or not there."""
+"""Tests that copies of served models are complete, unchanged since loading, and within the size limit."""
 
 from __future__ import annotations
 

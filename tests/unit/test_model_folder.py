@@ -1,4 +1,4 @@
-"""What ``streamer models list`` finds out about the files in a folder, and how it prints it."""
+"""Tests what ``streamer models list`` finds out about the files in a folder, and how it prints it."""
 
 from __future__ import annotations
 

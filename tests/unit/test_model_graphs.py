@@ -1,4 +1,4 @@
-"""Graph edits: the head is found, and float16, 8 bits and the rounding switch compute what they should."""
+"""Tests that the head of a graph is found, and what float16, int8 and rounding-switch graphs compute."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def graph_of(nodes: list[Any], weights: list[str]) -> Any:
 
 
 def test_the_head_begins_with_the_last_layers(model: Any) -> None:
-    # The pooling between the last hidden layer and a head precedes no further hidden layer.
+    # Two layers of the head follow the pools, so `head_of` does not count the pools as part of the head.
     assert head_of(model) == HEAD - {"pooled_16", "pooled_32"}
     assert [layer.name for layer in layers_of(model)] == ["first", "second", "head_8", "head_16", "head_32"]
 
@@ -91,7 +91,7 @@ def test_half_precision_keeps_the_head_and_the_types_of_inputs_and_outputs(model
     before, after = run(model), run(half)
     assert after.dtype == np.float32
     assert after == pytest.approx(before, abs=5e-3)
-    # Boxes come from constants of the head, which must not be rounded to half a pixel.
+    # Boxes come from constants of the head. Float16 would round them to half a pixel, so they stay float32.
     assert (after[:, :4] == before[:, :4]).all()
 
 

@@ -1,4 +1,4 @@
-"""The registry of known models: the bundled one is complete, and errors in a registry are named."""
+"""Tests that the bundled registry of known models is complete, and that errors in a registry are named."""
 
 from __future__ import annotations
 
@@ -175,7 +175,7 @@ def test_the_bundled_registry_is_permissive_unambiguous_and_pinned() -> None:
     assert len(set(digests)) == len(digests)
     assert len({entry.url for entry in entries}) == len(entries)
     for entry in entries:
-        # The file of a branch may change; that of a release or a revision does not.
+        # Only a URL of a release or of a revision is allowed, because a file on a branch may change.
         assert re.search(r"/releases/download/|/resolve/[0-9a-f]{40}/", entry.url)
         parse_manifest(json.dumps(dict(entry.manifest) | {"source": entry.source}).encode(), entry.name)
 

@@ -1,4 +1,4 @@
-"""``streamer models``: wrong options are named, and one exit code for each kind of failure."""
+"""Tests that ``streamer models`` names wrong options and has one exit code for each kind of failure."""
 
 from __future__ import annotations
 

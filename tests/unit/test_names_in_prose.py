@@ -1,4 +1,4 @@
-"""What docstrings and comments put in backticks exists: who renames something renames it there, too."""
+"""Tests that names in backticks in docstrings and comments exist, so that renames include the prose."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from pathlib import Path
 from streamer.config.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
-#: A name, perhaps dotted, perhaps called, in one or two backticks.
+#: A name in single or double backticks; it may have dots, and `()` at its end.
 QUOTED = re.compile(r"(`{1,2})([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*)(?:\(\))?\1")
-#: A file with its folder. `tools/export_onnx.py` is of YOLOX.
+#: A file with its folder. `tools/` is excluded, because `tools/export_onnx.py` belongs to YOLOX.
 PATH = re.compile(r"(?<![\w./-])(?!tools/)(?:[\w-]+/)+[\w-]+\.py\b")
 WORD = re.compile(r"[A-Za-z_]\w*")
 COMMENT = re.compile(r"#:? .*")
-#: Words of Linux, of file formats, of other libraries and of examples.
+#: Known names that are not in our code: from Linux, file formats, other libraries and examples.
 FOREIGN = {
     *("memfd", "mprotect", "nohup", "PWD", "PutObject", "Exif", "VP8L", "Focus", "multipart"),
     *("prod", "conf_treshold", "encoded_q95", "selectors.EpollSelector", "supervision.Detections"),
@@ -28,7 +28,7 @@ FOREIGN = {
 
 
 class Source:
-    """A file, its prose apart from its code."""
+    """Holds the prose and the code of a file separately."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -50,23 +50,23 @@ class Source:
         self.prose = "\n".join((*found, *(match for line in lines for match in COMMENT.findall(line))))
 
     def words(self, begin: int = 0, end: int | None = None) -> set[str]:
-        """Return the words of some lines of code: names, and what stands in short texts."""
+        """Return the words in a range of code lines: names, and words in strings."""
         return set(WORD.findall("\n".join(self.code[begin:end])))
 
 
 @cache
 def sources() -> list[Source]:
-    """Return all files of the service."""
+    """Return all Python files of the service, parsed."""
     paths = [path for name in ("inference", "streamer") for path in (ROOT / name).rglob("*.py")]
     return [Source(path) for path in sorted(paths)]
 
 
 class Names:
-    """The names that the code defines or uses."""
+    """Holds the names that the code defines or uses."""
 
     def __init__(self) -> None:
         self.all = {*dir(builtins), *sys.stdlib_module_names, *map(str.upper, Settings.model_fields)}
-        #: What modules, by their last name, and classes hold.
+        #: Names that occur in each package, module and class, by the last part of its name.
         self.members: dict[str, set[str]] = {}
         for source in sources():
             folders = source.path.relative_to(ROOT).with_suffix("").parts
@@ -80,7 +80,7 @@ class Names:
                 self.members.setdefault(each.name, set()).update(inside)
 
     def knows(self, name: str) -> bool:
-        """Whether a name stands for something: `a.b` for the b of a, where a is a module or class of ours."""
+        """Return whether a name exists. In `a.b`, if a is our module or class, b must occur in it."""
         if name in self.all or name in FOREIGN:
             return True
         *_, owner, member = "", *name.split(".")

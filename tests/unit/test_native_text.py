@@ -1,4 +1,4 @@
-"""What libraries print becomes messages: limited by kind, crashes whole."""
+"""Tests that text which libraries print becomes log messages: limited by kind, with crashes whole."""
 
 from __future__ import annotations
 

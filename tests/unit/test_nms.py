@@ -1,4 +1,4 @@
-"""Suppression, against the definition written out in plain Python."""
+"""Tests suppression against its definition, written in plain Python."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_classes_never_suppress_each_other_even_left_of_the_origin() -> None:
 
 
 def test_fractions_of_a_pixel_count() -> None:
-    """Boxes half a pixel wide overlap by their true ratio, not by that of whole pixels."""
+    """The IoU of boxes half a pixel wide is exact, not computed from coordinates in whole pixels."""
     boxes = np.array([[0, 0, 0.5, 0.5, 0.9, 0], [0.3, 0, 0.8, 0.5, 0.8, 0]], np.float32)
     assert len(suppress(boxes, DetectionParams(iou_threshold=0.3))) == 2
     assert len(suppress(boxes, DetectionParams(iou_threshold=0.2))) == 1

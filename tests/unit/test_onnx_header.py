@@ -1,4 +1,4 @@
-"""The header of an ONNX file: the same as the package onnx reads; and damage is detected."""
+"""Tests that the header of an ONNX file is read as the onnx package reads it, and damage is detected."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_a_truncated_file_is_refused(tmp_path: Path) -> None:
         with pytest.raises(NotOnnx):
             read_header(cut)
     noted = factory.blob_model(tmp_path / "n.onnx", Input(metadata={"names": "{0: 'a'}"})).read_bytes()
-    cut.write_bytes(noted[:-3])  # within the last field, behind all required ones
+    cut.write_bytes(noted[:-3])  # the cut is in the last field, after all required ones
     with pytest.raises(NotOnnx, match="a field ends after its message"):
         read_header(cut)
 

@@ -1,4 +1,4 @@
-"""The OpenAPI document is valid, complete, and says what the code does."""
+"""Tests that the OpenAPI document is valid, complete, and true to the code."""
 
 from __future__ import annotations
 
@@ -70,10 +70,10 @@ def test_people_find_a_description_of_everything() -> None:
 
 
 def _fields_without_description(schema: Any, where: str = "") -> Iterator[str]:
-    """Yield the fields of schemas, at any depth, that have neither a description nor a component."""
+    """Yield the fields of schemas, at any depth, that have neither a description nor a `$ref`."""
     if isinstance(schema, dict):
         for name, field in schema.get("properties", {}).items():
-            column = name in _PLAIN_FIELDS  # docs/drift.md describes those
+            column = name in _PLAIN_FIELDS  # docs/drift.md describes these columns
             if isinstance(field, dict) and not column and not field.keys() & {"description", "$ref"}:
                 yield f"{where}.{name}"
         for name, part in schema.items():
@@ -137,7 +137,7 @@ def test_its_parameters_are_those_the_code_takes() -> None:
     operation = DOCUMENT["paths"]["/v1/predict"]["post"]
     assert [parameter["name"] for parameter in operation["parameters"]] == list(NAMES)
     content = operation["requestBody"]["content"]
-    # Swagger UI would send a parameter twice that is in the query and in the form.
+    # Swagger UI would send a parameter twice if both the query and the form had it.
     assert set(content["multipart/form-data"]["schema"]["properties"]) == {"file"}
     assert set(content["application/json"]["schema"]["properties"]) == {"image", "images", *NAMES}
 

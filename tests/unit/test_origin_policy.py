@@ -1,4 +1,4 @@
-"""Allowed hosts and origins are accepted; names that only resemble an allowed one are refused."""
+"""Tests that allowed hosts and origins are accepted, and names that only resemble them are refused."""
 
 from __future__ import annotations
 

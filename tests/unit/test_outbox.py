@@ -1,4 +1,4 @@
-"""The outbox keeps order, bounds what waits in messages and bytes, and drops old results of a slow reader."""
+"""Tests that the outbox keeps order, limits messages and bytes, and drops old results for slow readers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from streamer.core.byte_budget import ByteBudget
 from streamer.protocol.wire import SUBPROTOCOL_JSON, SUBPROTOCOL_MSGPACK, encode_message
 from streamer.websocket.outbox import FREE_BYTES, MAX_BYTES, MAX_MESSAGES, Outbox, OutboxFull
 
-#: Some message that is no result.
+#: A message that is not a result.
 FLOW: Any = {"type": "flow"}
 
 
@@ -35,7 +35,7 @@ def drain(outbox: Outbox) -> list[dict[str, Any]]:
 
 
 def fill(outbox: Outbox, message: Any) -> int:
-    """Put until there is no room; returns how often there was."""
+    """Put the message until the outbox is full; return how many fitted."""
     count = 0
     with pytest.raises(OutboxFull):
         while True:

@@ -1,4 +1,4 @@
-"""Intersection over union, and the matching of two sets of boxes by it."""
+"""Tests intersection over union, and the matching of two sets of boxes by it."""
 
 from __future__ import annotations
 

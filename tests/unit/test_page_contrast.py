@@ -1,4 +1,4 @@
-"""The demo page's colours in both themes: contrast of 4.5:1 for text and 3:1 for controls (WCAG 2.2, AA)."""
+"""Tests the demo page's contrast in both themes: text 4.5:1, controls 3:1 (WCAG 2.2, level AA)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def colours(theme: str) -> dict[str, str]:
 
 
 def luminance(colour: str) -> float:
-    """Return the relative luminance, as WCAG 2.2 defines it."""
+    """Return the relative luminance of a colour, as WCAG 2.2 defines it."""
     channels = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
     linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]

@@ -1,4 +1,4 @@
-"""The demo page's pure modules, run by node; and its frames, byte for byte those of the Python side."""
+"""Runs the demo page's module tests in node, and checks that page and Python agree on frames and colours."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pages from memory: types, tags, ranges, policies, and no way to a file that is not listed."""
+"""Tests the pages served from memory: types, ETags, ranges, policies, and that no other file is served."""
 
 from __future__ import annotations
 
@@ -170,7 +170,7 @@ async def test_pages_name_only_files_of_this_server_and_no_inline_script(client:
 async def test_redoc_loads_nothing_from_another_host(client: Client) -> None:
     bundle = await (await client.get("/docs/redoc.standalone.js")).text()
     assert len(bundle) > 500_000
-    # Other addresses in it are links and names of schemas.
+    # All other URLs in the bundle are links and names of schemas.
     assert re.findall(r'https?://(?:cdn|fonts)[^"]*|\bsrc\W{1,4}https?://[^"]*', bundle) == []
 
 

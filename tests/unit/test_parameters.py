@@ -1,4 +1,4 @@
-"""Parameters of a predict request: ranges, names, classes, and errors that name the field."""
+"""Tests the parameters of a predict request: ranges, names, classes, and errors that name the field."""
 
 from __future__ import annotations
 

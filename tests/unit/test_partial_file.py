@@ -1,4 +1,4 @@
-"""The partial file: held by one process, hashed once, and renamed when it is complete."""
+"""Tests that one process holds a partial file, hashes it once, and renames it when it is complete."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_one_process_holds_it_at_a_time(tmp_path: Path) -> None:
         partial.begin(ORIGIN)
         partial.append(b"abc")
         partial.finish()
-        # The lock belongs to the file that is installed by now, so the next process must not get that file.
+        # The lock belongs to the file that is now installed. The next process must get a new file instead.
         with hold(target) as other:
             assert other.size == 0
             other.begin(ORIGIN)
@@ -126,7 +126,7 @@ def test_a_full_disk_keeps_the_received_bytes(tmp_path: Path, monkeypatch: pytes
         partial.append(b"abc")
 
         class Full:
-            """A file on a disk with space for two bytes."""
+            """Stands for a file on a disk that has space for two bytes."""
 
             def __init__(self, file: FileIO) -> None:
                 self._file = file

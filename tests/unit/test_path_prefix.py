@@ -1,4 +1,4 @@
-"""The path under which a proxy shows the service is in every address that the service names."""
+"""Tests that all URLs that the service names have the path prefix under which a proxy publishes it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ HEADER = "X-Forwarded-Prefix"
 
 @asynccontextmanager
 async def serving(root_path: str = "", trusted: str = "127.0.0.1") -> AsyncIterator[aiohttp.ClientSession]:
-    """Serve the pages, and at /where… what a session's address is, as a worker does."""
+    """Serve the pages behind a prefix as a worker does; `/where...` and `//...` return their absolute URL."""
 
     async def where(request: web.Request) -> web.Response:
         return web.Response(text=absolute_url(request, f"{request.path}?{request.query_string}"))
@@ -46,7 +46,7 @@ async def serving(root_path: str = "", trusted: str = "127.0.0.1") -> AsyncItera
 
 
 async def read(client: aiohttp.ClientSession, path: str | URL, prefix: str = "") -> tuple[int, str, str]:
-    """Return status, body and Location of a path."""
+    """Request a path and return status, body and `Location`."""
     headers = {HEADER: prefix} if prefix else {}
     async with client.get(path, headers=headers, allow_redirects=False) as answer:
         return answer.status, await answer.text(), answer.headers.get("Location", "")

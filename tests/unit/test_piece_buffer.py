@@ -1,4 +1,4 @@
-"""Pieces of a body are joined in order; the memory of large bodies is returned to the system at once."""
+"""Tests that pieces of a body are joined in order, and that large bodies free their memory at once."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ PIECE = bytes(range(256)) * 256
 
 
 def shared_bytes() -> int:
-    """Return the memory of this process that a shared mapping holds, as pages of their own are."""
+    """Return the bytes of this process in shared mappings, which include the pages of large bodies."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("RssShmem"))
 

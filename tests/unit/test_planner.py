@@ -1,4 +1,4 @@
-"""The planner's rules: work-conserving, fair, ordered per stream, deadlines at dispatch."""
+"""Tests that the planner is work-conserving and fair, keeps streams in order and checks deadlines."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from inference.engine.planner import (
 )
 from inference.ipc.wire import Submit
 
-FLAT = {1: 0.010, 2: 0.020, 4: 0.040, 8: 0.080}  # a CPU: batching gains nothing
-STEEP = {1: 0.010, 2: 0.011, 4: 0.012, 8: 0.014}  # a GPU: a batch costs hardly more than one
+FLAT = {1: 0.010, 2: 0.020, 4: 0.040, 8: 0.080}  # as on a CPU: batching gains nothing
+STEEP = {1: 0.010, 2: 0.011, 4: 0.012, 8: 0.014}  # as on a GPU: a batch costs hardly more than one frame
 
 _ids = itertools.count(1)
 
@@ -172,7 +172,7 @@ def test_two_versions_share_device_time_not_frames() -> None:
 
 
 def served_s(plan: Planner, items: list[Item], runs: int, cost_s: dict[int, float]) -> Counter[int]:
-    """Keep ``items`` waiting for ``runs`` runs; returns the milliseconds that each client got."""
+    """Run ``runs`` batches, resubmit each frame after its run, and return each client's milliseconds."""
     busy: Counter[int] = Counter()
     for item in items:
         plan.add(item)
@@ -214,7 +214,7 @@ def test_a_polite_post_goes_at_the_next_turn_of_its_class_beside_many_greedy_cli
         plan.done(next_batch(plan), 0.02)
     polite = frame(0, client=99)
     plan.add(polite)
-    # At the latest when it is the turn of its class, which has a quarter.
+    # It runs at the latest at the next turn of its class, which has a quarter of the device time.
     batches = [next_batch(plan) for _ in range(6)]
     assert (polite,) in [batch.items for batch in batches]
 
@@ -359,5 +359,5 @@ def test_suspects_and_others_do_not_starve_each_other() -> None:
         (item,) = batch.items
         served.append(item.submit.stream)
         plan.done(batch)
-        add(item.submit.stream, alone=item.submit.alone)  # each sends on as soon as it has its result
+        add(item.submit.stream, alone=item.submit.alone)  # the stream sends its next frame
     assert all(served.count(stream) >= 8 for stream in (1, 2, 3))

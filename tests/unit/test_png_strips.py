@@ -1,4 +1,4 @@
-"""A PNG that is decoded in strips has the pixels of the whole file, whatever its colours and filters."""
+"""Tests that decoding in strips gives the pixels of the whole PNG, for every colour type and filter."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ KINDS = [(colour, depth) for colour, (_, depths) in COLOURS.items() for depth in
 
 
 def png_of(width: int, height: int, colour: int, depth: int, seed: int) -> bytes:
-    """Return a PNG of random bytes, each row with a random filter; every palette index has a colour."""
+    """Return a PNG of random bytes with a random filter per row and a colour for every palette index."""
     random = np.random.default_rng(seed)
     row_bytes = -(-width * COLOURS[colour][0] * depth // 8)
     rows = random.integers(0, 256, (height, 1 + row_bytes), np.uint8)

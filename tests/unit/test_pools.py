@@ -1,4 +1,4 @@
-"""Pools of one tensor that pool each other instead: the very same maxima, and nothing else is touched."""
+"""Tests that several max-pools of one tensor become a chain with equal results, and other pools stay."""
 
 from __future__ import annotations
 

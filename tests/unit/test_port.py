@@ -1,4 +1,4 @@
-"""A port that closes loses nobody who was let in."""
+"""Tests that closing a port still serves the connections that the kernel has already completed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from streamer.server.acceptor import close_port
 
 
 class Greeter(asyncio.Protocol):
-    """Says hello and closes."""
+    """Says hello to each client and closes its connection."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -21,7 +21,7 @@ async def test_connections_that_wait_are_served_and_new_ones_are_refused() -> No
     listener = socket.create_server(("127.0.0.1", 0))
     address = listener.getsockname()
     server = await asyncio.get_running_loop().create_server(Greeter, sock=listener)
-    # Made while the event loop does not turn: all of them wait.
+    # The event loop does not run meanwhile, so all connections wait in the backlog.
     clients = [socket.create_connection(address) for _ in range(5)]
     await close_port(server, listener, Greeter)
     await asyncio.sleep(0.1)

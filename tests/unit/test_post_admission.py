@@ -1,4 +1,4 @@
-"""Which POSTs are let in at twice the load, in simulated time: they are refused at once or served soon."""
+"""Tests in simulated time that POSTs under overload are either refused at once or served soon."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from streamer.scheduling.post_wait import WaitMargin
 from streamer.scheduling.service_rate import most_per_s
 from tests.unit.simulated_posts import LARGE, QUEUE_S, RUN_S, Image, Seen, Simulation
 
-#: Images of 640x480 that the simulated machine serves in a second.
+#: Number of 640x480 images that the simulated machine serves per second.
 CAPACITY = 50.0
 LENGTH_S = 12.0
 
 
 def uneven(seed: int, spread: float) -> Callable[[float], float]:
-    """Return the pace of a machine that others use too: another one every half second."""
+    """Return the slowness over time of a shared machine, drawn anew every half second."""
     return lambda now: math.exp(random.Random(seed * 1000 + int(now * 2)).gauss(0.0, spread))
 
 
 def refused_late(*clients: Seen) -> float:
-    """Return the part of the refused images that waited before they were refused."""
+    """Return the fraction of the refused images that were admitted and waited before their refusal."""
     late = sum(len(seen.evicted_s) for seen in clients)
     return late / max(1, late + sum(seen.refused_at_once for seen in clients))
 
@@ -59,7 +59,7 @@ def test_clients_that_never_stop_are_refused_at_once_and_a_polite_one_never(clie
 
 
 def test_an_expensive_image_is_refused_when_cheap_ones_of_its_client_will_pass_it() -> None:
-    """They have not come yet when it is judged, but their connections never pause."""
+    """The cheap images arrive after the decision, but their connections never pause, so they are expected."""
     machine, client = Simulation(), Client("one", 1)
     machine.closed_loop(client, 30)
     machine.closed_loop(client, 2, Image((4000, 2500)))
@@ -122,7 +122,7 @@ def test_what_is_scarcer_sets_the_pace_of_an_image() -> None:
 
 @pytest.mark.parametrize("connections", [1, 2])
 def test_a_polite_client_has_its_turn_at_once_beside_ten_that_post_all_the_time(connections: int) -> None:
-    """A greedy client with nothing in flight at the moment leaves the places beyond the bound to it."""
+    """Greedy clients get no frame above the in-flight bound, even while they have nothing in flight."""
     machine = Simulation()
     for number in range(10):
         machine.closed_loop(Client(f"greedy {number}", number), connections)

@@ -1,4 +1,4 @@
-"""POSTs of one client: its connections take turns by cost, and none is lost or answered twice."""
+"""Tests that the connections of one client take turns by cost, and no POST is lost or answered twice."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from streamer.scheduling.post_queue import MAX_CONNECTIONS, PostQueue
 
 @dataclass(eq=False)
 class Image:
-    """A posted image of a connection."""
+    """Stands for an image that was posted over a connection."""
 
     connection: int
     expected_s: float = 0.02
@@ -62,7 +62,7 @@ def test_a_cheap_image_does_not_wait_for_expensive_ones_of_other_connections() -
 def test_an_expensive_image_waits_for_a_bounded_number_of_cheap_ones() -> None:
     queue, flow = PostQueue[Image](), a_flow()
     queue.add(flow, dear := Image(0, expected_s=0.5))
-    for connection in range(1, 100):  # each on a connection of its own, as soon as the one before has started
+    for connection in range(1, 100):  # each on another connection, as soon as the last has started
         queue.add(flow, Image(connection, expected_s=0.02))
         if take(queue, flow) is dear:
             break

@@ -1,4 +1,4 @@
-"""Pixels to the model's numbers, against the formula; for every convention, size and layout."""
+"""Tests that the model's input matches the formula for every convention, for many sizes and layouts."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ OWN = Convention(
 
 
 def expected(frame: npt.NDArray[np.uint8], convention: Convention) -> npt.NDArray[np.float64]:
-    """Return (3, height, width) in double precision."""
+    """Return the model's input by the formula: float64 of shape (3, height, width)."""
     pixels = frame[:, :, ::-1] if convention.colour is Colour.RGB else frame
     mean, std = np.array(convention.mean), np.array(convention.std)
     numbers: npt.NDArray[np.float64] = (pixels.astype(np.float64) * convention.scale - mean) / std
@@ -40,7 +40,7 @@ def test_planes_hold_what_the_formula_says(
 ) -> None:
     random = np.random.default_rng(width)
     preprocessor = Preprocessor(convention, width, height)
-    for _ in range(2):  # what the frame before has left does not matter
+    for _ in range(2):  # the second frame must not depend on the first
         frame = random.integers(0, 256, (height, width, 3), np.uint8)
         planes: npt.NDArray[np.floating] = np.full((3, height, width), np.nan, dtype)
         preprocessor.fill(frame, planes)

@@ -1,4 +1,4 @@
-"""The replica's folder: its own while it lives, removed by the next supervisor when it was killed."""
+"""Tests that a replica's folder stays while it lives, and that its leftovers are removed after a kill."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The image's HEALTHCHECK: 0 where the service can serve, 1 with the reason where it cannot."""
+"""Tests the HEALTHCHECK of the container image: 0 if the service can serve, else 1 with the reason."""
 
 from __future__ import annotations
 

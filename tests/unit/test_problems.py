@@ -1,4 +1,4 @@
-"""Every error leaves as problem+json with an id, and tells nothing internal."""
+"""Tests that every error is sent as problem+json with an id, and discloses nothing internal."""
 
 from __future__ import annotations
 
@@ -172,7 +172,10 @@ class Held:
 
 
 async def test_an_error_that_was_answered_holds_nothing_of_its_request() -> None:
-    """Without the garbage collector: the frames hold the future, which holds the error, which holds them."""
+    """Reference counting alone must free the body, without the garbage collector.
+
+    The error holds the frames of its traceback, these hold the future, and the future holds the error.
+    """
     seen: list[weakref.ref[Held]] = []
 
     async def wait(answered: asyncio.Future[None], _body: Held) -> None:
@@ -198,7 +201,7 @@ async def test_an_error_that_was_answered_holds_nothing_of_its_request() -> None
             async with client.get("/") as answer:
                 assert answer.status == 503
                 await answer.read()
-            async with client.get("/missing") as answer:  # the connection has handled the first one
+            async with client.get("/missing") as answer:  # the connection is done with the first request
                 assert answer.status == 404
             assert [ref() for ref in seen] == [None]
     finally:
