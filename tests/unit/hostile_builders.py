@@ -1,4 +1,4 @@
-"""Builders of hostile images: broken, overlong, or with more in them than an image."""
+"""Builds hostile images: broken ones, too long ones, and ones with more content than one image."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.unit.images import Image, encode, png_chunk, png_claiming, scene, web
 
 
 def photograph(width: int = 320, height: int = 240) -> Image:
-    """Something with details everywhere."""
+    """Return a random image with details everywhere, like a photograph."""
     noise = np.random.default_rng(5).integers(0, 256, (height // 8, width // 8, 3)).astype(np.uint8)
     return np.asarray(cv2.resize(noise, (width, height), interpolation=cv2.INTER_CUBIC), np.uint8)
 
@@ -26,7 +26,7 @@ RESTARTS = encode(photograph(), ".jpg", cv2.IMWRITE_JPEG_RST_INTERVAL, 5)
 PNG = encode(photograph(), ".png")
 WEBP = encode(photograph(), ".webp", cv2.IMWRITE_WEBP_QUALITY, 80)
 LOSSLESS = encode(photograph(), ".webp", cv2.IMWRITE_WEBP_QUALITY, 101)
-#: Inflates to 512 MiB.
+#: Compressed data that inflate to 512 MiB.
 BOMB = b"".join(
     (
         (deflater := zlib.compressobj(9)).compress(bytes(1 << 20)),
@@ -37,34 +37,34 @@ BOMB = b"".join(
 
 
 def first_part(data: bytes, share: float, end: bytes = b"") -> bytes:
-    """The beginning of a file."""
+    """Return the first ``share`` (0 to 1) of a file, followed by ``end``."""
     return data[: int(len(data) * share)] + end
 
 
 def overwritten(data: bytes, begin: float, end: float, seed: int = 1) -> bytes:
-    """A file with random bytes in one place."""
+    """Return a file with random bytes between ``begin`` and ``end``, both shares (0 to 1) of its length."""
     start, stop = int(len(data) * begin), int(len(data) * end)
     noise = np.random.default_rng(seed).integers(0, 256, stop - start).astype(np.uint8).tobytes()
     return data[:start] + noise + data[stop:]
 
 
 def idat(data: bytes) -> bytes:
-    """A PNG of 64x64 pixels with this compressed data."""
+    """Return a PNG of 64x64 pixels with this compressed data."""
     return png_claiming(64, 64, data)
 
 
 def behind_header(png: bytes, chunks: bytes) -> bytes:
-    """A PNG with more chunks in front of its data."""
+    """Insert chunks into a PNG, right behind its header."""
     return png[:33] + chunks + png[33:]
 
 
 def plain() -> bytes:
-    """The compressed scanlines of a black image of 64x64."""
+    """Return the compressed scanlines of a black RGB image of 64x64 pixels."""
     return zlib.compress(bytes(64 * (1 + 64 * 3)))
 
 
 def apng(frames: int = 3) -> bytes:
-    """A PNG with further images."""
+    """Return an animated PNG in which every frame after the first inflates to 512 MiB."""
     still = encode(scene(64, 64), ".png")
     chunks = png_chunk(b"acTL", struct.pack(">II", frames, 0))
     control = struct.pack(">IIIIHHBB", 64, 64, 0, 0, 1, 10, 0, 0)
@@ -78,7 +78,7 @@ def apng(frames: int = 3) -> bytes:
 
 
 def interlaced(width: int, height: int, line: Callable[[int], bytes], surplus: bytes = b"") -> bytes:
-    """An interlaced RGB image; ``line`` gives so many bytes of pixels."""
+    """Return an interlaced RGB PNG; ``line(n)`` must return ``n`` bytes of pixels."""
     raw = []
     for x, y, dx, dy in (
         (0, 0, 8, 8),
@@ -99,7 +99,7 @@ def interlaced(width: int, height: int, line: Callable[[int], bytes], surplus: b
 
 
 def animation(width: int = 64, height: int = 64) -> bytes:
-    """A WebP of three images."""
+    """Return an animated WebP of three images."""
     moving = cv2.Animation()
     moving.frames = [scene(width, height), np.zeros((height, width, 3), np.uint8), scene(width, height)]
     moving.durations = [100, 100, 100]
@@ -109,29 +109,29 @@ def animation(width: int = 64, height: int = 64) -> bytes:
 
 
 def image_chunk(webp: bytes) -> bytes:
-    """The chunk of a simple WebP that holds its image."""
+    """Return the image chunk of a simple WebP file."""
     return webp[12:]
 
 
 def frame_chunk(image: bytes, width: int, height: int, left: int = 0, top: int = 0) -> bytes:
-    """An animation frame."""
+    """Return the WebP chunk of an animation frame, which is shown for 100 ms."""
     sizes = (left // 2, top // 2, width - 1, height - 1, 100)
     return webp_chunk(b"ANMF", b"".join(size.to_bytes(3, "little") for size in sizes) + b"\x00" + image)
 
 
 def canvas(width: int, height: int, flags: int) -> bytes:
-    """The header of an extended WebP."""
+    """Return the header chunk of an extended WebP."""
     sizes = (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
     return webp_chunk(b"VP8X", struct.pack("<I", flags) + sizes)
 
 
 def bmp_as(magic: bytes) -> bytes:
-    """Something else that begins like an image."""
+    """Return a BMP file behind the first bytes of another image format."""
     return magic + encode(scene(), ".bmp")
 
 
 def cmyk() -> bytes:
-    """Four channels of one block each, all of them in the middle."""
+    """Return a CMYK JPEG of 64x64 pixels whose four channels have the middle value everywhere."""
     return (
         jpegs.head(jpegs.BASELINE, 64, 64, (0x11,) * 4) + jpegs.one_code(1, 0) + four_channels() + jpegs.EOI
     )
@@ -162,7 +162,7 @@ def black(depth: int, colour: int) -> bytes:
 
 
 def spread(data: bytes, count: int) -> bytes:
-    """A PNG of 64x64 whose data come in many chunks."""
+    """Return a PNG of 64x64 pixels whose data are split into at most ``count`` chunks."""
     size = -(-len(data) // count)
     chunks = b"".join(png_chunk(b"IDAT", data[at : at + size]) for at in range(0, len(data), size))
     empty = idat(b"")

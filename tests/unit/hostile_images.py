@@ -1,4 +1,4 @@
-"""Some sixty images as strangers send them, each with what must become of it."""
+"""Lists hostile images as strangers send them, each with the outcome that the decoder must reach."""
 
 from __future__ import annotations
 
@@ -56,10 +56,10 @@ from tests.unit.images import (
 
 
 class Outcome(StrEnum):
-    """What becomes of an image."""
+    """Names the result of decoding an image."""
 
     WHOLE = "whole"
-    #: Decoded, with a part that is missing or wrong.
+    #: The image is decoded, but a part of it is missing or wrong.
     PARTLY = "partly"
     DAMAGED = "damaged"
     UNSUPPORTED = "unsupported"
@@ -68,7 +68,7 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Hostile:
-    """One image."""
+    """Holds how to build one hostile image, and its expected outcome."""
 
     name: str
     make: Callable[[], bytes]
@@ -79,7 +79,7 @@ W, P, D, U, T = Outcome.WHOLE, Outcome.PARTLY, Outcome.DAMAGED, Outcome.UNSUPPOR
 
 JPEGS = (
     Hostile("arithmetic", lambda: jpegs.ARITHMETIC_SCENE, W),
-    # Its decoder takes zeros for what is missing, without a warning.
+    # The arithmetic decoder replaces missing data with zeros, without a warning.
     Hostile("arithmetic, cut off and ended", lambda: jpegs.ARITHMETIC_SCENE[:-32] + jpegs.EOI, D),
     Hostile("CMYK", cmyk, W),
     Hostile("five thousand sequential scans", lambda: thousands_of_scans(jpegs.BASELINE), D),
@@ -190,7 +190,7 @@ JPEGS = (
     Hostile("lossless", lambda: JPEG.replace(b"\xff\xc0", b"\xff\xc3", 1), U),
 )
 
-#: Bits and colour types.
+#: Pairs of bits per sample and PNG colour type.
 DEPTHS = ((1, 0), (2, 0), (16, 0), (16, 2), (1, 3), (8, 3), (8, 4), (16, 4), (8, 6), (16, 6))
 
 PNGS = (

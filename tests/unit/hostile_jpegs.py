@@ -8,31 +8,31 @@ import struct
 SOI, EOI = b"\xff\xd8", b"\xff\xd9"
 BASELINE, PROGRESSIVE, ARITHMETIC, ARITHMETIC_PROGRESSIVE = 0xC0, 0xC2, 0xC9, 0xCA
 
-#: The scene of 40x24 pixels, arithmetic-coded.
+#: A scene of 40x24 pixels as an arithmetic-coded JPEG.
 ARITHMETIC_SCENE = base64.b64decode(
     "/9j/2wBDAA0JCgsKCA0LCgsODg0PEyAVExISEyccHhcgLikxMC4pLSwzOko+MzZGNywtQFdBRkxOUlNSMj5aYVpQYEpRUk//2wBDAQ4O"
     "DhMREyYVFSZPNS01T09PT09PT09PT09PT09PT09PT09PT09PT09PT09PT09PT09PT09PT09PT09PT09PT0//yQARCAAYACgDASIAAhEBAx"
     "EB/8wACgAQEAUBEBEF/9oADAMBAAIRAxEAPwD/AJqmHiY9lmaBDvyEzULkRAylSscTDBFM1ihjL2IrkIVNCNo+T00aQPic3iDrkLPn+RE5"
     "R00IV0hNw3kwt+2U3pthb6UE7yOGvEc92NpiPtDg/9k="
 )
-#: A Huffman table whose only code, one 0 bit, means: no difference (DC), end of block (AC).
+#: Huffman symbol that means "no difference" in a DC table and "end of block" in an AC table.
 NOTHING = 0x00
-#: One whose only code means: the next 16,384 to 32,767 blocks have nothing in this scan.
+#: Huffman symbol of an AC table: the next 16,384 to 32,767 blocks have no data in this scan.
 LONG_RUN = 0xE0
 
 
 def segment(marker: int, payload: bytes) -> bytes:
-    """A marker with its payload."""
+    """Return a marker with the length of its payload, and the payload."""
     return bytes((0xFF, marker)) + struct.pack(">H", len(payload) + 2) + payload
 
 
 def one_code(table_class: int, symbol: int) -> bytes:
-    """A Huffman table (class 0: DC, 1: AC) with one code of one bit."""
+    """Return a Huffman table (class 0: DC, 1: AC) whose only code, the bit 0, means ``symbol``."""
     return segment(0xC4, bytes((table_class << 4,)) + bytes([1]) + bytes(15) + bytes((symbol,)))
 
 
 def head(marker: int, width: int, height: int, sampling: tuple[int, ...] = (0x11, 0x11, 0x11)) -> bytes:
-    """All that comes before the first scan."""
+    """Return the part of a JPEG before its first scan."""
     parts = b"".join(bytes((number, factors, 0)) for number, factors in enumerate(sampling, 1))
     frame = struct.pack(">BHHB", 8, height, width, len(sampling)) + parts
     tables = segment(0xDB, b"\x00" + bytes([1]) * 64) + one_code(0, NOTHING)
@@ -42,16 +42,17 @@ def head(marker: int, width: int, height: int, sampling: tuple[int, ...] = (0x11
 def scan(
     components: tuple[int, ...] = (1, 2, 3), first: int = 0, last: int = 63, bits: int = 0, data: bytes = b""
 ) -> bytes:
-    """A scan with its data; ``bits`` holds both bit positions of a progressive one."""
+    """Return a scan with its data; in a progressive one, ``bits`` holds both bit positions."""
     chosen = b"".join(bytes((number, 0)) for number in components)
     return segment(0xDA, bytes((len(components),)) + chosen + bytes((first, last, bits))) + data
 
 
 def unusual(blocks: int, width: int = 64, height: int = 256) -> bytes:
-    """A bright image of 4:1:1 in both directions with the data of so many of its groups of 10 blocks.
+    """Return a bright JPEG with an unusual sampling, and with data for ``blocks`` of its groups of blocks.
 
-    libjpeg's simpler interface does not know this sampling. The first block is brighter than grey, and the
-    others are as bright as the one before.
+    Luminance has 4x2 samples for each chrominance sample, so a group has 10 blocks. The simpler interface of
+    libjpeg-turbo does not support this sampling. The first block is brighter than grey, and each later block
+    of luminance is as bright as the one before.
     """
     # The DC table has two codes of 2 bits, for "no difference" and for a difference of 7 bits. The AC
     # table has one code of 1 bit, for the end of a block.
@@ -64,19 +65,19 @@ def unusual(blocks: int, width: int = 64, height: int = 256) -> bytes:
 
 
 def zero_bits(count: int) -> bytes:
-    """Data of so many 0 bits."""
+    """Return data of at least ``count`` 0 bits."""
     return bytes(count // 8 + 1)
 
 
 def long_runs(blocks: int) -> bytes:
-    """Data that say of ``blocks`` blocks that they have nothing in this scan; see LONG_RUN."""
+    """Return scan data which say that at least ``blocks`` blocks have no data; the code is LONG_RUN."""
     bits = ("0" + "1" * 14) * -(-blocks // 32_767)
     bits += "1" * (-len(bits) % 8)
     return int(bits, 2).to_bytes(len(bits) // 8, "big").replace(b"\xff", b"\xff\x00")
 
 
 def refined_from(bit: int, side: int = 256, width: int = 0) -> bytes:
-    """A progressive image of zeros whose details come at ``bit`` and are refined down to 0."""
+    """Return a progressive JPEG of zeros whose AC scans begin at ``bit`` and are refined down to bit 0."""
     across = width or side
     blocks = -(-across // 8) * -(-side // 8)
     details = one_code(1, LONG_RUN)

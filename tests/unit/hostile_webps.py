@@ -1,16 +1,16 @@
-"""A lossless WebP with as many sets of Huffman codes as the format allows, written bit by bit."""
+"""Writes, bit by bit, a lossless WebP with as many sets of Huffman codes as the format allows."""
 
 from __future__ import annotations
 
 from tests.unit.images import riff, webp_chunk
 
-#: The order in which the lengths of the codes of code lengths are written.
+#: Order in which the format stores the code lengths of the code that encodes code lengths.
 _ORDER = (17, 18, 0, 1, 2, 3, 4, 5, 16, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15)
 _TILE_SIDE = 4
 
 
 class _Bits:
-    """Bits, the lowest of each value first."""
+    """Collects values as bits, the lowest bit of each value first."""
 
     def __init__(self) -> None:
         self._values: list[tuple[int, int]] = []
@@ -19,7 +19,7 @@ class _Bits:
         self._values.append((value, bits))
 
     def put_code(self, value: int, bits: int) -> None:
-        """A Huffman code stands with its highest bit first."""
+        """Append a Huffman code, whose highest bit comes first."""
         self.put(int(format(value, f"0{bits}b")[::-1], 2), bits)
 
     def join(self) -> bytes:
@@ -35,17 +35,17 @@ class _Bits:
 
 
 def many_code_sets(width: int, height: int, sets: int) -> bytes:
-    """A black image whose tiles of 4x4 pixels use ``sets`` sets of codes in turn, 65,536 at most."""
+    """Return a black WebP whose tiles of 4x4 pixels use ``sets`` sets of codes in turn, at most 65,536."""
     bits = _Bits()
     for value, count in ((0x2F, 8), (width - 1, 14), (height - 1, 14), (0, 1), (0, 3)):
         bits.put(value, count)
     bits.put(0, 1)  # no transform
     bits.put(0, 1)  # no colour cache
-    bits.put(1, 1)  # sets of codes, by tiles of 4x4 pixels
+    bits.put(1, 1)  # each tile of 4x4 pixels names its set of codes
     bits.put(0, 3)
     bits.put(0, 1)  # no colour cache in the image of tiles
-    _equal_codes(bits, 280)  # green: lower half of the number of a set
-    _equal_codes(bits, 256)  # red: its upper half
+    _equal_codes(bits, 280)  # green: low byte of the number of a set
+    _equal_codes(bits, 256)  # red: its high byte
     for _ in range(3):
         _one_symbol(bits)
     for tile in range(-(-width // _TILE_SIDE) * -(-height // _TILE_SIDE)):
@@ -63,7 +63,7 @@ def _equal_codes(bits: _Bits, symbols: int) -> None:
     for symbol in _ORDER[:12]:
         bits.put(symbol == 8 or (symbol == 0 and symbols > 256), 3)
     bits.put(0, 1)
-    if symbols > 256:  # else there is one length, which takes no bits
+    if symbols > 256:  # otherwise all lengths are equal and take no bits
         for symbol in range(symbols):
             bits.put(symbol < 256, 1)
 

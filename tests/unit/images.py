@@ -1,4 +1,4 @@
-"""Encoded test images: real encoders for the pixels, single bytes where no encoder goes."""
+"""Builds encoded test images: OpenCV encodes the pixels, and single bytes are written where it cannot."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Image = npt.NDArray[np.uint8]
 
 
 def scene(width: int = 160, height: int = 96) -> Image:
-    """A smooth image with a different colour in each corner, so that any turn shows."""
+    """Return a smooth image with a different colour in each corner, so that a rotation or flip shows."""
     x = np.linspace(0, 1, width, dtype=np.float32)[None, :]
     y = np.linspace(0, 1, height, dtype=np.float32)[:, None]
     channels = (200 * x + 0 * y, 200 * y + 0 * x, 40 + 120 * x * y)
@@ -21,20 +21,20 @@ def scene(width: int = 160, height: int = 96) -> Image:
 
 
 def encode(image: npt.NDArray[np.uint8 | np.uint16], suffix: str = ".jpg", *params: int) -> bytes:
-    """Encode with OpenCV."""
+    """Encode an image with OpenCV, in the format of the suffix."""
     done, encoded = cv2.imencode(suffix, image, list(params))
     assert done
     return bytes(encoded.tobytes())
 
 
 def exif_block(orientation: int, order: str = "<") -> bytes:
-    """A TIFF block that holds the orientation alone."""
+    """Return a TIFF block that holds only the orientation."""
     mark = b"II" if order == "<" else b"MM"
     return mark + struct.pack(order + "HIHHHIHHI", 42, 8, 1, 0x0112, 3, 1, orientation, 0, 0)
 
 
 def with_jpeg_segment(jpeg: bytes, marker: int, payload: bytes) -> bytes:
-    """Insert a segment right behind the start marker."""
+    """Insert a segment right after the start marker of a JPEG."""
     return jpeg[:2] + struct.pack(">BBH", 0xFF, marker, len(payload) + 2) + payload + jpeg[2:]
 
 
@@ -54,12 +54,12 @@ def with_exif(data: bytes, orientation: int) -> bytes:
 
 
 def png_chunk(kind: bytes, payload: bytes) -> bytes:
-    """A PNG chunk with its checksum."""
+    """Return a PNG chunk with its length and checksum."""
     return struct.pack(">I", len(payload)) + kind + payload + struct.pack(">I", zlib.crc32(kind + payload))
 
 
 def png_claiming(width: int, height: int, data: bytes = b"", depth: int = 8, colour: int = 2) -> bytes:
-    """A PNG whose header claims a size."""
+    """Return a PNG whose header claims this size, whatever its data hold."""
     header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
     return (
         b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", header) + png_chunk(b"IDAT", data) + png_chunk(b"IEND", b"")
@@ -67,7 +67,7 @@ def png_claiming(width: int, height: int, data: bytes = b"", depth: int = 8, col
 
 
 def jpeg_claiming(width: int, height: int, *, progressive: bool = False) -> bytes:
-    """A small, otherwise sound JPEG whose frame header claims another size, and perhaps another process."""
+    """Return a small JPEG whose header claims another size, and with ``progressive`` another coding."""
     jpeg = bytearray(encode(scene(16, 16)))
     at = jpeg.index(b"\xff\xc0")
     jpeg[at + 1] = 0xC2 if progressive else 0xC0
@@ -76,10 +76,10 @@ def jpeg_claiming(width: int, height: int, *, progressive: bool = False) -> byte
 
 
 def webp_chunk(kind: bytes, payload: bytes) -> bytes:
-    """A RIFF chunk, padded to even length."""
+    """Return a RIFF chunk, padded to an even length."""
     return kind + struct.pack("<I", len(payload)) + payload + b"\x00" * (len(payload) & 1)
 
 
 def riff(chunks: bytes) -> bytes:
-    """A WebP file of these chunks."""
+    """Return a WebP file with these chunks."""
     return b"RIFF" + struct.pack("<I", len(chunks) + 4) + b"WEBP" + chunks

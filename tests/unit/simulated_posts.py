@@ -1,4 +1,4 @@
-"""Clients that POST to one version's queue in simulated time; decoders and inference have a set pace."""
+"""Simulates clients that POST to the queue of one version, with decoders and inference of a fixed speed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.unit.test_version_queue import INFO, post
 DECODERS, INFERENCE_THREADS, IN_FLIGHT = 2, 2, 4
 RUN_S, DECODE_MS = 0.04, 4.0
 QUEUE_S = 1.0
-#: A refused client tries again after this time.
+#: Seconds after which a refused client tries again.
 IMPATIENCE_S = 0.2
 #: One run of 40 ms in each of two inference threads: 50 images per second.
 MODEL = ServedModel(
@@ -38,13 +38,13 @@ PREDICTION = Prediction(640, 480, NO_BOXES, 0.0, 0.0, 0.0, 0.0, 1)
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """What a client posts."""
+    """Describes an image that a client posts."""
 
     size: tuple[int, int] = (640, 480)
     progressive: bool = False
 
     def job(self, client: Client, connection: int) -> Job:
-        """Return it as it waits in the queue."""
+        """Return the job of this image as it waits in the queue."""
         return post(client, connection=connection, size=self.size, progressive=self.progressive)
 
 
@@ -53,9 +53,9 @@ SMALL, LARGE = Image(), Image((8000, 4000), progressive=True)
 
 @dataclass(slots=True)
 class Seen:
-    """Outcomes of a client's images; times are in seconds."""
+    """Records the outcomes of a client's images; times are in seconds."""
 
-    #: From arrival to the answer.
+    #: Time from arrival to answer of each image that was served.
     served_s: list[float] = field(default_factory=list)
     #: Wait of each image that got its turn.
     turn_s: list[float] = field(default_factory=list)
@@ -65,7 +65,10 @@ class Seen:
 
 
 class Simulation:
-    """Give it clients, then :meth:`run`. ``slowness`` is by how much all work takes longer at a time."""
+    """Simulates clients and one machine: add clients, then call :meth:`run`.
+
+    ``slowness`` maps a time to the factor by which all work that starts then takes longer.
+    """
 
     def __init__(self, slowness: Callable[[float], float] = lambda _now: 1.0) -> None:
         self.now = 0.0
@@ -80,11 +83,11 @@ class Simulation:
         self._running = 0
 
     def at(self, when: float, action: Callable[[], None]) -> None:
-        """Do something later."""
+        """Schedule an action at a simulated time, seconds."""
         heapq.heappush(self._events, (when, next(self._numbers), action))
 
     def run(self, until: float) -> None:
-        """Let the time pass."""
+        """Advance the simulated time to ``until``, running each action that is due."""
         while self._events and self._events[0][0] <= until:
             self.now, _, action = heapq.heappop(self._events)
             action()
@@ -92,7 +95,7 @@ class Simulation:
     # -- clients -------------------------------------------------------------------------------------
 
     def poisson(self, client: Client, per_s: float, *, seed: int = 1) -> None:
-        """Send images at random, at a mean rate, each over a connection of its own."""
+        """Send images at random times with a mean rate, each over a connection of its own."""
         rng, connections = random.Random(seed), itertools.count(1)
 
         def send() -> None:
@@ -102,7 +105,7 @@ class Simulation:
         self.at(rng.expovariate(per_s), send)
 
     def steady(self, client: Client, per_s: float) -> None:
-        """Send an image every so often over one connection."""
+        """Send images at a constant rate over one connection."""
 
         def send() -> None:
             self.send(client, 1, SMALL, lambda _: None)
@@ -111,7 +114,7 @@ class Simulation:
         self.at(0.5, send)
 
     def closed_loop(self, client: Client, connections: int, image: Image = SMALL) -> None:
-        """Send the next image of a connection when the last is answered, soon after a refusal."""
+        """Send the next image of a connection 1 ms after a result, or IMPATIENCE_S after a refusal."""
         for connection in range(1, connections + 1):
             self._loop(client, connection, image)
 
@@ -125,7 +128,7 @@ class Simulation:
         self.at(connection * 1e-4, send)
 
     def send(self, client: Client, connection: int, image: Image, answered: Callable[[object], None]) -> None:
-        """POST one image now, as the routes do; ``answered`` is told whether it was served."""
+        """POST one image now, as the routes do; call ``answered`` with a true value if it was served."""
         seen, queue = self.seen.setdefault(client.name, Seen()), self.queue
         job, arrived = image.job(client, connection), self.now
         data = bytes(job.data) if isinstance(job.data, bytes | memoryview) else b""

@@ -1,4 +1,4 @@
-"""A service without keys is for its own machine, unless somebody says otherwise."""
+"""A service without keys starts only on a loopback address, unless a setting allows anonymous access."""
 
 from __future__ import annotations
 

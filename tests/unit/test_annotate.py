@@ -1,4 +1,4 @@
-"""Boxes drawn on an image, read back from the JPEG."""
+"""Boxes are drawn on an image; the tests look for them in the decoded JPEG."""
 
 from __future__ import annotations
 

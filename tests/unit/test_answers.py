@@ -1,4 +1,4 @@
-"""Forms of an answer: negotiation, the map, and its two encodings."""
+"""Forms of an answer: content negotiation, the fields of an answer, and their two encodings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One back-off for clients, restarts and deliveries: doubling, jitter, limits, and what a server asks for."""
+"""The back-off of clients, restarts and deliveries: doubling, jitter, limits, delays that a server sets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Decoders get a file without anything but the image, and its pixels are those of the whole file."""
+"""Decoders get a file that contains only the image, and it decodes to the same pixels as the whole file."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.unit import hostile_jpegs as jpegs
 from tests.unit.images import Image, encode, png_chunk, png_claiming, riff, webp_chunk
 
 LIMITS = Limits()
-#: Half of its pixels are transparent, or nearly.
+#: An image with alpha values of 0, 127 and 254, each in about a third of its pixels.
 TRANSPARENT = np.dstack(
     [build.photograph(64, 64), np.random.default_rng(2).integers(0, 3, (64, 64)).astype(np.uint8) * 127]
 )
@@ -28,7 +28,7 @@ LOSSLESS = encode(TRANSPARENT, ".webp", cv2.IMWRITE_WEBP_QUALITY, 101)
 
 
 def animated(image: bytes, left: int = 0, top: int = 0) -> bytes:
-    """Two images on a canvas of 128x128 with a background colour, which nobody heeds."""
+    """Return a WebP of two images on a canvas of 128x128, with a background colour that is to be ignored."""
     background = webp_chunk(b"ANIM", b"\x10\x20\x30\xff\x00\x00")
     return riff(build.canvas(128, 128, 0x12) + background + build.frame_chunk(image, 64, 64, left, top) * 2)
 
@@ -116,7 +116,7 @@ def filtered(kind: int, width: int, height: int, pixel_bytes: int) -> bytes:
 
 
 def seconds_of(data: bytes) -> float:
-    """Return the processor time of decoding an image for a model of 640 pixels: the lower one of two runs."""
+    """Decode an image twice for a model of 640 pixels, and return the lower processor time, seconds."""
     header = LIMITS.read_header(data)
     times = []
     for _ in range(2):
@@ -136,7 +136,9 @@ def seconds_of(data: bytes) -> float:
     ids=["JPEG of as many scans as pass", "PNG of as many bytes as pass", "PNG that is decoded in strips"],
 )
 def test_the_costliest_image_that_passes_takes_a_bounded_time(make: Callable[[], bytes]) -> None:
-    """No decode may take two seconds. A plain JPEG of as many pixels takes 0.2 to 0.25 s on the machines that
-    the limits were chosen on, so the costliest images, which take 0.8 to 1.8 s, are compared with that.
+    """Check that the costliest images take less than ten times as long as a plain JPEG of 8192x4096 pixels.
+
+    No decode may take two seconds. On the machines on which the limits were chosen, the plain JPEG takes 0.2
+    to 0.25 s and the costliest images take 0.8 to 1.8 s.
     """
     assert seconds_of(make()) < 10 * seconds_of(encode(build.photograph(8192, 4096)))

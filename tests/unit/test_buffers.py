@@ -1,4 +1,4 @@
-"""Bound memory: what the session reads is what was written last, on the CPU and on devices that copy."""
+"""Bound memory: the session reads the values that were written last, on the CPU and on devices that copy."""
 
 from __future__ import annotations
 
@@ -21,7 +21,10 @@ def at(address: int, shape: tuple[int, ...], dtype: Any) -> np.ndarray[Any, Any]
 
 
 class Session:
-    """Adds up its image input; with ``copies`` it copies inputs as they are bound, like a GPU's binding."""
+    """Replaces an ONNX Runtime session by one that adds up its image input.
+
+    With ``copies`` it copies each input when it is bound, as the binding of a GPU does.
+    """
 
     def __init__(self, *, copies: bool) -> None:
         self.copies = copies

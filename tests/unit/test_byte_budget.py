@@ -1,4 +1,4 @@
-"""The byte budget: one client never has all of it, and everything that was held is given back."""
+"""The byte budget: no client can hold all of it, and every holding is given back."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from streamer.core.byte_budget import ByteBudget
 
 
 def fill(budget: ByteBudget, client: str, step: int = 1) -> int:
-    """Take until there is no more; returns how much it was."""
+    """Take bytes in steps until the budget refuses, and return how many were taken."""
     holding = budget.hold(client, "body")
     while holding.take(step):
         pass

@@ -1,4 +1,4 @@
-"""Export commands are those of the documentation; functions are timed alternately."""
+"""The check report: its export commands match the documentation, and functions are timed alternately."""
 
 from __future__ import annotations
 

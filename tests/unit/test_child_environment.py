@@ -1,4 +1,4 @@
-"""Children get their settings by an inherited descriptor, and no secret by their environment."""
+"""Child processes read their settings from an inherited descriptor; their environment holds no secret."""
 
 from __future__ import annotations
 

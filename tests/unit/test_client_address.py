@@ -1,4 +1,4 @@
-"""Addresses as people type them, and that no credential is ever shown."""
+"""The client accepts addresses as people type them, and never shows a credential."""
 
 from __future__ import annotations
 

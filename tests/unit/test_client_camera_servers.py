@@ -1,4 +1,4 @@
-"""Cameras of the network, as small servers on this machine: what they send, how often they are asked."""
+"""Network cameras, simulated by small local servers: what they send, and how often the client asks them."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ from tests.unit.test_client_sources import NoWait
 
 JPEG = encode(scene())
 PASSWORD = "dummy@#:1"  # noqa: S105 - a dummy
-#: Frames of the test stream: two seconds.
+#: Number of frames in the test stream, which lasts two seconds.
 COUNT = 20
 Respond = Callable[[BaseHTTPRequestHandler], None]
 
 
 @dataclass
 class Camera:
-    """A running camera server."""
+    """Holds the port of a running camera server and the requests that it received."""
 
     port: int
     #: Headers of each request, in order.
@@ -104,7 +104,7 @@ def take(source: Source, count: int, stop: threading.Event | None = None) -> lis
 
 
 def transport_stream() -> list[tuple[float, bytes]]:
-    """Return time and bytes of each frame of MPEG-TS. Only the first is a key frame; they get brighter."""
+    """Return time and bytes of each MPEG-TS frame: only the first is a key frame, and brightness rises."""
     memory = io.BytesIO()
     pieces = []
     with av.open(memory, "w", format="mpegts", options={"flush_packets": "1"}) as container:
@@ -137,7 +137,7 @@ def in_real_time(send: Callable[[bytes], object]) -> None:
 def test_a_stream_begins_with_the_key_frame_at_which_it_was_joined(
     camera: Callable[[Respond], Camera],
 ) -> None:
-    """It is the only one: a reader that throws it away never gets a frame."""
+    """Check that the client keeps the first key frame: it is the only one, so no frame decodes without it."""
 
     def respond(handler: BaseHTTPRequestHandler) -> None:
         handler.send_response(200)
@@ -161,7 +161,7 @@ def test_the_same_over_udp() -> None:
     ended = threading.Event()
 
     def send() -> None:
-        """Again and again, because the receiver may bind later than the first datagram is sent."""
+        """Send the stream again and again, because the receiver may bind after the first datagram."""
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
             while not ended.is_set():
                 for data in pieces:
@@ -198,7 +198,7 @@ def test_a_stream_of_jpegs_is_played_over_one_connection(camera: Callable[[Respo
 
 
 def test_a_live_decoder_holds_no_frames_back() -> None:
-    """Threads that decode a frame each would hold back as many frames as there are cores."""
+    """Check that decoding is not threaded by frame, which would delay as many frames as there are cores."""
     from streamer.client import video  # noqa: PLC0415 - only here
 
     data = io.BytesIO(b"".join(piece for _, piece in transport_stream()))
@@ -219,7 +219,7 @@ def test_an_address_of_one_image_is_polled_and_asked_only_for_news(
     asked = [0]
 
     def respond(handler: BaseHTTPRequestHandler) -> None:
-        number = asked[0] // 2  # every image twice
+        number = asked[0] // 2  # each image is served twice
         asked[0] += 1
         if handler.headers["If-None-Match"] == f'"{number}"':
             assert handler.headers["If-Modified-Since"] == "Mon, 30 Nov 2026 12:00:00 GMT"
@@ -235,7 +235,7 @@ def test_an_address_of_one_image_is_polled_and_asked_only_for_news(
     frames = take(source, 4)
     assert [frame.number for frame in frames] == [0, 1, 2, 3]
     numbers = [images.index(frame.image) for frame in frames if isinstance(frame.image, bytes)]
-    # Opening may have taken the one before.
+    # Opening the source may already have consumed an image, so any image may come first.
     assert numbers == [(numbers[0] + n) % 3 for n in range(4)]
 
 
@@ -249,7 +249,7 @@ async def test_snapshots_are_read_in_an_event_loop_and_left_at_any_time(
             break
     async with asyncio.timeout(60):
         while "snapshots" in [thread.name for thread in threading.enumerate()]:
-            gc.collect()  # the iteration that was left
+            gc.collect()  # collects the abandoned iteration
             await asyncio.sleep(0.01)
 
 

@@ -1,4 +1,4 @@
-"""Cameras as people name them: paths, sizes, formats, mirrored videos, passwords with special characters."""
+"""Cameras and videos of the client: names, paths, modes, display matrices, and passwords in addresses."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from streamer.client.video import VideoFile, displayed
 from tests.unit.test_client_sources import NoWait, write_video
 
 ONE = 1 << 16
-#: Matrix (a, b, c, d) of a track header, and where it shows the upper left corner of the stored frame.
+#: Maps the matrix (a, b, c, d) of a track header to the corner where it shows the stored upper left corner.
 MATRICES = {
     (1, 0, 0, 1): "upper left",
     (-1, 0, 0, 1): "upper right",
@@ -60,7 +60,7 @@ def corner(image: npt.NDArray[np.uint8]) -> str:
 
 @pytest.mark.parametrize("matrix", MATRICES, ids=str)
 def test_each_display_matrix_is_applied(tmp_path: Path, matrix: tuple[int, int, int, int]) -> None:
-    """Mirrored ones too. The size tells quarter turns from the others, the red corner the rest."""
+    """Check rotations and mirror images: the size reveals a quarter turn, and the red corner the rest."""
     path = with_matrix(write_video(tmp_path / "v.mp4", [0.0, 0.1]), matrix)
     image = next(VideoFile(str(path)).frames(threading.Event())).pixels()
     assert image.shape == ((96, 64, 3) if matrix[0] == 0 else (64, 96, 3))
@@ -72,7 +72,7 @@ def test_every_pixel_goes_where_the_matrix_says(matrix: tuple[int, ...]) -> None
     a, b, c, d = matrix
     stored = np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3)
     shown = displayed(stored, np.array([a * ONE, b * ONE, 0, c * ONE, d * ONE, 0, 0, 0, 1 << 30], np.int32))
-    # Negative places count from the end, as those of a mirrored axis do.
+    # A mirrored axis yields negative indices, which count from the end.
     for y, x in np.ndindex(2, 3):
         right, down = a * x + c * y, b * x + d * y
         right -= (a + c) < 0
@@ -121,7 +121,7 @@ def test_other_addresses_are_taken_as_they_are(address: str) -> None:
 
 
 class Device:
-    """A camera that records what it is asked for, and has one mode or takes any."""
+    """Simulates a camera that records each requested setting; with ``fixed`` it keeps its own mode."""
 
     def __init__(
         self, fourcc: str = "YUYV", size: tuple[int, int] = (640, 480), *, fixed: bool = False
@@ -179,7 +179,7 @@ MJPG = ("fourcc", "MJPG")
 def test_a_camera_is_asked_for_a_mode_that_fits_through_usb(
     device: Device, mode: CameraMode, asked: list[tuple[str, Any]]
 ) -> None:
-    """The pixel format first: it decides which sizes and rates there are."""
+    """Check that the pixel format is set first, because it decides which sizes and rates exist."""
     Camera("/dev/video0", mode, opener=lambda *_: device)
     assert device.asked[: len(asked)] == asked
     assert ("fourcc" in dict(device.asked)) == ("fourcc" in dict(asked))
@@ -211,7 +211,7 @@ def test_paths_and_links_of_cameras_are_cameras(tmp_path: Path) -> None:
     for path in ("/dev/video0", "/dev/v4l/by-id/usb-Camera-video-index0", "/dev/v4l/by-path/pci-0-index1"):
         assert camera_of(path) == path
     link = tmp_path / "front"
-    link.symlink_to("/dev/video7")  # a rule of udev; the camera may be unplugged
+    link.symlink_to("/dev/video7")  # as a udev rule makes it; the camera may be unplugged
     assert camera_of(str(link)) == str(link)
     (tmp_path / "v.mp4").write_bytes(b"")
     other = tmp_path / "other"
@@ -221,7 +221,7 @@ def test_paths_and_links_of_cameras_are_cameras(tmp_path: Path) -> None:
 
 
 def test_a_path_is_opened_as_a_path_each_time() -> None:
-    """Its number may be another one when the camera comes back."""
+    """Check that each opening uses the path, because the number may differ when the camera comes back."""
     opened: list[tuple[Any, ...]] = []
 
     def opener(*what: Any) -> Device:

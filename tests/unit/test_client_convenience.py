@@ -138,7 +138,7 @@ def test_wrong_parameters_are_named_before_anything_is_sent(wrong: dict[str, Any
 
 @pytest.fixture
 def images(tmp_path: Path) -> Path:
-    """Five images, the first of which is black."""
+    """Write five images, each brighter than the one before, and return their folder."""
     for number in range(5):
         cv2.imwrite(str(tmp_path / f"{number}.png"), np.full((8, 8, 3), 10 * number, np.uint8))
     return tmp_path
@@ -175,7 +175,7 @@ async def test_a_source_does_not_hold_up_the_event_loop(images: Path) -> None:
             await asyncio.sleep(0)
 
     ticker = asyncio.create_task(tick())
-    # The loop runs while the source waits for the time of the next image. A late image is left out.
+    # The event loop runs while the source waits for the time of the next image. The source skips late images.
     numbers = [frame.number async for frame in VideoSource(images, realtime=True, fps=20)]
     ticker.cancel()
     assert numbers == sorted(set(numbers))

@@ -1,4 +1,4 @@
-"""Payloads: what goes out as it is, what is re-encoded, and how it is made to fit."""
+"""Payloads: which images the client sends unchanged, which it re-encodes, and how it makes them fit."""
 
 from __future__ import annotations
 

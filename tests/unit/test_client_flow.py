@@ -1,4 +1,4 @@
-"""The client's flow core: one outcome per frame, the window, re-sending, pings; no socket anywhere."""
+"""The client's flow control without sockets: one outcome per frame, the window, re-sending and pings."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def result(seq: int, **fields: Any) -> dict[str, Any]:
 
 
 class Peer:
-    """A server that has received frames and answers them as the test's random choices say."""
+    """Drives a client's flow and simulates its server, which answers as the test's random choices say."""
 
     def __init__(self, mode: str) -> None:
         self.flow = Flow(mode)
@@ -232,7 +232,7 @@ def test_mode_all_sends_again_what_has_no_outcome_in_order_within_the_new_window
     assert flow.resume_request() == {"session": "s", "acks": {"0": 0}}
     flow.welcomed(welcome(win=2), 1.0)
     assert flow.resending(1.0).seq == 1
-    assert flow.refusal(1.0) == "window"  # 3 would be two past what is finished
+    assert flow.refusal(1.0) == "window"  # frame 1 is unfinished, so a window of 2 ends at frame 2
     flow.received(result(1, ack=2), 1.0)
     assert [flow.resending(1.0).seq, flow.resending(1.0).seq] == [3, 4]
     assert not flow.has_resends

@@ -1,4 +1,4 @@
-"""Frames that were offered but not sent: the newest one waits (live), or two wait in order (all)."""
+"""Frames that are offered but not yet sent: in mode live the newest waits, in mode all two wait in order."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The client's images without OpenCV look as OpenCV decodes, resizes and encodes them."""
+"""Without OpenCV, the client decodes, resizes and encodes images to nearly the same result as OpenCV."""
 
 from __future__ import annotations
 

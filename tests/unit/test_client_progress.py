@@ -1,4 +1,4 @@
-"""The status line and the closing table; and that the terminal shows no secret and stays tidy."""
+"""The status line and the closing table are right, and the terminal shows no secret and stays tidy."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ CONNECTED = State(Phase.CONNECTED, "ws://host")
 
 
 class FakeTerminal(io.StringIO):
-    """A stream that says it is a terminal."""
+    """Simulates a terminal: a text stream that reports to be one."""
 
     def isatty(self) -> bool:
         return True
 
 
 class GoneStream(io.StringIO):
-    """A pipe whose reader has left."""
+    """Simulates a pipe whose reader has closed it."""
 
     def write(self, _: str) -> int:
         raise BrokenPipeError
@@ -91,7 +91,7 @@ def test_a_terminal_gets_one_line_rewritten_that_never_wraps(monkeypatch: pytest
     terminal.close()
     status, _, rest = stream.getvalue().partition("\n")
     assert 70 < status.count("x") % 80 < 80
-    # Rich erases the line that it has drawn; nothing of it is left above the line.
+    # Rich erases the status line, so that nothing of it remains above the final line.
     assert rest.endswith("\x1b[1A\x1b[2Kdone\n")
 
 
@@ -118,7 +118,7 @@ def test_a_terminal_that_cannot_move_its_cursor_gets_plain_lines(
 
 
 def test_without_a_terminal_the_status_is_a_line_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FORCE_COLOR", "1")  # colours of a CI system must not draw into its log
+    monkeypatch.setenv("FORCE_COLOR", "1")  # a CI system sets this; its log must get no status drawing
     stream, now = io.StringIO(), [100.0]
     terminal = Terminal(stream=stream, clock=lambda: now[0])
     for _ in range(100):

@@ -1,4 +1,4 @@
-"""The recording: capture timing kept, order kept, boxes carried over, playable however it ends."""
+"""The recording keeps capture times and order, carries boxes over, and is playable however it ends."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def has_box(image: npt.NDArray[np.uint8]) -> bool:
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(gaps_ms=st.lists(st.integers(1, 3000), min_size=1, max_size=12), start_ms=st.integers(0, 10**6))
 def test_frames_are_shown_when_they_were_captured(gaps_ms: list[int], start_ms: int, tmp_path: Path) -> None:
-    """A variable frame rate: any gaps, any beginning, and the last frame lasts as long as the source said."""
+    """Record with any gaps and any start time; the last frame must last as long as the source said."""
     times = [0.0]
     for gap in gaps_ms:
         times.append(times[-1] + gap / 1e3)
@@ -84,7 +84,7 @@ def test_frames_wait_for_their_own_boxes_and_others_show_the_newest_known(tmp_pa
     recorder.close()  # the last was never settled
     found, _, images = decoded(recorder.path)
     assert len(found) == 6
-    # Known at 0.5 s; carried for a second, then too old to be true.
+    # The box of frame 1 (0.5 s) is shown for another second; after that it is too old.
     assert [has_box(image) for image in images] == [False, True, True, True, False, False]
 
 
