@@ -120,7 +120,7 @@ def test_packages_of_the_base_installation_are_in_no_extra(name: str) -> None:
 
 
 def test_the_base_installation_takes_less_than_250_mb() -> None:
-    """The README states this limit. It counts the packages and our wheel, both with compiled modules."""
+    """The README states this limit. The size includes the packages and our wheel, with compiled modules."""
     include = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"][
         "wheel"
     ]

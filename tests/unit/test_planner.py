@@ -172,7 +172,7 @@ def test_two_versions_share_device_time_not_frames() -> None:
 
 
 def served_s(plan: Planner, items: list[Item], runs: int, cost_s: dict[int, float]) -> Counter[int]:
-    """Run ``runs`` batches, resubmit each frame after its run, and return each client's milliseconds."""
+    """Run ``runs`` batches, replace each frame after its run, and return each client's milliseconds."""
     busy: Counter[int] = Counter()
     for item in items:
         plan.add(item)
