@@ -199,7 +199,8 @@ def test_the_answer_to_the_upgrade_is_that_of_the_rfc(service: Service) -> None:
 
 
 def test_known_deviation_frames_without_a_mask_are_read(service: Service) -> None:
-    # Section 5.1 says to refuse them, but aiohttp reads them. Masks protect caches, not this server.
+    # Section 5.1 says to refuse them, but aiohttp reads them. Masks protect caches between client and server,
+    # not the server.
     with RawSocket(service.port) as client:
         client.upgraded()
         client.send(frame(PING, b"bare", masked=False))

@@ -70,7 +70,7 @@ def zero_bits(count: int) -> bytes:
 
 
 def long_runs(blocks: int) -> bytes:
-    """Return scan data which say that at least ``blocks`` blocks have no data; the code is LONG_RUN."""
+    """Return data of a scan that skip at least ``blocks`` blocks by codes for LONG_RUN."""
     bits = ("0" + "1" * 14) * -(-blocks // 32_767)
     bits += "1" * (-len(bits) % 8)
     return int(bits, 2).to_bytes(len(bits) // 8, "big").replace(b"\xff", b"\xff\x00")

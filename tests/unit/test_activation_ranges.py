@@ -1,4 +1,4 @@
-"""Ranges of activations with the least rounding error."""
+"""The ranges of activations are those with the least rounding error."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ def test_functions_are_timed_alternately_by_their_median() -> None:
 
     def way(name: str, seconds: float) -> None:
         calls.append(name)
-        # The first run, and one outlier, must not count.
+        # The first run and one outlier take 100 s; the result must ignore them.
         now[0] += seconds if len(calls) not in (1, 5) else 100.0
 
     times = time_alternately([lambda: way("a", 1.0), lambda: way("b", 2.0)], 6.0, clock=lambda: now[0])

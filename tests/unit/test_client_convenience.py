@@ -1,4 +1,4 @@
-"""What makes short programs short: indexing, drawing, parameters by name, and `VideoSource`."""
+"""Features of the client that shorten programs: indexing, drawing, parameters by name, and `VideoSource`."""
 
 from __future__ import annotations
 

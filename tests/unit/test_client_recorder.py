@@ -81,7 +81,7 @@ def test_frames_wait_for_their_own_boxes_and_others_show_the_newest_known(tmp_pa
     recorder.settle(frames[1], BOX)
     for number in (0, 3, 4):
         recorder.settle(frames[number], None)
-    recorder.close()  # the last was never settled
+    recorder.close()  # the last frame was never settled
     found, _, images = decoded(recorder.path)
     assert len(found) == 6
     # The box of frame 1 (0.5 s) is shown for another second; after that it is too old.
