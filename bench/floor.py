@@ -1,4 +1,4 @@
-"""The baseline: a bare loop of decode, letterbox, onnxruntime and suppression, in one process per core.
+"""Measures the baseline: a bare loop of decode, letterbox, onnxruntime and suppression in a process per core.
 
 It has no network, no queue and no isolation, and runs the model file unchanged. A service can only be faster
 if it has less to compute (docs/decisions/0009). The code is independent of the service on purpose.
@@ -19,7 +19,8 @@ from typing import Any
 import cv2
 import numpy as np
 
-#: Variables that a careful operator would set as well; without them every frame allocates fresh pages.
+#: Variables that a careful operator would set as well. Without the first two, every frame allocates fresh
+#: pages.
 _ENVIRONMENT = {
     "MALLOC_MMAP_THRESHOLD_": str(64 << 20),
     "MALLOC_TRIM_THRESHOLD_": str(256 << 20),
@@ -67,7 +68,7 @@ class BareLoop:
         self._yolox = "yolox" in model.name
 
     def one(self, jpeg: bytes) -> int:
-        """Detect on one image; return the number of boxes that remain."""
+        """Process one image; return the number of boxes after suppression."""
         image: Any = cv2.imdecode(np.frombuffer(jpeg, np.uint8), cv2.IMREAD_COLOR)
         ratio = min(self._size[0] / image.shape[1], self._size[1] / image.shape[0])
         width, height = int(image.shape[1] * ratio), int(image.shape[0] * ratio)

@@ -76,9 +76,7 @@ def _processor_s(service: Service) -> dict[str, float]:
 
 
 def main() -> None:
-    """Print the cost of each batch size alone, the bare loop, and the service with a growing number of
-    workers.
-    """
+    """Print the figures of each batch size, and of the service with each number of workers."""
     parser = argparse.ArgumentParser(
         description=__doc__,
         epilog="example: python -m bench.gpu --model yolov9t_ball --workers 1 4 8 --streams 32",

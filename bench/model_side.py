@@ -52,9 +52,7 @@ def report(what: str, **figures_ms: float) -> None:
 
 
 def reading() -> None:
-    """Decode the JPEG frames of 640x480 that the other benchmarks send, with the service's library and with
-    OpenCV.
-    """
+    """Compare two decoders of JPEG, simplejpeg and OpenCV, on the 640x480 frames of the other benchmarks."""
     frames = images()
 
     def each(decode: Callable[[bytes], object]) -> float:
@@ -81,9 +79,7 @@ def crowd(count: int) -> np.ndarray:
 
 
 def filling() -> None:
-    """Compare filling by planes, by planes of equal layout and by strided conversion; and planes with
-    patches.
-    """
+    """Compare ways to fill the input: by planes, by split planes, strided, and as patches of the stem."""
     frame = np.random.default_rng(0).integers(0, 255, (SIDE, SIDE, 3), np.uint8)
     planes = np.empty((3, SIDE, SIDE), np.float32)
     preprocessor = Preprocessor(CONVENTIONS[Family.YOLO], SIDE, SIDE)
@@ -116,9 +112,7 @@ def filling() -> None:
 
 
 def edits() -> None:
-    """Run the unchanged YOLOX-nano file, then add one edit after the other. Prints nothing if the file is
-    absent.
-    """
+    """Run the unchanged YOLOX-nano file, then with one more edit each time; do nothing without the file."""
     path = SHARED / "models" / "yolox_nano.onnx"
     if not path.exists():
         return
@@ -144,7 +138,7 @@ def edits() -> None:
 
 
 def decoding() -> None:
-    """Compare decoding, where 40 of 3549 rows pass, with scoring every row."""
+    """Compare decoding with scoring every row, on outputs in which 40 of 3549 rows pass the threshold."""
     rows = np.zeros((3549, 85), np.float32)
     chosen = np.random.default_rng(1).choice(3549, 40, replace=False)
     rows[chosen, 4] = 0.9

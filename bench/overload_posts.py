@@ -27,7 +27,7 @@ _BUSY = 8
 
 @dataclass(slots=True)
 class Answers:
-    """The answers that were received: seconds by status."""
+    """Keeps the response times by status, the durations of runs, and the failures by type of exception."""
 
     took_s: dict[int, list[float]] = field(default_factory=dict)
     runs_s: list[float] = field(default_factory=list)
@@ -58,7 +58,7 @@ async def _post(session: aiohttp.ClientSession, url: str, image: bytes, answers:
 
 
 async def most_per_s(service: Service, images: list[bytes], seconds: float) -> float:
-    """Return the images per second that are served while none is refused."""
+    """Return the images per second that the service answers on a few busy connections."""
     url, answers, until = f"{service.http_url}/v1/predict", Answers(), time.monotonic() + seconds
 
     async def in_turn(session: aiohttp.ClientSession) -> None:
@@ -91,7 +91,7 @@ async def at_rate(service: Service, images: list[bytes], per_s: float, seconds: 
 
 
 def refused_by_reason(service: Service) -> dict[str, int]:
-    """Return the number of refused POSTs by the service's reason; `waited` counts those admitted before."""
+    """Return the number of refused POSTs by reason; `waited` counts those that were first admitted."""
     reasons = ("saturated", "share", "queue_full", "waited")
     name = "object_detection_refused_total"
     return {reason: int(service.metric(name, **{"class": "post", "reason": reason})) for reason in reasons}

@@ -25,7 +25,7 @@ from tests.helpers.load import End, StreamLoad, Tally, http_session, total
 from tests.helpers.media import images, model
 from tests.helpers.service import Service
 
-#: Numbers of streams and of connections that keep the device and the decoders busy; more would only wait.
+#: These numbers of streams and connections keep the device and the decoders busy; more would only wait.
 STREAMS = 8
 CONNECTIONS = 16
 

@@ -82,7 +82,7 @@ class Encoded(MediaStreamTrack):
 
 
 class Refused(Exception):
-    """The service refuses another session; the text is the HTTP status."""
+    """The service has refused a session; the text is the HTTP status."""
 
 
 async def publish(
@@ -110,7 +110,7 @@ async def publish(
 
 
 def publishers(url: str, codec: str, count: int, ready: Any, stop: Any) -> None:
-    """Keep ``count`` sessions open until told to stop; runs in a process of its own."""
+    """Keep ``count`` sessions open until ``stop`` is set; it runs in its own process."""
 
     async def run() -> None:
         packets = encode(codec)

@@ -1,7 +1,7 @@
-"""Makes the moving image at the top of README: the sample clip with the boxes of the running service.
+"""Makes the animated image at the top of the README: the sample clip with the boxes that the service finds.
 
-Run ``make demo-gif``, or ``python -m data.make_demo [FILE]``. The service runs with the bundled models; every
-frame goes through it once, and the client's own drawing marks what it found.
+Run ``make demo-gif``, or ``python -m data.make_demo [FILE]``. The service runs with the bundled models.
+Every second frame of the clip is sent to it, and the client library draws the results.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from streamer.client.encoder import Pixels
 from tests.helpers.service import ROOT, Service
 
 OUTPUT = ROOT / "docs" / "images" / "demo.webp"
-#: Frames per second; half of the clip's, which keeps the file small and the loop without a jump.
+#: Frames per second: half the rate of the clip, so that the file is small and the loop has no jump.
 FPS = 10
-#: Visitors of README load the image each time.
+#: Maximum size of the file, because every visitor of the README loads it.
 MOST_BYTES = 1_500_000
 #: libwebp's quality, 0..100.
 QUALITY = 60
 
 
 def drawn_frames(url: str) -> list[Pixels]:
-    """Return the frames of the sample clip with their boxes. Raises RuntimeError if one has no result."""
+    """Return the frames of the sample clip with their boxes. Raises RuntimeError if a frame has no result."""
     with DetectStreamSync(url, mode="all", params={"conf_threshold": 0.5}) as stream:
         for frame in list(VideoSource("sample"))[::2]:
             stream.send(frame.pixels(), tag=frame.pixels())
@@ -54,7 +54,7 @@ def write_webp(path: Path, frames: list[Pixels]) -> None:
 
 
 def main() -> int:
-    """Write the file; return 1 if it is too large for README."""
+    """Write the file; return 1 if it is too large for the README."""
     path = Path(sys.argv[1]) if len(sys.argv) > 1 else OUTPUT
     with Service({"SAMPLING": "0", "STREAM_MIN_FPS": "0"}, bundled=True) as service:
         frames = drawn_frames(service.ws_url)

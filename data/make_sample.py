@@ -1,8 +1,8 @@
-"""Makes ``sample.mp4`` and ``stills/``: printed codes on parcels and paper, drawn from nothing but numbers.
+"""Makes ``sample.mp4`` and ``stills/``: computer-drawn printed codes on parcels and paper.
 
 Run ``python data/make_sample.py [FOLDER]`` (needs zxing-cpp, which draws the codes). The same seed gives the
-same images, and the clip loops without a jump: in its length the belt moves by exactly its own period. No
-photograph or font file is used.
+same images, and the clip loops without a jump: during it, the belt moves by exactly one period of its
+pattern. No photograph or font file is used.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ Points = npt.NDArray[np.float64]
 
 SEED = 7
 WIDTH, HEIGHT, FPS, SECONDS = 640, 360, 20, 9
-#: Drawn twice as large and shrunk: smooth edges.
+#: Frames are drawn larger by this factor and then shrunk, which smooths the edges.
 SUPERSAMPLING = 2
-#: The belt's pattern and the parcels repeat after this length.
+#: Size of the belt. Its pattern and the parcels repeat after its length.
 BELT_LENGTH_M, BELT_WIDTH_M = 3.6, 0.92
 TEXELS_PER_M = 520
-#: Unit vector's horizontal part: where shadows fall, per metre of height.
+#: Offset (x, y) of a shadow in metres, per metre of height.
 SHADOW_PER_M = np.array([0.45, 0.30])
 
 # -- printed codes -----------------------------------------------------------------------------------
@@ -56,7 +56,7 @@ def bars_image(text: str, kind: zxingcpp.BarcodeFormat, module_px: int, height_p
 
 @dataclass(frozen=True, slots=True)
 class Parcel:
-    """A box on the belt: where its middle is at the start, how large it is, and its faces."""
+    """Describes a box on the belt: the position of its centre at the start, its size and its faces."""
 
     x_m: float
     y_m: float
@@ -68,7 +68,7 @@ class Parcel:
     side: Image
 
     def corners(self, moved_m: float) -> tuple[Points, Points]:
-        """Return the four corners on the belt and on top, in order, after the belt has moved."""
+        """Return the four corners at the bottom and at the top, in order, after the belt has moved."""
         half = np.array([[-1, 1], [1, 1], [1, -1], [-1, -1]]) * [self.length_m / 2, self.width_m / 2]
         turn = np.array(
             [[np.cos(self.yaw_rad), -np.sin(self.yaw_rad)], [np.sin(self.yaw_rad), np.cos(self.yaw_rad)]]
@@ -79,27 +79,27 @@ class Parcel:
 
 
 def grain(rng: np.random.Generator, shape: tuple[int, int], scale: float, strength: float) -> Points:
-    """Return smooth noise around 0; ``scale`` is the size of its spots in pixels."""
+    """Return smooth noise around 0, with spots of about ``scale`` pixels."""
     small = rng.normal(size=(max(2, int(shape[0] / scale)), max(2, int(shape[1] / scale))))
     return np.asarray(cv2.resize(small, shape[::-1], interpolation=cv2.INTER_CUBIC)) * strength
 
 
 def tinted(rng: np.random.Generator, size: tuple[int, int], colour: tuple[int, int, int]) -> Image:
-    """Return a card of one colour (BGR) with paper grain; ``size`` is width, height in pixels."""
+    """Return a card of one colour (BGR) with paper grain; ``size`` is its width and height in pixels."""
     width, height = size
     light = grain(rng, (height, width), 1.5, 3.0) + grain(rng, (height, width), 90, 3.0)
     return np.clip(np.array(colour)[None, None] + light[..., None], 0, 255).astype(np.uint8)
 
 
 def stick(card: Image, label: Image, x: int, y: int, paper: tuple[int, int, int] = (238, 242, 244)) -> None:
-    """Put a black-and-white image onto a card, in place, printed on paper of that colour."""
+    """Draw a black-and-white label onto a card, in place, as if printed on paper of the given colour."""
     height, width = label.shape
     ink = label[..., None] / 255.0
     card[y : y + height, x : x + width] = (ink * paper + (1 - ink) * (34, 30, 28)).astype(np.uint8)
 
 
 def label_image(code: Image, lines: list[str]) -> Image:
-    """Return a shipping label: a code, and lines of text below it, the first of them larger."""
+    """Return a shipping label: a code with lines of text below it; the first line is larger."""
     label = np.full((code.shape[0] + 42 + 24 * (len(lines) - 1), code.shape[1] + 16), 255, np.uint8)
     label[8 : 8 + code.shape[0], 8 : 8 + code.shape[1]] = code
     y = code.shape[0] + 30
@@ -115,7 +115,7 @@ KRAFT, WHITE, BLUE, GREEN = (96, 140, 178), (206, 212, 216), (150, 104, 62), (10
 
 
 def make_parcels(rng: np.random.Generator) -> list[Parcel]:
-    """Return the parcels, spread along the belt's whole period."""
+    """Return the parcels, which are spread along the whole belt."""
 
     def lone(text: str, kind: zxingcpp.BarcodeFormat, module_px: int, **options: int) -> Image:
         return label_image(code_image(text, kind, module_px, **options), [text])
@@ -148,7 +148,7 @@ def make_parcel(
     length, width, height = size_m
     texels = 1300
     top = tinted(rng, (int(length * texels), int(width * texels)), colour)
-    if height > 0.08:  # boxes have tape, envelopes none
+    if height > 0.08:  # boxes have tape, envelopes do not
         middle = top.shape[0] // 2
         tape = top[middle - 24 : middle + 24]
         tape[:] = (tape * 0.82 + np.array([40, 52, 58]) * 0.5).clip(0, 255).astype(np.uint8)
@@ -184,7 +184,7 @@ class Camera:
 
 
 def paste(image: Points, face: Image, corners: Points, light: float) -> None:
-    """Draw a face onto the image, in place, its corners at the given pixels."""
+    """Draw a face onto the image, in place, with its corners at the given pixels."""
     height, width = face.shape[:2]
     low = np.maximum(np.floor(corners.min(0)).astype(int) - 1, 0)
     high = np.minimum(np.ceil(corners.max(0)).astype(int) + 2, image.shape[1::-1])
@@ -213,7 +213,7 @@ def belt_texture(rng: np.random.Generator) -> Image:
     seam_blend = 200
     for scale, strength in ((2, 3.0), (30, 3.0), (160, 4.0)):
         spots = grain(rng, (shape[0], shape[1] + seam_blend), scale, strength)
-        # What lies past the end fades into the beginning: no edge where the belt comes round.
+        # Blend the noise past the end into the beginning, so that the belt has no edge where it repeats.
         fade = np.linspace(0, 1, seam_blend)[None]
         spots[:, :seam_blend] = spots[:, :seam_blend] * fade + spots[:, shape[1] :] * (1 - fade)
         wear += spots[:, : shape[1]]
@@ -227,7 +227,7 @@ def belt_texture(rng: np.random.Generator) -> Image:
 
 
 def surroundings(rng: np.random.Generator, camera: Camera, size: tuple[int, int]) -> Points:
-    """Return what does not move: floor and the rails along the belt."""
+    """Return the background that does not move: the floor and the rails along the belt."""
     width, height = size
     floor = np.full((height, width, 3), (74.0, 68.0, 62.0))
     floor += (grain(rng, (height, width), 3, 2.0) + grain(rng, (height, width), 120, 6.0))[..., None]
@@ -256,7 +256,7 @@ def draw_belt(image: Points, texture: Image, camera: Camera, moved_m: float) -> 
 
 
 def draw_shadow(image: Points, base: Points, height_m: float, camera: Camera) -> None:
-    """Darken where a parcel keeps the light away, in place."""
+    """Darken the shadow of a parcel, in place."""
     thrown = base.copy()
     thrown[:, :2] += SHADOW_PER_M * height_m
     outline = cv2.convexHull(camera.project(np.r_[base, thrown]).astype(np.float32))
@@ -272,7 +272,7 @@ def draw_parcel(image: Points, parcel: Parcel, camera: Camera, moved_m: float) -
     low, high = camera.project(base), camera.project(lid)
     for first, second, light in ((0, 1, 0.5), (1, 2, 0.62), (2, 3, 0.74), (3, 0, 0.62)):
         face = np.array([high[first], high[second], low[second], low[first]])
-        # Seen from outside its corners run clockwise on the image.
+        # The camera sees a face from outside if its corners run anticlockwise on the image.
         turn = np.cross(np.r_[face[1] - face[0], 0.0], np.r_[face[2] - face[1], 0.0])[2]
         if turn < 0:
             paste(image, parcel.side, face, light)
@@ -333,7 +333,7 @@ def sheet(rng: np.random.Generator) -> Image:
 
 
 def stills() -> Iterator[tuple[str, Image]]:
-    """Yield names and images (BGR): a leaflet, a frame of the belt, the same at night."""
+    """Yield names and images (BGR): a leaflet, a frame of the belt, and the same frame at night."""
     rng = np.random.default_rng(SEED)
     yield "leaflet", sheet(rng)
     belt = next(frame for index, frame in enumerate(images()) if index == 66)
@@ -343,7 +343,7 @@ def stills() -> Iterator[tuple[str, Image]]:
 
 
 def write(path: Path) -> None:
-    """Encode the clip: H.264 that every browser plays, its index in front so that it starts at once."""
+    """Encode the clip as H.264 for all browsers, with its index in front so that it starts at once."""
     with av.open(str(path), "w", options={"movflags": "faststart"}) as container:
         stream = container.add_stream("libx264", rate=FPS)
         stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"

@@ -2,8 +2,8 @@
 
     hashed_requirements.py LOCK REPORT
 
-LOCK is constraints-hashed.txt, REPORT an installation report of pip. A package that LOCK does not hold, or
-holds at another version, ends the build.
+LOCK is constraints-hashed.txt, REPORT an installation report of pip. The program fails, and with it
+the build, if LOCK does not contain a package of REPORT in the same version.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _PIN = re.compile(r"^([A-Za-z0-9][A-Za-z0-9._-]*)(?:\[[^]]*\])?==([^\s;\\]+)")
 
 
 def normalised(name: str) -> str:
-    """Return a package's name as indexes compare it."""
+    """Return a package's name in the normalised form in which package indexes compare names."""
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
@@ -34,13 +34,13 @@ def read_lock(text: str) -> dict[tuple[str, str], list[str]]:
 
 
 def wanted_versions(report: str) -> list[tuple[str, str]]:
-    """Return name and version of everything that pip would install."""
+    """Return name and version of each package that pip would install."""
     entries = [entry["metadata"] for entry in json.loads(report)["install"]]
     return [(normalised(entry["name"]), entry["version"]) for entry in entries]
 
 
 def main() -> int:
-    """Print the requirements; returns the exit code."""
+    """Print the requirements; return the exit code."""
     lock = read_lock(Path(sys.argv[1]).read_text())
     wanted = wanted_versions(Path(sys.argv[2]).read_text())
     absent = [f"{name}=={version}" for name, version in wanted if not lock.get((name, version))]

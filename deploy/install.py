@@ -1,9 +1,9 @@
-"""Installs packages into the virtual environment whose Python runs this file, and says what it does.
+"""Installs packages into the virtual environment whose Python runs this file, and prints its progress.
 
     .venv/bin/python deploy/install.py ARGUMENT...      arguments as `pip install` takes them
 
-Versions are those of constraints.txt. uv installs in seconds what takes pip minutes. Where uv cannot be
-installed, or fails, pip installs the same.
+The versions are those in constraints.txt. uv takes seconds, pip takes minutes. If uv cannot be installed or
+fails, pip installs the same packages.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 CONSTRAINTS = Path(__file__).resolve().parent.parent / "constraints.txt"
-#: pip's settings and the variables by which uv is told the same; uv does not read pip's configuration.
+#: pip's settings, and the variables that mean the same to uv, which does not read pip's configuration.
 _UV_VARIABLES = {
     "index-url": "UV_DEFAULT_INDEX",
     "extra-index-url": "UV_INDEX",
@@ -29,7 +29,7 @@ _UV_VARIABLES = {
 
 
 def main(arguments: list[str]) -> int:
-    """Install, with uv or else with pip; returns the exit code."""
+    """Install with uv, or with pip if uv fails; return the exit code."""
     started = time.monotonic()
     if _install_with_uv(arguments):
         code = 0
@@ -42,17 +42,17 @@ def main(arguments: list[str]) -> int:
 
 
 def say(text: str) -> None:
-    """Print one line of progress at once."""
+    """Print one line of progress without buffering."""
     print(f"-- {text}", flush=True)  # noqa: T201  make shows it
 
 
 def uv_environment(pip_settings: Iterable[str], environment: Mapping[str, str]) -> dict[str, str]:
     """Return the variables for uv.
 
-    ``pip_settings`` are the lines of `pip config list`. What ``environment`` says to uv itself wins.
+    ``pip_settings`` are the lines of `pip config list`. Variables of uv in ``environment`` win.
     """
     found: dict[str, str] = {}
-    # pip lets its environment variables win over its files.
+    # pip prefers its environment variables to its files, so they come last and overwrite.
     for line in sorted(pip_settings, key=lambda line: line.startswith(":env:")):
         name, _, quoted = line.partition("=")
         section, _, option = name.partition(".")
@@ -61,7 +61,7 @@ def uv_environment(pip_settings: Iterable[str], environment: Mapping[str, str]) 
             continue
         words = str(ast.literal_eval(quoted)).split()
         found[variable] = ("," if variable == "UV_FIND_LINKS" else " ").join(words)
-    # Of all indexes the newest allowed version, as pip chooses.
+    # Choose the newest allowed version of all indexes, as pip does.
     found["UV_INDEX_STRATEGY"] = "unsafe-best-match"
     return found | dict(environment)
 
@@ -72,7 +72,7 @@ def _pip(*arguments: str, quiet: bool = False) -> subprocess.CompletedProcess[st
 
 
 def _install_with_uv(arguments: list[str]) -> bool:
-    """Return whether uv did it."""
+    """Install with uv; return whether that worked."""
     uv = Path(sys.executable).parent / "uv"
     if not uv.exists():
         say("installing uv, which installs the rest in seconds")
@@ -92,7 +92,7 @@ def _install_with_uv(arguments: list[str]) -> bool:
 
 def _install_with_pip(arguments: list[str]) -> int:
     if "--group" in arguments:
-        # pip has known dependency groups since 25.1.
+        # pip supports dependency groups since version 25.1.
         _pip("install", "--quiet", "--upgrade", "pip>=25.1")
     return _pip("install", "-c", str(CONSTRAINTS), *arguments).returncode
 

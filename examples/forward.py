@@ -26,19 +26,19 @@ from streamer.client import ClientError, DetectStream, Options, Result, SourceFa
 
 
 class Counts:
-    """Numbers of objects per class. A number rises at once, and falls after ``hold_s`` without more objects.
+    """Counts the objects of each class: the maximum over the frames of the last ``hold_s`` seconds.
 
-    So a box that is missing in one frame changes nothing.
+    So a number rises at once and falls late, and a box that is missing in one frame changes nothing.
     """
 
     def __init__(self, classes: Iterable[str], hold_s: float) -> None:
         self.current = dict.fromkeys(classes, 0)
         self._hold_s = hold_s
-        #: Per class: the times and numbers of the frames within the last ``hold_s``.
+        #: Times and numbers of the frames within the last ``hold_s`` seconds, by class.
         self._seen: dict[str, list[tuple[float, int]]] = {name: [] for name in self.current}
 
     def update(self, labels: Iterable[str], now_s: float) -> dict[str, int]:
-        """Take the labels of one frame; return the numbers that have changed."""
+        """Count the labels of one frame; return the numbers that have changed."""
         found = Counter(labels)
         changed = {}
         for name, seen in self._seen.items():
@@ -51,7 +51,7 @@ class Counts:
 
 
 class Changes:
-    """Numbers to deliver. While a receiver is slow, newer numbers replace those that wait."""
+    """Keeps the numbers to deliver. If the receiver is slow, newer numbers replace waiting ones."""
 
     def __init__(self) -> None:
         self._waiting: dict[str, int] = {}
@@ -59,18 +59,18 @@ class Changes:
         self._ended = False
 
     def add(self, changed: dict[str, int]) -> None:
-        """Add numbers; never waits."""
+        """Add numbers without waiting for the receiver."""
         if changed:
             self._waiting |= changed
             self._filled.set()
 
     def end(self) -> None:
-        """Let `deliver` end once it has sent what waits."""
+        """Let `deliver` return once it has sent the waiting numbers."""
         self._ended = True
         self._filled.set()
 
     async def deliver(self, receiver: Receiver) -> None:
-        """Send each number, until `end`."""
+        """Send the numbers to the receiver until `end` is called."""
         while self._waiting or not self._ended:
             await self._filled.wait()
             self._filled.clear()
@@ -80,13 +80,13 @@ class Changes:
 
 
 class Receiver(Protocol):
-    """Where the numbers go."""
+    """Delivers the numbers."""
 
     async def send(self, label: str, count: int) -> None:
         """Deliver one number."""
 
     async def close(self) -> None:
-        """Deliver what waits, and disconnect."""
+        """Disconnect."""
 
 
 class Webhook:
@@ -98,7 +98,7 @@ class Webhook:
         self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=10))
 
     async def send(self, label: str, count: int) -> None:
-        """POST one number; a receiver that fails is reported, and gets the next number."""
+        """POST one number; log a failure and do not try again."""
         body = {"camera": self._camera, "label": label, "count": count}
         try:
             async with self._session.post(self._address, json=body) as response:
@@ -115,8 +115,8 @@ class Webhook:
 class Mqtt:
     """Publishes ``PREFIX/LABEL`` with the number, and ``PREFIX/status`` with ``online`` or ``offline``.
 
-    All messages are retained, so who subscribes later knows the state. With ``discover`` Home Assistant finds
-    a sensor per class by itself.
+    All messages are retained, so later subscribers receive the current state. With ``discover``, Home
+    Assistant creates one sensor per class automatically.
     """
 
     def __init__(self, address: str, camera: str, classes: list[str], *, discover: bool) -> None:
@@ -142,7 +142,7 @@ class Mqtt:
         self._client.loop_start()
 
     def _connected(self, _client: Any, _data: Any, _flags: Any, reason: Any, _properties: Any) -> None:
-        """Publish everything; also after a lost connection, because the broker may have been restarted."""
+        """Publish everything, also on a reconnection, because the broker may have been restarted."""
         if reason.is_failure:
             log(f"the broker refuses: {reason}")
             return
@@ -169,13 +169,13 @@ class Mqtt:
         self._client.publish(topic, payload, qos=1, retain=True)
 
     async def send(self, label: str, count: int) -> None:
-        """Publish one number; without a connection it is published once there is one."""
+        """Publish one number; without a connection, `_connected` publishes it later."""
         self._counts[label] = count
         if self._client.is_connected():
             self._publish(f"{self._prefix}/{label}", str(count))
 
     async def close(self) -> None:
-        """Say that the numbers are no longer current, and disconnect."""
+        """Publish that the numbers are no longer current, and disconnect."""
         if self._client.is_connected():
             told = self._client.publish(f"{self._prefix}/status", "offline", qos=1, retain=True)
             with contextlib.suppress(RuntimeError, ValueError):  # the connection was lost just now
@@ -185,12 +185,12 @@ class Mqtt:
 
 
 def log(text: str) -> None:
-    """Write a line for whoever watches."""
+    """Write a line to standard error."""
     sys.stderr.write(text + "\n")
 
 
 async def open_source(name: str, fps: float, retry_s: float = 5.0) -> VideoSource:
-    """Open the camera, and wait for one that is not there yet. Raises what cannot become better."""
+    """Open the source, and try again after a temporary failure. Raises SourceFailed after a permanent one."""
     while True:
         try:
             return await asyncio.to_thread(VideoSource, name, fps=fps, realtime=True, on_trouble=log)
@@ -202,7 +202,7 @@ async def open_source(name: str, fps: float, retry_s: float = 5.0) -> VideoSourc
 
 
 async def forward(options: argparse.Namespace) -> None:
-    """Send frames until the source ends, and deliver what changes."""
+    """Send frames until the source ends, and deliver the numbers that change."""
     classes = [name.strip() for name in options.classes.split(",") if name.strip()]
     counts, changes = Counts(classes, options.hold), Changes()
     receiver: Receiver
@@ -211,7 +211,7 @@ async def forward(options: argparse.Namespace) -> None:
     else:
         receiver = Webhook(options.to, options.camera)
     parameters = {"conf_threshold": options.conf, "classes": classes}
-    # A camera watches for weeks: never give up the service.
+    # A camera runs for weeks, so the client tries to reconnect to the service without a time limit.
     settings = Options(stream=options.camera, give_up_after_s=None)
     token = os.environ.get("STREAMER_TOKEN")
     try:
@@ -238,7 +238,7 @@ async def forward(options: argparse.Namespace) -> None:
 
 
 def main() -> int:
-    """Read the arguments and forward until the end of the source, or Ctrl-C."""
+    """Read the arguments, and forward until the source ends or the user presses Ctrl-C."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

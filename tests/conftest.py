@@ -1,4 +1,4 @@
-"""Fixtures shared by all tests: where shared media lie, and a real service as a subprocess."""
+"""Fixtures for all tests: paths of shared models and media, and a real service as a subprocess."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from hypothesis import settings
 
 from tests.helpers.service import Service
 
-# Tests that load ONNX Runtime by themselves send nothing either.
+# Tests that load ONNX Runtime without the package `inference` also send no telemetry.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
-# A slow machine is no fault of the code under test.
+# No deadline for examples, because a slow machine is not a fault of the code under test.
 settings.register_profile("project", deadline=None)
 settings.load_profile("project")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Some tests have a form that takes minutes; it runs when it is asked for."""
+    """Add the option ``--full``, which runs the form of some tests that takes minutes."""
     parser.addoption("--full", action="store_true", help="run the long form of tests that have one")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark all tests of two folders as `alone`; files elsewhere have the mark if they need it."""
+    """Mark all tests of e2e and faults as `alone`; other files set the mark themselves if they need it."""
     for item in items:
         if item.path.parent in (ROOT / "tests/e2e", ROOT / "tests/faults"):
             item.add_marker("alone")
@@ -33,17 +33,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def full(pytestconfig: pytest.Config) -> bool:
-    """Whether the long form was asked for."""
+    """Return whether pytest runs with ``--full``."""
     return bool(pytestconfig.getoption("--full"))
 
 
 ROOT = Path(__file__).resolve().parent.parent
-#: Real models, photographs and videos for tests; beside the project, absent elsewhere.
+#: Folder beside the project with real models, photographs and videos for tests. It may be absent.
 SHARED = ROOT.parent / "shared"
 
 
 def shared(path: str) -> Path:
-    """Return a shared file, or skip the test with a clear word."""
+    """Return the path of a shared file; skip the test, with a reason, if the file is absent."""
     found = SHARED / path
     if not found.exists():
         pytest.skip(f"needs ../shared/{path}, which is not here")
@@ -52,20 +52,20 @@ def shared(path: str) -> Path:
 
 @pytest.fixture(scope="session")
 def yolox_nano() -> Path:
-    """COCO detector, 80 classes, 416 px, static batch 1."""
+    """Return the path of a COCO detector: 80 classes, 416 px, static batch size 1."""
     return shared("models/yolox_nano.onnx")
 
 
 @pytest.fixture(scope="session")
 def yolov9t_ball() -> Path:
-    """One-class detector, dynamic axes."""
+    """Return the path of a detector of one class with dynamic axes."""
     return shared("models/yolov9t_ball.onnx")
 
 
 @pytest.fixture(scope="session")
 def service(yolox_nano: Path, yolov9t_ball: Path) -> Iterator[Service]:
-    """The real service with YOLOX-nano as v1 and YOLOv9-t as v2, shared by all tests that do not break it."""
-    # Admission depends on the machine: tests of it have services of their own.
+    """Run a real service, with YOLOX-nano as v1 and YOLOv9-t as v2, for all tests that do not break it."""
+    # Admission of streams depends on the speed of the machine, so it is off. Its tests start other services.
     variables = {"MODEL_V1_PATH": str(yolox_nano), "MODEL_V2_PATH": str(yolov9t_ball), "STREAM_MIN_FPS": "0"}
     running = Service(variables)
     with running:
@@ -74,7 +74,7 @@ def service(yolox_nano: Path, yolov9t_ball: Path) -> Iterator[Service]:
 
 @pytest.fixture(autouse=True)
 def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tests see only the settings they make themselves."""
+    """Remove settings from the environment, so that tests see only the settings they make themselves."""
     for name in list(os.environ):
         if name in {"HOST", "PORT", "WORKERS", "DEVICE"} or name.startswith(
             (

@@ -1,6 +1,6 @@
-"""For every alert: series on which it fires, what it then says, and series on which it must stay quiet.
+"""Holds, for every alert, series on which it must fire, its description, and series on which it must not.
 
-Values are promtool's: ``0+6x30`` starts at 0 and grows by 6 in each of 30 minutes.
+Values are in the notation of promtool: ``0+6x30`` starts at 0 and grows by 6 in each of 30 minutes.
 """
 
 from __future__ import annotations
@@ -13,16 +13,20 @@ _FRAMES = 'transport="websocket",version="v1"'
 
 @dataclass(frozen=True)
 class Case:
-    """One alert. ``fires`` and ``quiet`` are series (name with labels, without the target's) and values."""
+    """Describes the test of one alert.
+
+    ``fires`` and ``quiet`` map series (name and labels, without those of the target) to values. The alert
+    must fire on the former and must not fire on the latter.
+    """
 
     alert: str
     fires: dict[str, str]
     quiet: dict[str, str]
-    #: Minute at which it fires, not earlier than its `for` allows.
+    #: Minute at which it must fire, not earlier than its `for` allows.
     at: int
-    #: The description as an operator reads it.
+    #: Its description, as an operator reads it.
     says: str
-    #: Labels beyond severity, job and instance.
+    #: Its labels other than severity, job and instance.
     labels: dict[str, str] = field(default_factory=dict)
     #: Minute at which it must not have fired yet; None for alerts without `for`.
     not_yet: int | None = None
@@ -30,7 +34,7 @@ class Case:
 
 
 def series(name: str) -> str:
-    """Return a series' name as a scrape of replica ``a:8000`` stores it."""
+    """Return the name of a series with the labels that a scrape of replica ``a:8000`` adds."""
     return f"{name[:-1]},{_TARGET}}}" if name.endswith("}") else f"{name}{{{_TARGET}}}"
 
 
@@ -46,7 +50,7 @@ def _ledger(received: str, inferred: str) -> dict[str, str]:
 
 
 def _buckets(name: str, labels: str, fast: str, slow: str) -> dict[str, str]:
-    """A histogram of which ``fast`` stay below 50 ms and ``slow`` below a second (both growing)."""
+    """Return a histogram: ``fast`` counts the values up to 50 ms, ``slow`` those up to one second."""
     head = f"{name}_bucket{{{labels}" + ("," if labels else "")
     return {head + 'le="0.05"}': fast, head + 'le="1.0"}': slow, head + 'le="+Inf"}': slow}
 
@@ -107,7 +111,7 @@ CASES = (
             'object_detection_model_kept{version="v1"}': "0x3 1x30",
             'object_detection_model_kept{version="v2"}': "0x40",
         },
-        # A file that is swapped before a planned restart.
+        # Somebody replaces the file before a planned restart.
         quiet={'object_detection_model_kept{version="v1"}': "0x3 1x8 0x30"},
         at=15,
         not_yet=12,
@@ -126,7 +130,7 @@ CASES = (
     Case(
         "VisionDecodersDying",
         fires={'object_detection_decoders_ended_total{reason="crash"}': "0+1x30"},
-        quiet={  # one now and then, and those that are replaced on purpose
+        quiet={  # a decoder now and then, and decoders that are replaced on purpose
             'object_detection_decoders_ended_total{reason="timeout"}': "0x9 2x30",
             'object_detection_decoders_ended_total{reason="retired"}': "0+4x30",
         },
@@ -173,7 +177,7 @@ CASES = (
             f'object_detection_frames_dropped_total{{{_FRAMES},reason="superseded"}}': "0+90x30",
             f'object_detection_frames_dropped_total{{{_FRAMES},reason="stale"}}': "0+60x30",
         },
-        quiet={  # what a client sends beyond what it was granted is no fault of ours
+        quiet={  # frames beyond the rate that a client was granted are not a fault of the service
             f"object_detection_frames_received_total{{{_FRAMES}}}": "0+600x30",
             f'object_detection_frames_dropped_total{{{_FRAMES},reason="superseded"}}': "0+50x30",
             f'object_detection_frames_dropped_total{{{_FRAMES},reason="rate"}}': "0+400x30",
@@ -191,7 +195,7 @@ CASES = (
         quiet=_buckets(
             "object_detection_stage_duration_seconds", 'stage="queue",version="v1"', "0+97x30", "0+100x30"
         )
-        # A slow model is not a long wait.
+        # The duration of inference does not count as waiting.
         | _buckets(
             "object_detection_stage_duration_seconds", 'stage="inference",version="v1"', "0x30", "0+9x30"
         ),
@@ -220,7 +224,7 @@ CASES = (
             'object_detection_requests_total{version="v1",status="200"}': "0+90x30",
             'object_detection_requests_total{version="v1",status="503"}': "0+10x30",
         },
-        quiet={  # what clients did wrong is not counted
+        quiet={  # errors of clients do not count
             'object_detection_requests_total{version="v1",status="200"}': "0+90x30",
             'object_detection_requests_total{version="v1",status="400"}': "0+90x30",
             'object_detection_requests_total{version="v1",status="504"}': "0+1x30",
@@ -235,7 +239,7 @@ CASES = (
             'object_detection_refused_total{class="post",reason="saturated"}': "0+30x30",
             'object_detection_refused_total{class="live",reason="saturated"}': "0+6x30",
         },
-        quiet={  # clients beyond their own share or quota need no other replica
+        quiet={  # requests beyond a client's own share or quota do not require another replica
             'object_detection_refused_total{class="post",reason="share"}': "0+600x30",
             'object_detection_refused_total{class="post",reason="quota"}': "0+600x30",
             'object_detection_refused_total{class="post",reason="waited"}': "0+3x30",
@@ -271,7 +275,7 @@ CASES = (
     Case(
         "VisionLedgerUnbalanced",
         fires=_ledger("8x40", "2x40"),
-        # Scrapes under 60 frames a second that are a few frames off, in turn.
+        # At 60 frames per second, a scrape may be a few frames off, because it reads process after process.
         quiet=_ledger("8+3600x40", "6+3600x40"),
         at=16,
         not_yet=8,

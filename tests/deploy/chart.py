@@ -1,4 +1,4 @@
-"""The chart as tests see it: rendered by a real helm into manifests, or refused with a word."""
+"""Renders the Helm chart with a real helm, and gives tests access to the manifests."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 CHART = Path(__file__).resolve().parents[2] / "charts" / "real-time-vision-api"
-#: Value sets that every check of validity goes through.
+#: Sets of values with which every check of validity renders the chart.
 VALUE_SETS = sorted(path.name.removesuffix("-values.yaml") for path in (CHART / "ci").glob("*-values.yaml"))
 RELEASE, NAMESPACE = "test", "vision"
 
@@ -21,12 +21,12 @@ Manifest = dict[str, Any]
 
 
 class Refused(Exception):
-    """helm did not render; the text is what it said."""
+    """helm has refused to render the chart; the text is its error message."""
 
 
 @dataclass(frozen=True, slots=True)
 class Manifests:
-    """What one rendering made."""
+    """Holds the manifests of one rendering."""
 
     all: tuple[Manifest, ...]
 
@@ -35,9 +35,9 @@ class Manifests:
         return [manifest for manifest in self.all if manifest["kind"] == kind]
 
     def one(self, kind: str, suffix: str = "") -> Manifest:
-        """Return the only manifest of a kind whose name ends so; AssertionError when there is not one."""
+        """Return the only manifest of a kind whose name ends with ``suffix``, or raise AssertionError."""
         named = [m for m in self.of(kind) if m["metadata"]["name"].endswith(suffix)]
-        if not suffix and len(named) > 1:  # the service's own: what stands beside it has a longer name
+        if not suffix and len(named) > 1:  # take the service's own: the names of its neighbours are longer
             shortest = min(len(m["metadata"]["name"]) for m in named)
             named = [m for m in named if len(m["metadata"]["name"]) == shortest]
         assert len(named) == 1, f"{len(named)} manifests are a {kind} …{suffix}"
@@ -45,7 +45,7 @@ class Manifests:
 
     @property
     def workload(self) -> Manifest:
-        """The StatefulSet, or the service's Deployment."""
+        """The StatefulSet or Deployment of the service."""
         return self.one("StatefulSet") if self.of("StatefulSet") else self.one("Deployment")
 
     @property
@@ -62,7 +62,7 @@ class Manifests:
 
     @property
     def environment(self) -> dict[str, Any]:
-        """Variable to its value, or to where it comes from."""
+        """The environment variables, by name: the value, or the source of the value."""
         entries = self.container["env"]
         names = [entry["name"] for entry in entries]
         assert len(names) == len(set(names)), f"a variable is set twice: {sorted(names)}"
@@ -77,30 +77,30 @@ class Manifests:
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """The chart in ``folder`` and the helm that renders it."""
+    """Renders the chart in ``folder`` with ``helm``, whose own files are in ``home``."""
 
     folder: Path
     helm: Path
     home: Path
-    #: What was rendered before, by everything that it depends on: many tests look at the same manifests.
+    #: Cache of renderings by arguments and values, because many tests need the same manifests.
     _rendered: dict[tuple[str, ...], str] = field(default_factory=dict)
 
     def copied(self, home: Path) -> Chart:
-        """Return a chart whose files a test may change; ``home`` is a folder of the test's own."""
+        """Return a copy of the chart, whose files a test may change, in the test's own folder ``home``."""
         return Chart(copy_chart(home), self.helm, home)
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Run helm, with its own homes and nobody's cluster."""
+        """Run helm with its own folders and without access to a cluster."""
         homes = {f"HELM_{name}_HOME": str(self.home / name.lower()) for name in ("CACHE", "CONFIG", "DATA")}
         return subprocess.run(
             [str(self.helm), *arguments], capture_output=True, text=True, timeout=60, check=False, env=homes
         )
 
     def text(self, values: Manifest | None = None, *sets: str, kubernetes: str = "1.31") -> str:
-        """Return rendered manifests as YAML. ``sets`` name files of ci/. Raises Refused."""
+        """Return the rendered manifests as YAML; ``sets`` are names of files in ci/. Raises Refused."""
         arguments = ["template", RELEASE, str(self.folder), "-n", NAMESPACE, "--kube-version", kubernetes]
         if "auth" not in (values or {}) and not sets:
-            # Who may use the service is not what most tests are about, and the chart wants to know.
+            # The chart requires a setting of authentication, which does not matter to most tests.
             values = {**(values or {}), "auth": {"allowAnonymous": True}}
         for name in sets:
             arguments += ["-f", str(CHART / "ci" / f"{name}-values.yaml")]
@@ -117,13 +117,13 @@ class Chart:
         return self._rendered[key]
 
     def render(self, values: Manifest | None = None, *sets: str, kubernetes: str = "1.31") -> Manifests:
-        """Return rendered manifests. Raises Refused."""
+        """Return the rendered manifests. Raises Refused."""
         documents = yaml.load_all(self.text(values, *sets, kubernetes=kubernetes), Loader=yaml.CSafeLoader)
         return Manifests(tuple(document for document in documents if document))
 
 
 def copy_chart(folder: Path) -> Path:
-    """Copy the chart, with stand-ins for rules and dashboard where the tree has none; returns the copy."""
+    """Copy the chart, with placeholders if rules or dashboard are absent; return the copy's path."""
     copied = folder / CHART.name
     shutil.copytree(CHART, copied)
     (copied / "files").mkdir(exist_ok=True)

@@ -1,7 +1,8 @@
-"""Writes what the chart says twice, from values.yaml's comments: README's table, schema's descriptions.
+"""Writes the table in the chart's README and the descriptions in its schema, from comments in values.yaml.
 
-``python -m tests.deploy.chart_reference`` brings both up to date; a test compares. The schema's ``settings``
-come from the service's own table. Types and limits of all other values are kept in the schema by hand.
+``python -m tests.deploy.chart_reference`` updates both, and a test checks that they are up to date. The
+``settings`` in the schema come from the service's `Settings`. Types and limits of all other values are
+written in the schema by hand.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from streamer.config.settings import Settings
 
 CHART = Path(__file__).resolve().parents[2] / "charts" / "real-time-vision-api"
 BEGIN, END = "<!-- values: begin -->", "<!-- values: end -->"
-#: Settings that have values of their own in the chart, or that it decides.
+#: Settings that have their own values in the chart, or that the chart sets itself.
 CHART_SETS = {
     "HOST",
     "ENGINE_CACHE_DIR",
@@ -64,7 +65,7 @@ class Value:
 def read_values(text: str) -> list[Value]:
     """Return the documented values of a values.yaml, in its order.
 
-    Raises ValueError naming a leaf that has no description.
+    Raises ValueError that names a leaf without a description.
     """
     found: list[Value] = []
     parents: list[tuple[int, str]] = []
@@ -123,7 +124,7 @@ def values_table(values: list[Value]) -> str:
 
 
 def render_readme(readme: str, values: list[Value]) -> str:
-    """Return the README with a current table. Raises ValueError where its marks are missing."""
+    """Return the README with an up-to-date table. Raises ValueError if the marks of the table are missing."""
     before, begin, rest = readme.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
@@ -132,7 +133,7 @@ def render_readme(readme: str, values: list[Value]) -> str:
 
 
 def render_schema(schema: dict[str, Any], values: list[Value]) -> dict[str, Any]:
-    """Return the schema with current descriptions, defaults and settings."""
+    """Return the schema with up-to-date descriptions and settings."""
     schema = json.loads(json.dumps(schema))
     for value in values:
         node = schema
@@ -144,7 +145,7 @@ def render_schema(schema: dict[str, Any], values: list[Value]) -> dict[str, Any]
 
 
 def settings_schema() -> dict[str, Any]:
-    """Return the service's settings, by variable, with their limits; without those that the chart sets."""
+    """Return the schema of the service's settings, by variable, without those that the chart sets."""
     found = {}
     for name, field in Settings.model_json_schema()["properties"].items():
         if name.upper() not in CHART_SETS:
@@ -154,7 +155,7 @@ def settings_schema() -> dict[str, Any]:
 
 
 def main() -> None:
-    """Write both files anew."""
+    """Update both files."""
     values = read_values((CHART / "values.yaml").read_text())
     readme = CHART / "README.md"
     readme.write_text(render_readme(readme.read_text(), values))
@@ -163,7 +164,7 @@ def main() -> None:
 
 
 def schema_text(schema: dict[str, Any]) -> str:
-    """Return the schema as its file holds it."""
+    """Return the text of the schema's file."""
     return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
 
 

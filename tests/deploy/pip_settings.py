@@ -1,4 +1,4 @@
-"""How pip reaches its index on this machine, for a build inside a container: without local paths."""
+"""Provides this machine's settings of pip, without local paths, for a build in a container."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-#: Settings that say where packages come from; what names local folders means nothing inside a build.
+#: Settings of the package indexes and of the connection to them. Others are not passed to the build.
 _CARRIED = ("index-url", "extra-index-url", "trusted-host", "proxy", "timeout", "retries")
 
 
 def _settings() -> dict[str, str]:
-    """Return pip's settings by name, from its files and from the environment, which wins."""
+    """Return pip's settings by name, from its files and from the environment, which takes precedence."""
     listed = subprocess.run(
         [sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, check=False
     )
@@ -26,7 +26,7 @@ def _settings() -> dict[str, str]:
 
 
 def pip_conf() -> str:
-    """Return the text of a pip.conf."""
+    """Return the text of a pip.conf for the build."""
     lines = ["[global]"]
     for name, value in _settings().items():
         if name in _CARRIED:
@@ -37,7 +37,7 @@ def pip_conf() -> str:
 
 
 def ca_bundle() -> Path | None:
-    """Return the certificates that this machine trusts beside the usual ones, or None."""
+    """Return the file of CA certificates that is configured on this machine, or None."""
     for name in (
         _settings().get("cert"),
         os.environ.get("SSL_CERT_FILE"),

@@ -1,4 +1,4 @@
-"""A real Prometheus that scrapes one service every second and evaluates the project's rules."""
+"""Runs a real Prometheus that scrapes one service every second and evaluates the project's rules."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ CONFIG = ROOT / "deploy" / "prometheus.yml"
 
 
 class Prometheus:
-    """``with Prometheus(folder, port) as server``: the shipped configuration, with another target."""
+    """Runs Prometheus with the shipped configuration, but with another target; ``with`` starts it."""
 
     def __init__(self, folder: Path, scraped_port: int, rules: Path) -> None:
         config = yaml.safe_load(CONFIG.read_text())
         config["global"] = {"scrape_interval": "1s", "evaluation_interval": "1s"}
         config["rule_files"] = [str(rules)]
         job = config["scrape_configs"][0]
-        # Instead of the name that only compose resolves.
+        # Replace the host name, which only resolves in Docker Compose, by a local address.
         job.pop("dns_sd_configs")
         job["static_configs"] = [{"targets": [f"127.0.0.1:{scraped_port}"]}]
         self._folder = folder
@@ -60,18 +60,18 @@ class Prometheus:
             return json.load(answer)["data"]
 
     def query(self, expression: str) -> list[dict[str, Any]]:
-        """Return an instant vector. Raises HTTPError on a wrong expression."""
+        """Return the instant vector of an expression. Raises HTTPError if the expression is wrong."""
         found: list[dict[str, Any]] = self._get("query", query=expression)["result"]
         return found
 
     def rules(self) -> dict[str, str]:
-        """Return the health of every rule that was loaded: ``ok``, ``err`` or ``unknown``."""
+        """Return the health of every loaded rule, by name: ``ok``, ``err`` or ``unknown``."""
         return {
             rule["name"]: rule["health"] for group in self._get("rules")["groups"] for rule in group["rules"]
         }
 
     def wait_for(self, expression: str, least: float, timeout_s: float = 60.0) -> None:
-        """Wait until an expression of one value is at least ``least``. Raises AssertionError."""
+        """Wait until the value of an expression is at least ``least``. Raises AssertionError on a timeout."""
         deadline, found = time.monotonic() + timeout_s, "nothing"
         while time.monotonic() < deadline:
             try:
