@@ -1,9 +1,9 @@
 """Measures the memory of the sampling process that monitors drift.
 
-First, a real sampling process loads a reference with 64 groups, the largest number that is allowed. Its
-resident memory before and after is printed. Then rows of ten simulated days pass through the code of the
-sampling process within this process. The slope of the memory from the third day on shows whether the code
-leaks: it should be close to 0 MB a day.
+First, a real sampling process loads a reference with 64 groups, the largest number that is allowed. The
+benchmark prints the resident memory of that process before and after. Then the benchmark itself passes rows
+of ten simulated days to the code of the sampling process. The slope of its memory from the third day on shows
+whether the code leaks: it should be close to 0 MB a day.
 
 Run it with ``make bench BENCH=drift``.
 """

@@ -209,7 +209,7 @@ async def be_polite(url: str, frames: list[bytes], seconds: float) -> tuple[Tall
 def beside(
     service: Service, mix: Mix, frames: list[bytes], seconds: float
 ) -> tuple[tuple[Tally, Tally], dict[str, Any]]:
-    """Run the polite clients beside a mix, which runs in a process of its own.
+    """Run the polite clients beside a mix, which runs in its own process.
 
     That process has a lower priority. On a machine with few cores, the work of the greedy clients themselves
     would otherwise delay the service and the polite clients more than their requests do.

@@ -48,7 +48,7 @@ def measure(model: Path, images: list[bytes], seconds: float, processes: int | N
 
 
 class BareLoop:
-    """The work of one process: single-threaded, with reused buffers."""
+    """Does the work of one process: single-threaded, with reused buffers."""
 
     def __init__(self, model: Path) -> None:
         import onnxruntime  # noqa: PLC0415 - the orchestrating process must not load it

@@ -1,8 +1,7 @@
 """Measures POSTs at twice the load that the service can process: latency of served ones, and refusals.
 
-First, as many connections as keep the service busy measure its capacity. Then images arrive at twice that
-rate, regardless of the answers, from several clients with an address each. `bench.overload` prints what this
-returns.
+First, a few connections that keep the service busy measure its capacity. Then several clients, each with its
+own address, send images at twice that rate, regardless of the answers. `bench.overload` prints the result.
 """
 
 from __future__ import annotations

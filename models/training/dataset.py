@@ -33,7 +33,7 @@ class _View:
 
 
 class Views(Dataset[tuple[Tensor, Tensor, Tensor]]):
-    """View number i of ``count``: image (3, side, side) uint8 RGB, class ids (48,), boxes (48, 4) in px.
+    """Makes ``count`` views: an image (3, side, side) uint8 RGB, class ids (48,), boxes (48, 4) in px.
 
     Class id -2 marks unused rows, -1 marks codes that training ignores. The same number always gives the
     same view, so an interrupted training resumes with exactly the views that it has not seen. The views in

@@ -38,7 +38,7 @@ class Photo:
 
     @property
     def folder(self) -> str:
-        """The folder of the test suite, with whose name the file name begins."""
+        """The name of the test suite's folder; the file name begins with it."""
         return self.path.name.split("_")[0]
 
     def image(self) -> npt.NDArray[np.uint8]:

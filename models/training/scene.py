@@ -251,7 +251,7 @@ def _bent(rng: np.random.Generator, card: Canvas) -> Canvas:
     return Canvas(image, cv2.remap(card.ids, x, y, cv2.INTER_NEAREST), list(card.classes))
 
 
-# -- what is in the way, and the camera --------------------------------------------------------------
+# -- obstructions ------------------------------------------------------------------------------------
 
 
 def _obstruct(rng: np.random.Generator, canvas: Canvas) -> None:

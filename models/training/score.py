@@ -33,7 +33,7 @@ class Score:
 
     @property
     def precision(self) -> float:
-        """Return the share of correct boxes on photographs with codes; NaN if there are no boxes."""
+        """Return the share of boxes on photographs with codes that are correct; NaN if there are no boxes."""
         right = self.found.total()
         return right / (right + self.false) if right + self.false else float("nan")
 
