@@ -1,4 +1,4 @@
-"""The wire format of protobuf: what is written is read back, and damage is said."""
+"""Protobuf messages are read back as they were written, and damaged ones raise an error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""R15: a replica whose queue of POSTs stays full is not ready, without flapping and never for long."""
+"""Promise R15: a replica whose queue of POSTs stays full is not ready, never for long, and does not flap."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from streamer.server.liveness import Liveness
 
 
 def away_after(shares: list[float], *, stagger_s: float = 0.0) -> list[bool]:
-    """Return what one look a second says."""
+    """Return for each share of the queue, one per second, whether the replica turns clients away."""
     pressure = QueuePressure(lambda: stagger_s)
     return [pressure.observe(share, float(now)) for now, share in enumerate(shares)]
 
@@ -80,7 +80,7 @@ def test_whatever_the_load_it_leaves_late_and_never_for_long(
     [
         ([(Presence.SERVING, 1)], True),
         ([(Presence.SERVING, 1), (Presence.SERVING, 0)], False),
-        # One that is being restarted takes nobody.
+        # A worker that is being restarted does not count.
         ([(Presence.SERVING, 1), (Presence.DOWN, 0)], True),
         ([(Presence.DOWN, 1)], False),
     ],

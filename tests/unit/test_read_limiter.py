@@ -1,4 +1,4 @@
-"""Before its hello a socket buffers little, whatever its client sends; afterwards nothing is lost."""
+"""Before its hello a socket buffers little, whatever its client sends, and after it no byte is lost."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the scheduler refuses, and what becomes of it: in HTTP, and in the account of posted images."""
+"""Each refusal by the scheduler becomes an HTTP status, and the ledger counts it by its kind."""
 
 from __future__ import annotations
 

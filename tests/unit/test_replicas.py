@@ -1,4 +1,4 @@
-"""Names of replicas stand for configured addresses alone, and are looked up no more often than needed."""
+"""Replica names lead only to configured addresses, and are looked up no more often than needed."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_settings_name_what_is_wrong_with_them() -> None:
 
 
 class Names:
-    """A name server whose answers the test decides; None: it is away."""
+    """Answers as a name server with what the test puts in ``answers``; None means that the server is away."""
 
     def __init__(self) -> None:
         self.answers: dict[str, list[str] | None] = {}

@@ -1,4 +1,4 @@
-"""The ring: nobody gets a slot twice, nothing reaches outside, and an unsealed memory is refused."""
+"""The ring hands no slot out twice, allows no access outside its memory and refuses unsealed memory."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_slots_do_not_overlap() -> None:
 
 
 def test_a_slot_holds_images_of_any_size_that_fits() -> None:
-    """Two models share a ring; views that were handed out before are the same memory."""
+    """Views of different sizes on one slot, as two models need them, share the slot's memory."""
     ring = FrameRing(2, slot_bytes_for(8, 4))
     large, small = ring.pixels(1, 8, 4), ring.pixels(1, 2, 3)
     large[:] = 9
@@ -73,7 +73,7 @@ def test_slots_and_sizes_outside_the_ring_are_refused(slot: int, width: int, hei
 
 
 class RingMachine(RuleBasedStateMachine):
-    """Any order of acquiring and releasing: no slot is owned twice, none is lost."""
+    """Acquires and releases slots in any order; no slot is owned twice or lost."""
 
     def __init__(self) -> None:
         super().__init__()

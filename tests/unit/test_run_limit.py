@@ -1,4 +1,4 @@
-"""R1b: a run is hung when it lasts ten times as long as the slow runs of late, not of the warm-up."""
+"""Promise R1b: a run counts as hung when it lasts ten times as long as recent slow runs, not the warm-up."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_runs_that_are_slow_for_good_do_not_raise_it_without_end() -> None:
 
 
 class QuickNow:
-    """A detector whose warm-up took a second a run; while serving a run takes no time."""
+    """A detector whose runs took 1 s each during warm-up and take no time while it serves."""
 
     def __init__(self) -> None:
         self.model = ModelInfo.from_dict(MODEL)

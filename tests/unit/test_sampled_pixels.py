@@ -1,4 +1,4 @@
-"""Memory that keeps only the rows that resizing reads: results do not change, and most pages are shared."""
+"""Keeping only the rows that resizing reads does not change the results, and most pages are shared."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def resize(image: Pixels, size: tuple[int, int]) -> Pixels:
 
 
 def own_bytes(field: str = "Pss:") -> int:
-    """Return the memory of this process; pages that are mapped several times count once."""
+    """Return this process's memory in bytes; by default, a page that is mapped several times counts once."""
     lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(field))
 

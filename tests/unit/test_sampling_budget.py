@@ -1,4 +1,4 @@
-"""Budgets hold whatever comes, per stream, per hour and per day."""
+"""The budgets per stream, per hour and per day hold for any sequence of arrivals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Candidates cross the socket whole, and nothing else is taken for one."""
+"""Candidates cross the socket unchanged, and any other bytes are refused."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_a_field_that_is_wrong_is_refused(change: dict[str, object]) -> None:
 
 
 class Decoded:
-    """An image of a video: its pixels are made when they are asked for."""
+    """A frame of a video, whose pixels are made only when somebody calls ``pixels()``."""
 
     width, height = 6, 4
 

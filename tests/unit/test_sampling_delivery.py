@@ -1,4 +1,4 @@
-"""Delivery: image first, nothing leaves the spool before the store has it, failures are tried again."""
+"""Delivery stores the image first, removes a sample only once it is stored, and retries after failures."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.helpers.waiting import wait_for
 
 
 class FakeStore:
-    """Keeps what it is given; fails as often as it is told to, and always for one name."""
+    """Keeps objects; the first ``failures`` puts fail, and so does any key with ``refused_key`` in it."""
 
     def __init__(self, failures: int = 0, error: StoreError | None = None, refused_key: str = "?") -> None:
         self.failures = failures
@@ -201,7 +201,7 @@ def test_the_end_delivers_what_waits(spool: Spool) -> None:
     delivery = Delivery(spool, store, FakeMetrics())
     delivery.start()
     for name in "abc":
-        accept(spool, name)  # without a wake
+        accept(spool, name)  # without a call of wake()
     delivery.stop(5.0)
     assert (len(spool), len(store.objects)) == (0, 6)
 

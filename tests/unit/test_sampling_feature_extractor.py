@@ -1,4 +1,4 @@
-"""Which candidates become rows, and what a row says of its frame."""
+"""The extractor decides which candidates become rows and what a row holds about its frame."""
 
 from __future__ import annotations
 

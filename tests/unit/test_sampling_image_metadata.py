@@ -1,4 +1,4 @@
-"""Metadata goes, pixels and the orientation stay, in all three formats."""
+"""In all three formats metadata is removed, while the pixels and the orientation stay."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ LIMITS = Limits()
 
 
 def secretive(suffix: str, orientation: int) -> bytes:
-    """An image with an orientation, and the secret wherever its format has room for one."""
-    # WebP with a quality is lossy, as with_exif wants it.
+    """Return an image with an orientation, and with the secret in the metadata blocks of its format."""
+    # OpenCV writes lossy WebP, which with_exif needs, when it gets a quality.
     quality = (cv2.IMWRITE_WEBP_QUALITY, 80) if suffix == ".webp" else ()
     data = with_exif(encode(scene(), suffix, *quality), orientation)
     if suffix == ".jpg":

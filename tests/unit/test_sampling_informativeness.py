@@ -1,4 +1,4 @@
-"""What the uncertainty of a frame is: the tent, flicker, and the boxes both look at."""
+"""Uncertainty, flicker, disagreement and class balance are computed from the boxes of frames."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_two_models_that_see_the_same_agree_and_what_one_alone_sees_counts_by_it
     assert disagreement(both, boxes()) == 1
     assert disagreement(boxes(), boxes()) == 0
     assert disagreement(boxes(0.9), boxes(0.9, label=1)) == 1
-    # One of three boxes, with 0.8 of 2.6 in all, has no partner.
+    # One of the three boxes has no partner; its score is 0.8, and all scores add up to 2.6.
     assert disagreement(both, boxes(0.9)) == pytest.approx(0.8 / 2.6, abs=1e-5)
     assert disagreement(boxes(0.9), both) == disagreement(both, boxes(0.9))
 

@@ -1,4 +1,4 @@
-"""The bucket store: one PUT for one object whatever happens, and errors that say what to do."""
+"""The bucket store sends one PUT per object, whatever happens, and its errors say what to do."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ async def test_every_answer_has_a_meaning_and_is_asked_once(
     with pytest.raises(kind, match=text) as caught:
         await store.put("k", b"x", "image/jpeg")
     assert getattr(caught.value, "reason", "") == reason
-    # No second try of botocore's, no question for the bucket's region.
+    # botocore neither repeats the request nor asks for the bucket's region.
     assert server.methods == {"PUT": 1}
     server.answer = None
     await store.put("k", b"x", "image/jpeg")
@@ -83,7 +83,7 @@ async def test_every_answer_has_a_meaning_and_is_asked_once(
 
 FOREIGN, OWN = "<BucketName>v1</BucketName>", f"<BucketName>{BUCKET}</BucketName>"
 MALFORMED, SCOPE = "AuthorizationHeaderMalformed", "expected: 20261130/garage/s3/aws4_request"
-#: Addressing style and checksums in use; status, code, message and elements of the answer; reason, and text.
+#: Addressing style, checksum setting, answer (status, code, message, elements), reason, error text.
 _OF_SETTINGS = [
     ("path", "", (403, "SecondLevelDomainForbidden", "", ""), "addressing", "ADDRESSING_STYLE=virtual"),
     ("path", "", (403, "AccessDenied", "Use virtual-hosted style.", ""), "addressing", "_STYLE=virtual"),
@@ -92,7 +92,7 @@ _OF_SETTINGS = [
     ("virtual", "", (404, "NoSuchBucket", "", FOREIGN), "addressing", "ADDRESSING_STYLE=path"),
     ("virtual", "", (403, "AccessDenied", "", FOREIGN), "addressing", "ADDRESSING_STYLE=path"),
     ("path", "", (404, "NoSuchBucket", "", OWN), "no_bucket", "S3_BUCKET_NAME"),
-    # Where the store does not say, both causes are named.
+    # When the answer does not show which cause applies, the error names both.
     ("path", "", (403, "AccessDenied", "", ""), "denied", "ADDRESSING_STYLE=virtual"),
     ("path", "when_supported", (501, "NotImplemented", "a header", ""), "checksum", "=when_required"),
     ("path", "when_supported", (400, "InvalidArgument", "bad trailer", ""), "checksum", "=when_required"),
@@ -120,7 +120,7 @@ async def test_a_refusal_names_the_setting_that_decides(
     if checksums:
         monkeypatch.setenv("AWS_REQUEST_CHECKSUM_CALCULATION", checksums)
     server.answer, server.message, server.elements = answer[:2], *answer[2:]
-    # At an IP address botocore puts the bucket into the path, whatever the style is: the server is reached.
+    # For an IP address, botocore puts the bucket into the path in both styles, so requests reach the server.
     store = S3Store(Bucket(BUCKET, endpoint=server.url, addressing=style))
     with pytest.raises(StoreError, match=text) as caught:
         await store.put("v1/k", b"x", "image/jpeg")
@@ -172,7 +172,7 @@ def test_an_address_that_has_the_bucket_already_is_refused() -> None:
 async def test_a_store_that_does_not_answer_is_unavailable_in_time(
     server: FaultyS3, store: S3Store, fault: str
 ) -> None:
-    await store.put("k", b"x", "image/jpeg")  # the client exists from now on
+    await store.put("k", b"x", "image/jpeg")  # this call creates the client
     server.share, server.faults = 1.0, (fault,)
     store._bucket = dataclasses.replace(store._bucket, timeout_s=1.0)
     begun = time.monotonic()

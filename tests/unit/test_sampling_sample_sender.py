@@ -37,7 +37,7 @@ def counting(lost: Counter[str]):  # type: ignore[no-untyped-def]
 
 
 def read_one(connection: socket.socket) -> int:
-    """Read one candidate and confirm it; returns its seq."""
+    """Read one candidate, confirm it and return its sequence number."""
     with connection.makefile("rb") as stream:
         size = int.from_bytes(stream.read(4), "little")
         seq = unpack_candidate(stream.read(size)).seq
@@ -65,10 +65,10 @@ def test_a_candidate_that_a_dying_sampling_process_has_not_decided_about_goes_to
     sender.start()
     sender.submit(candidate(0.5, seq=1))
     connection, _ = listener.accept()
-    with connection:  # it dies before it reads anything, which resets the connection
+    with connection:  # the process dies before it reads, which resets the connection
         assert connection.recv(1, socket.MSG_PEEK)
     connection, _ = listener.accept()
-    with connection:  # and its successor in the middle of the message; twice is too often, and counted
+    with connection:  # its successor dies while it reads; after two failures the candidate counts as lost
         assert connection.recv(4)
     wait_for(lambda: lost["no_observer"] == 1)
     sender.submit(candidate(0.5, seq=2))
@@ -87,14 +87,14 @@ def test_a_stalled_sampling_process_costs_candidates_and_no_time(
 ) -> None:
     monkeypatch.setattr(module, "CLOSE_S", 0.1)
     sender = SampleSender(address.address_of(listener), counting(lost))
-    sender.start()  # nobody accepts or reads
+    sender.start()  # no process accepts the connection or reads
     large = candidate(0.5, data=b"x" * (1 << 20))
     taken, slowest_s = 0, 0.0
     for _ in range(200):
         begun = time.perf_counter()
         taken += sender.submit(large)
         slowest_s = max(slowest_s, time.perf_counter() - begun)
-    assert taken <= MAX_WAITING + 3  # and what the socket holds
+    assert taken <= MAX_WAITING + 3  # plus what the socket holds
     assert lost["busy"] == 200 - taken
     assert slowest_s < 0.5
     sender.close()
@@ -115,7 +115,7 @@ def test_without_a_sampling_process_candidates_are_counted_and_the_next_one_find
     sender.submit(candidate(0.5, seq=1))
     connection, _ = first.accept()
     assert read_one(connection) == 1
-    connection.close()  # the sampling process dies; its listener is the supervisor's and stays
+    connection.close()  # the sampling process dies; the supervisor keeps the listener
     accepted: list[int] = []
 
     def successor() -> None:
@@ -143,4 +143,4 @@ def test_submitting_takes_microseconds(listener: socket.socket, lost: Counter[st
         begun = time.perf_counter()
         sender.submit(small)
         times.append(time.perf_counter() - begun)
-    assert sorted(times)[len(times) // 2] < 100e-6  # some 1 µs; the bound leaves room for a busy machine
+    assert sorted(times)[len(times) // 2] < 100e-6  # about 1 µs; the bound leaves room for a busy machine

@@ -1,4 +1,4 @@
-"""The sampler: which detections become candidates, with which neighbours, and what a person can report."""
+"""The sampler decides which frames become candidates, with which neighbours, and what a person can report."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def sampler(taken: list[SampleCandidate]) -> Sampler:
 
 
 def into(taken: list[SampleCandidate]) -> Callable[[SampleCandidate], bool]:
-    """A way to submit candidates that keeps them in a list."""
+    """Return a function that accepts submitted candidates and keeps them in a list."""
 
     def submit(candidate: SampleCandidate) -> bool:
         taken.append(candidate)
@@ -94,7 +94,7 @@ def test_still_images_have_no_neighbours_and_are_not_remembered(taken: list[Samp
 
 
 class ShadowRuns:
-    """Shadow runs that end when the test calls back."""
+    """Starts shadow runs, which end when the test calls their callback."""
 
     def __init__(self, *, begins: bool = True) -> None:
         self.begins = begins
@@ -134,7 +134,7 @@ def test_a_model_that_never_answers_delays_a_candidate_until_the_next_one(
     assert taken == []
     sampler.add(observation(2, 1.0), boxes(0.8))
     assert [c.seq for c in taken] == [1]
-    runs.callbacks[0](SHADOW)  # too late: nothing is submitted twice
+    runs.callbacks[0](SHADOW)  # too late: the candidate is not submitted a second time
     runs.callbacks[1](None)
     assert [(c.seq, c.shadow) for c in taken] == [(1, None), (2, None)]
 

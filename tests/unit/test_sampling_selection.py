@@ -17,17 +17,17 @@ from tests.helpers.candidates import boxes, candidate
 from tests.unit.images import scene
 
 T0 = 1_800_000_000.0
-#: Fingerprints that differ in all bits of a byte each.
+#: Fingerprints, each with another byte set to 0xFF, so that any two differ in 16 bits.
 HASHES = [0xFF << (8 * index) for index in range(8)]
 
 
 def quiet(**rules: float) -> Policy:
-    """A policy without random samples and with ample budgets."""
+    """Return a policy without random samples and with ample budgets."""
     return Policy(**({"random_every_s": 0.0, "stream_per_hour": 3600, "per_hour": 3600} | rules))  # type: ignore[arg-type]
 
 
 class SelectionRun:
-    """A selection and its clock: capture time and monotonic time go together."""
+    """Runs a selection, with capture time and monotonic time in step, and counts the decoded images."""
 
     def __init__(self, policy: Policy) -> None:
         self.selection = Selection(policy, random.Random(2))
@@ -215,7 +215,7 @@ def test_pixels_are_encoded_when_they_are_held_or_taken_and_only_then() -> None:
     for now, score, value in ((0, 0.6, 0), (1, 0.52, 0xFF), (2, 0.62, 0xFF00)):
         found = candidate(score, at=T0 + now, seq=now, data=b"large" * 100)
         assert selection.consider(found, now, iter((value,)).__next__) == []
-    # The budget counts the small form, of which it has room for one.
+    # The budget counts the encoded bytes, and has room for one encoded image.
     (choice,) = selection.due(60.0)
     assert (choice.candidate.seq, choice.candidate.data, choice.candidate.source) == (1, b"small", ENCODED)
     assert set(encoded) == {0, 1}

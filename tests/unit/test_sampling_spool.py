@@ -1,4 +1,4 @@
-"""The spool: accepted is on the disk, half of a sample is none, a full one refuses and deletes nothing."""
+"""The spool keeps accepted samples on disk, clears half-written ones, and refuses new ones when full."""
 
 from __future__ import annotations
 
@@ -168,7 +168,7 @@ def test_nothing_accepted_is_lost_when_the_writer_is_killed_at_any_moment(tmp_pa
     spool = Spool(tmp_path / "spool", 1 << 40)
     spool.open()
     kept = set(spool.oldest())
-    # One more sample may be there for each kill: the process ended between the flush and the output.
+    # Each kill may leave one more sample, when the process ended between flushing it and printing its name.
     assert accepted <= kept
     assert len(kept - accepted) <= 8
     assert accepted

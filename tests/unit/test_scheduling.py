@@ -1,4 +1,4 @@
-"""Clients share a version's decoders by cost, greedy and polite, through deaths and refusals."""
+"""Greedy and polite clients share decoders by cost, also when a process dies or refuses an image."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from streamer.scheduling.service_rate import ServiceRate
 from streamer.scheduling.version_queue import VersionQueue
 from tests.unit.test_version_queue import FakeStream, opened, post, run
 
-#: Seconds of work in a second: two decoders and two inference threads.
+#: Seconds of work that two decoders and two inference threads do per second.
 MOST = 4.0
 
 
@@ -103,7 +103,7 @@ def post_taken(queue: VersionQueue, client: Client) -> Job:
 
 @pytest.mark.parametrize("kind", ["post", "live"])
 def test_many_clients_of_one_class_never_keep_one_of_the_other_out(kind: str) -> None:
-    """Each client has one item in flight at a time, as with connections that wait for their answers."""
+    """Each client has one item in flight at a time, like a connection that waits for each answer."""
     room = DecodeLimiter(2)
     many = [Client(f"many {number}", number) for number in range(1, 21)]
     streams = [FakeStream(number, client=client, frames=0) for number, client in enumerate(many, 1)]
@@ -231,7 +231,7 @@ def test_the_pause_of_a_restart_is_no_rate_of_service(gone: bool, usable: float)
     client = Client("one", 1)
     flow = queue._share.flow("post", 1)
     for step in range(20):
-        # The process runs one image every half second, and takes the next one with it.
+        # Every 0.5 s one image is finished; with ``gone``, the process then dies and loses the next one.
         now = step / 2
         for image in (post(client), post(client)):
             queue.add(image, now)
@@ -270,7 +270,7 @@ def test_what_others_do_not_use_is_available() -> None:
     )
 )
 def test_work_is_conserved_and_nothing_is_left_behind(steps: list[tuple[int, str, str]]) -> None:
-    """Whatever comes and however it ends: every job runs once, and an idle worker never holds one back."""
+    """Every job ends once, whatever arrives and however runs end, and something runs while anything waits."""
     queue = VersionQueue(DecodeLimiter(2))
     clients = [Client(str(number), number) for number in range(4)]
     streams = [FakeStream(number + 1, client=clients[number], frames=0) for number in range(4)]

@@ -1,4 +1,4 @@
-"""How many threads call the models, how many frames are in flight for them, and where images go in them."""
+"""Served models know their inference threads, the frames in flight and where an image is placed."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ def handshake(cost_ms: dict[str, float], **numbers: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("cost_ms", "prefetch_depth", "frames"),
     [
-        ({"1": 10.0}, 4, 4),  # two cores: one frame on each, one behind it
-        ({"1": 10.0, "2": 20.0}, 4, 4),  # batches gain nothing there
-        ({"1": 5.0, "8": 10.0}, 3, 24),  # a GPU with two inference threads: a batch in each, one behind
+        ({"1": 10.0}, 4, 4),  # two cores: one frame runs on each, and one waits behind it
+        ({"1": 10.0, "2": 20.0}, 4, 4),  # two cores, where batches gain nothing
+        ({"1": 5.0, "8": 10.0}, 3, 24),  # a GPU with two inference threads: each runs a batch, one waits
     ],
 )
 def test_frames_in_flight_are_batches_worth_forming(

@@ -1,4 +1,4 @@
-"""A session goes on in another process with everything that its client agreed on."""
+"""A session continues in another process with everything that its client has agreed on."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LABELS = ("person", "bus")
 
 
 def begun() -> Session:
-    """Return a session with two streams, of which the second has sent seven frames."""
+    """Return a session with two streams, the second of which has sent seven frames."""
     session = Session("v1", LABELS, DetectionParams(), id="old")
     session.configure(Params(conf_threshold=0.6, classes=["bus"], track=True))
     session.cfg = 4
@@ -43,7 +43,7 @@ def test_a_stream_begins_with_the_models_own_threshold(manifest: float | None, t
 
 
 def test_parameters_tracks_and_sequence_numbers_go_along() -> None:
-    session = moved(moved(begun()))  # from one to the next, before its client has said which streams it has
+    session = moved(moved(begun()))  # it moves twice before its client opens its streams again
     assert session.id == "new"
     assert (session.cfg, session.track) == (4, True)
     assert session.describe_params() == begun().describe_params()

@@ -1,4 +1,4 @@
-"""Requests go with their keys to sockets in the replica's folder alone, and only while it is this user's."""
+"""Requests and their keys go only to sockets in the replica's folder, and only while this user owns it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Settings come from the environment, and a wrong value names variable, value and what is allowed."""
+"""Settings come from the environment, and an error names the variable, its value and what is allowed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The shared status tells a live loop from a hung or silent one."""
+"""The shared status shows whether a loop is alive, hung or silent."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""Single frames settle on the quicker way from running figures, whatever they began with, and do not flap."""
+"""Measured run times settle single frames on one core or all, whichever is quicker, and without flapping."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 from inference.core.single_frame import EARLY_EVERY, LATE_EVERY, TEST_RUNS, WINS, SingleFrameChoice
 
-#: A frame on one core and on two, in seconds, as YOLOX-nano takes on two slow cores.
+#: Seconds that YOLOX-nano needs for a frame on one and on both of two slow cores.
 NARROW_S, WIDE_S = 0.050, 0.029
 
 
@@ -21,14 +21,14 @@ def serve(
     noise: float = 0.1,
     seed: int = 1,
 ) -> int:
-    """Run single frames on a simulated detector; returns how many ran on all cores."""
+    """Run single frames on a simulated detector and return how many ran on all cores."""
     rng = random.Random(seed)
     wide_runs = 0
     for _ in range(frames):
         all_cores = choice.next()
         wide_runs += all_cores
         cost = (wide_s if all_cores else narrow_s) * rng.lognormvariate(0.0, noise)
-        # Now and then a neighbour takes the processor.
+        # In 5 % of the runs another program takes processor time.
         choice.ran(cost * (4.0 if rng.random() < 0.05 else 1.0), all_cores=all_cores)
     return wide_runs
 
@@ -53,7 +53,7 @@ def test_what_is_equally_quick_is_left_as_it_is(seed: int) -> None:
 def test_a_machine_that_changes_for_good_changes_the_choice_once() -> None:
     choice = SingleFrameChoice(all_cores=True)
     serve(choice, 5000, NARROW_S, WIDE_S)
-    # A neighbour takes the second core for good: threads that wait for it make a frame slower than on one.
+    # Another program takes the second core for good. Waiting for that core makes a frame slower than on one.
     serve(choice, LATE_EVERY * (TEST_RUNS + WINS) * 3, NARROW_S, 0.080)
     assert not choice.all_cores
 

@@ -1,4 +1,4 @@
-"""Models without their space-to-depth stem: the same numbers, found in every form, nothing else touched."""
+"""Every form of space-to-depth stem is found and removed; results stay the same, other models as they are."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def test_the_detector_runs_it_without_and_says_what_the_file_declares(tmp_path: 
     expected = run(path, np.repeat(planes, image.batch or 1, axis=0))
     for thread in (0, 1):
         (found,) = detector.infer([frame], thread=thread).arrays
-        # Fused differently, if at all: single-precision noise.
+        # The two graphs may be fused differently, so results may differ by single-precision noise.
         assert np.allclose(found[0], expected[0], atol=1e-6)
 
 

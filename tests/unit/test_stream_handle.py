@@ -1,4 +1,4 @@
-"""A live stream between its state and the dispatcher: what it tells although no result comes."""
+"""A live stream reports drops and errors to its client even when no result comes."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class FakeSession:
 
 
 class FakeCarrier:
-    """Keeps what it is told to send."""
+    """Keeps the messages that a stream sends."""
 
     version = "v1"
     limits = Limits()
@@ -54,7 +54,7 @@ async def carrier() -> FakeCarrier:
 
 
 def superseded(carrier: FakeCarrier) -> StreamHandle:
-    """Return a stream whose first frame a second one has superseded, and whose turn has not come."""
+    """Return a stream whose second frame has superseded its first, and whose turn has not come yet."""
     handle = StreamHandle(carrier, FlowControl(0))
     for seq in (1, 2):
         carrier.send_all(handle.flow.receive(Frame(Codec.JPEG, seq, 0, b"x"), 0.0))

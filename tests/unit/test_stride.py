@@ -1,4 +1,4 @@
-"""The stride scheduler shares by weight and lets nobody save up."""
+"""The stride scheduler shares by weight, and a party that was away has not saved up turns."""
 
 from collections import Counter
 

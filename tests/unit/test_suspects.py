@@ -1,4 +1,4 @@
-"""Frames that end the inference process are found by two deaths, the second of them alone; nobody else is."""
+"""A frame is blocked after the inference process died twice on it, the second time with no other frame."""
 
 from __future__ import annotations
 

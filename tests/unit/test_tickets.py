@@ -1,4 +1,4 @@
-"""Tickets are good once, for a minute, for streams, and there is an end to their number."""
+"""A ticket is valid once, for a minute and only for streams, and the number of tickets is bounded."""
 
 from __future__ import annotations
 

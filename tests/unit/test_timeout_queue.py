@@ -1,4 +1,4 @@
-"""Timeouts run in order and once, cancelled ones never; one timer and little memory are enough for all."""
+"""Timeouts run in order and once, cancelled ones never run, and all share one timer and little memory."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from streamer.core.timeout_queue import MAX_CANCELLED, TimeoutQueue
 
 
 class Clock:
-    """A clock that the test turns."""
+    """A clock that the test sets."""
 
     now = 0.0
 

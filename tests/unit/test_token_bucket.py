@@ -1,4 +1,4 @@
-"""A bucket lets a burst pass, then its rate, and never more than both."""
+"""A bucket grants a burst and then its rate; a larger amount is granted once and paid off afterwards."""
 
 from __future__ import annotations
 
@@ -52,5 +52,5 @@ def test_never_more_than_the_burst_and_the_rate(
         now += pause_s
         if bucket.take(now, amount):
             taken += amount
-        # One that is larger than the burst may be granted whole.
+        # The bucket may grant an amount larger than the burst, here up to 5.
         assert taken <= burst + now * per_s + 5.0 + 1e-6

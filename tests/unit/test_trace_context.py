@@ -1,4 +1,4 @@
-"""`traceparent` of a request is parsed as the W3C says, is in all log lines, and is passed on."""
+"""The `traceparent` of a request is parsed as the W3C specifies, is in all log lines, and is passed on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Traces: laid out so that their stages add up, exported while nobody waits, and off unless asked for."""
+"""The stages of a trace add up, no caller waits for an export, and tracing is off unless it is configured."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ def test_two_objects_that_cross_keep_their_ids(gap: int) -> None:
     """Ids are kept when only every ``gap``-th frame arrives and the order of the rows alternates."""
     tracker = Tracker()
     for number, frame in enumerate(range(0, 80, gap)):
-        # The second is 30 px further down: they overlap by half when they pass each other.
+        # The second box is 30 px further down, so their IoU is 0.45 when they pass each other.
         pair = boxes(box(100 + 8 * frame), box(740 - 8 * frame, 130))
         if number % 2:
             assert ids(tracker.update(pair[::-1], frame * FRAME_US)) == [2, 1]
@@ -79,7 +79,7 @@ def test_an_object_behind_a_pillar_returns_under_its_id(gap: int) -> None:
 
 
 def test_speed_is_per_second_not_per_frame() -> None:
-    """At 900 px/s an 80 px box leaves its last place within 3 frames: only its speed can find it."""
+    """At 900 px/s an 80 px box leaves its last place within 3 frames, so only its speed can match it."""
     tracker = Tracker()
     times_s = [0.0, 0.03, 0.06, 0.09, 0.30, 0.33, 0.70]
     result = [ids(tracker.update(boxes(box(900 * t)), int(t * 1e6))) for t in times_s]

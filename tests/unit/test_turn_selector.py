@@ -1,4 +1,4 @@
-"""The loop's selector hands out live connections first, and ended ones a few in a turn."""
+"""The event loop's selector returns requests first, and only a few streams and ended connections at once."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_streams_that_always_have_something_to_say_keep_no_other_out(
     selector.register(request, selectors.EVENT_READ, "request")
     client.send(b"x")
     seen: set[int] = set()
-    for _ in range(3):  # nobody reads, so all stay ready
+    for _ in range(3):  # the test reads nothing, so all sockets stay ready
         ready = selector.select(0)
         assert ready[0][0].data == "request"
         assert len(ready) == MAX_PER_ITERATION + 1

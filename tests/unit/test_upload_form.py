@@ -1,4 +1,4 @@
-"""Forms are taken in piece by piece; what no client of today writes is refused before it costs anything."""
+"""Forms are read piece by piece, and a form that no real client writes is refused before it costs much."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LIMITS = Limits(image_bytes=1000, total_bytes=1500, max_images=3)
 
 
 async def read(pieces: Iterable[bytes], limits: Limits = LIMITS, boundary: str = "b") -> FormReader:
-    """Return the form that comes in these pieces."""
+    """Read a form that arrives in these pieces."""
     waiting = iter((*pieces, b""))
     form = FormReader(boundary, limits)
 
@@ -103,7 +103,7 @@ def test_a_boundary_is_short_and_printable(content_type: str, boundary: str | No
         assert read_boundary(content_type) == boundary
 
 
-#: Each is the worst that one piece off the socket can hold, 256 KiB.
+#: The worst input of each kind. One piece from the socket holds at most the first 256 KiB of it.
 HOSTILE = {
     "newlines": b"\r\n" * (128 << 10),
     "boundaries that almost match": PART + (b"\r\n--" + b"a" * 69) * 3500,

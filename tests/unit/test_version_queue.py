@@ -1,4 +1,4 @@
-"""Whose frame is decoded next, and what each stream may send."""
+"""The version queue decides whose frame is decoded next, and how many frames each stream may send."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from streamer.scheduling.version_queue import VersionQueue
 from tests.unit.images import jpeg_claiming
 
 INFO = ModelInfo("m", "0", Family.YOLO, ("a",), 320, 320, Placement.CENTRED, 114)
-#: One run of 20 ms at a time: 50 frames per second.
+#: A model that runs one frame at a time, in 20 ms: 50 frames per second.
 MODEL = ServedModel(0, "v1", INFO, {1: 20.0}, in_flight=2, parallel=1, inference_threads=1)
 
 
@@ -46,7 +46,7 @@ def post(
 
 @dataclass
 class FakeStream:
-    """A stream that always has a frame, or only ones that are too old."""
+    """A stream that has ``frames`` frames, all of them too old if ``stale``."""
 
     key: int
     declared_fps: float | None = None
@@ -94,7 +94,7 @@ def served(queue: VersionQueue, count: int) -> list[int]:
 
 
 def run(queue: VersionQueue, job: Job, decode_ms: float = 5.0, inference_s: float = 0.02) -> None:
-    """Take a job through decoding and inference at once."""
+    """Run a job through decoding and inference, all at time 0."""
     queue.begin(job, 0.0)
     job.decode_cpu_ms = decode_ms
     queue.decoded(job, 0.0)
@@ -102,7 +102,7 @@ def run(queue: VersionQueue, job: Job, decode_ms: float = 5.0, inference_s: floa
 
 
 def begun(queue: VersionQueue, room: int = 2) -> Job:
-    """Take the next job as far as the inference process."""
+    """Take the next job at time 0 and decode it, so that it is in the inference process."""
     job = queue.next(room, 0.0)
     assert job is not None
     queue.begin(job, 0.0)
@@ -115,7 +115,7 @@ def test_what_a_dead_process_took_with_it_goes_first_and_in_order() -> None:
     queue = opened(*(FakeStream(number, client=Client(str(number), number)) for number in (1, 2, 3)))
     lost = [begun(queue) for _ in range(3)]
     queue.add(post(), 0.0)
-    for _ in range(2):  # the process that comes next dies, too
+    for _ in range(2):  # the next process dies, too
         for each in lost:
             queue.lost(each, 0.0, again=True)
         assert not queue.idle
@@ -128,7 +128,7 @@ def test_what_a_dead_process_took_with_it_goes_first_and_in_order() -> None:
 
 
 def test_a_stream_does_not_pass_its_own_frames_that_were_lost() -> None:
-    """Lost frames are repeated even if that exceeds the room; a newer frame waits until there is room."""
+    """Lost frames run again even if that exceeds ``room``; a newer frame waits until there is room."""
     streams = [FakeStream(number, client=Client(str(number), number)) for number in (1, 2, 3)]
     queue = opened(*streams)
     lost = [begun(queue) for _ in streams]
@@ -175,7 +175,7 @@ def test_a_connection_pays_for_each_try_and_once_for_what_it_gets() -> None:
 
 
 def test_a_restart_forgives_nothing() -> None:
-    """While all that there is waits to run again, the queue is not at rest."""
+    """A queue whose only job waits to run again is not idle, so its client's debt stays."""
     queue, client = VersionQueue(), Client("greedy", 1)
     queue.add(image := post(client), 0.0)
     begun(queue)
@@ -284,7 +284,7 @@ def test_a_warm_up_beside_a_busy_neighbour_does_not_throttle_for_good() -> None:
 
 
 def test_lanes_that_share_a_device_are_reckoned_together() -> None:
-    """Each waits for the other, so a run takes twice the time, and two of them end in it."""
+    """Runs take longer because the threads wait for each other, but two runs end in that time."""
     model = ServedModel(0, "v1", INFO, {1: 6.0, 16: 17.6}, in_flight=48, parallel=1, inference_threads=2)
     queue = opened(FakeStream(1))
     assert queue.rates.capacity_fps(model) == pytest.approx(16 / 17.6e-3)
@@ -329,7 +329,7 @@ def test_a_client_that_was_greedy_counts_as_absent_when_it_has_had_little_for_a_
 
 
 def begun_at(queue: VersionQueue, now: float) -> Job:
-    """Take the next job as far as the inference process at this time."""
+    """Take the next job and decode it, at the time ``now``, so that it is in the inference process."""
     job = queue.next(2, now)
     assert job is not None
     queue.begin(job, now)

@@ -1,4 +1,4 @@
-"""The watchdog kills only what hangs: not what was suspended with it, nor what gets no processor."""
+"""The watchdog kills processes that hang, but none that was suspended with it or gets no processor time."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.helpers.waiting import wait_for
 
 
 class Process:
-    """What is watched, with a beat at a time of the test's choice."""
+    """A watched process whose last heartbeat the test sets."""
 
     def __init__(self, pid: int) -> None:
         self.beat = time.monotonic()
@@ -45,7 +45,7 @@ def sleeper() -> Iterator[subprocess.Popen[bytes]]:
         [sys.executable, "-c", "import time; print(flush=True); time.sleep(600)"], stdout=subprocess.PIPE
     )
     assert process.stdout is not None
-    # While it starts it may wait for a processor, and is then taken for one that is starved.
+    # While the process starts it may wait for a processor, and the watchdog would consider it starved.
     process.stdout.readline()
     wait_for(lambda: _sleeps(process.pid))
     yield process

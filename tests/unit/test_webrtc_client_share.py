@@ -1,4 +1,4 @@
-"""One client's share of the sessions, and the smaller one of those that wait for video."""
+"""A client may hold a share of all sessions, and a smaller share of sessions that wait for video."""
 
 from __future__ import annotations
 

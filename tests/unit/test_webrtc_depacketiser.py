@@ -1,4 +1,4 @@
-"""Payloads of RTP packets: what our depacketiser makes of those that another packetiser made."""
+"""Our depacketiser reads RTP payloads that another packetiser made, and refuses malformed ones."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ENCODERS = {Codec.VP8: Vp8Encoder, Codec.H264: H264Encoder}
 
 
 def image(number: int, width: int = 320, height: int = 240) -> av.VideoFrame:
-    """Return a noisy image: its frames fill several packets."""
+    """Return an image so noisy that its encoded frame fills several packets."""
     noise = np.random.default_rng(number).integers(0, 255, (height, width, 3), np.uint8)
     frame = av.VideoFrame.from_ndarray(noise, format="rgb24").reformat(format="yuv420p")
     frame.pts, frame.time_base = number * 3000, fractions.Fraction(1, 90_000)

@@ -1,4 +1,4 @@
-"""The jitter buffer: whole frames, in order, in time, whatever the network does to the packets."""
+"""The jitter buffer outputs whole frames, in order and in time, whatever the network does to the packets."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_a_frame_is_released_on_its_marker_and_not_with_the_next_frame() -> None
 
 
 def test_a_frame_has_the_orientation_that_any_of_its_packets_states() -> None:
-    """Senders put it into the last packet."""
+    """The last packet of a frame states the orientation here, as senders do it."""
     buffer = JitterBuffer()
     first, middle, last = payloads_of(1, 3, 100)
     feed(buffer, [first, middle])
@@ -95,7 +95,7 @@ def test_an_unrepaired_gap_is_skipped_after_its_time_and_said() -> None:
     assert buffer.poll(1.0 + GAP_S - 0.001) == []
     outputs = buffer.poll(1.0 + GAP_S)
     assert outputs[0] == Gap()
-    # The rest of the damaged frame is no frame; the one behind it is.
+    # The buffer discards the rest of the damaged frame and releases the frame behind it.
     assert [f.rtp for f in outputs[1:] if isinstance(f, EncodedFrame)] == [6000]
     assert buffer.due is None
 
@@ -197,7 +197,7 @@ def test_whatever_is_lost_or_late_frames_come_out_whole_in_order_and_gaps_are_sa
     frames = stream(len(packets) // count + 1, count, first_seq)
     sent = [payload for frame in frames for payload in frame]
     whole = {frame[0].rtp: b"".join(p.data for p in frame) for frame in frames}
-    # The first frame opens the stream; of the others each packet is lost or delayed as drawn.
+    # The first frame arrives whole and opens the stream. Later packets are lost or delayed as drawn.
     order: list[tuple[int, RtpPayload]] = [(n, payload) for n, payload in enumerate(sent[:count])]
     for n, (payload, (lost, delay, _)) in enumerate(zip(sent[count:], packets, strict=False), count):
         if not lost:

@@ -1,4 +1,4 @@
-"""Messages between a session and its client: channels, readers over HTTP, control."""
+"""A session and its client exchange results over channels or HTTP, and control messages."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from streamer.webrtc.results import (
     ResultSubscriber,
 )
 
-#: Some message that is no result.
+#: A message that is not a result.
 FLOW: Any = {"type": "flow"}
 
 
@@ -128,7 +128,7 @@ def new_control(target: Target) -> SessionControl:
 
 
 class Target:
-    """What control messages act on."""
+    """Stands in for the session and stream on which control messages act."""
 
     def __init__(self) -> None:
         self.session = Session("v1", ("person", "bus"), DetectionParams())

@@ -1,4 +1,4 @@
-"""Offers: what is taken, what is refused and in which words, and what the stack sees of them."""
+"""Offers are accepted or refused with a clear text, and the stack sees only candidates that were checked."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Loss and its repair on a virtual network: how long output stops, and that the delay goes back to its base.
+"""On a virtual network, lost packets stop the output only briefly, and the delay returns to its base.
 
-A sender that repeats packets when asked and sends a key frame when asked, 50 ± 20 ms away in each direction.
-Some repeat a packet whenever they are asked (aiortc), some once in a round trip (browsers).
+The sender repeats packets and sends key frames on request. It is 50 ± 20 ms away in each direction.
+Some senders repeat a packet on each request (aiortc), others at most once per round trip (browsers).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ ROUND_TRIP_S = 0.1
 
 
 class Network:
-    """Events in virtual time; every datagram takes 30 to 70 ms, and is lost as ``lose`` says."""
+    """Runs events in virtual time; a datagram takes 30 to 70 ms, and ``lose`` decides if it is lost."""
 
     def __init__(self, seed: int, lose: Callable[[str, int], bool]) -> None:
         self.now = 0.0
@@ -49,9 +49,10 @@ class Network:
 
 
 class Call:
-    """A sender with ``count`` packets to a frame and a receiver; ``shown`` are (time shown, time sent).
+    """Simulates a sender with ``count`` packets per frame, and its receiver.
 
-    ``pause_s``: a packet is not repeated again within this time.
+    ``shown`` holds (time shown, time sent) of each output frame, in s. After the sender has repeated a
+    packet, it does not repeat it again within ``pause_s`` seconds.
     """
 
     def __init__(self, network: Network, count: int, frames: int, pause_s: float = 0.0) -> None:
@@ -128,12 +129,12 @@ class Call:
 
 
 def outages(call: Call) -> list[float]:
-    """Return the pauses between images."""
+    """Return the pauses between output frames, in s."""
     return [b - a for (a, _), (b, _) in itertools.pairwise(call.shown)]
 
 
 def late_delay(call: Call) -> float:
-    """Return the mean delay of the last second."""
+    """Return the mean delay of the last 30 output frames, one second, in s."""
     tail = call.shown[-30:]
     return sum(shown - sent for shown, sent in tail) / len(tail)
 
@@ -146,7 +147,8 @@ def test_one_lost_packet_stops_the_output_for_less_than_300_ms(count: int, seed:
     call = Call(network, count, 150)
     network.run()
     assert max(outages(call)) < 0.3
-    # Repaired, not skipped; before, the first key frame may have arrived in the wrong order.
+    # Each frame after the first second is shown: the loss was repaired and not skipped. In the first second,
+    # the packets of the first key frame may have arrived in the wrong order.
     assert sum(sent > 2 for _, sent in call.shown) == 150 - 31
     assert late_delay(call) < 0.09
 
@@ -157,8 +159,8 @@ def test_where_nothing_can_be_repeated_a_key_frame_is_the_repair(count: int) -> 
     network = Network(1, lambda kind, number: kind == "repeated" or (kind == "media" and number == lost))
     call = Call(network, count, 150)
     network.run()
-    # Noticed by the next frame, 150 ms of patience, a request, the next frame, and its way:
-    # 66 + 40 + 150 + 70 + 33 + 70 from the image before, at the most.
+    # The longest outage: the next frame shows the gap, the buffer waits 150 ms, the request travels, and the
+    # sender encodes a key frame, which travels. In ms from the last output: 66 + 40 + 150 + 70 + 33 + 70.
     assert 0.2 < max(outages(call)) < 0.43
     assert late_delay(call) < 0.09
 
@@ -194,7 +196,7 @@ def test_nearly_every_lost_packet_is_repaired_within_300_ms(count: int, pause_s:
     sent_at = [sent for _, sent in call.shown]
     waits = []
     for frame in lost:
-        # Of its own frame or of the next one that was shown.
+        # The wait counts until this frame or, if it was not shown, the next shown one.
         later = bisect.bisect_left(sent_at, 1 + frame * FRAME_S - 1e-9)
         if later < len(call.shown):
             waits.append(call.shown[later][0] - (1 + frame * FRAME_S) - base)

@@ -1,4 +1,4 @@
-"""Small pure parts of WebRTC signalling: servers, credentials, trickled candidates, addresses, feedback."""
+"""Tests the small pure parts of WebRTC signalling: servers, credentials, candidates, addresses, feedback."""
 
 from __future__ import annotations
 

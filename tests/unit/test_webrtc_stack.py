@@ -1,6 +1,6 @@
-"""The private names of aiortc and aioice that `streamer/webrtc/aiortc_adapter.py` relies on: a contract.
+"""Checks the private names of aiortc and aioice that `streamer/webrtc/aiortc_adapter.py` relies on.
 
-When one of these fails after an upgrade, read the new source of the name in the test. Change
+When one of these tests fails after an upgrade, read the new source of the name in the test. Change
 `aiortc_adapter.py`, `ice_agent.py` or `rtp_receiver.py` and nothing else. Then run this file and
 `tests/integration/test_webrtc_*.py`, with the junk datagrams among them. Until then keep `aiortc` and
 `aioice` in constraints.txt as they are.
@@ -103,7 +103,7 @@ def test_main_and_high_are_registered_once() -> None:
 
 
 class NoSink:
-    """Takes packets and forgets them."""
+    """Accepts packets and discards them."""
 
     def received(self, *_: object) -> None:
         return
@@ -136,7 +136,7 @@ async def test_an_answer_comes_from_our_own_agent_sockets_and_receiver() -> None
 
 
 async def test_the_orientation_of_the_camera_is_negotiated_and_read() -> None:
-    """The answer repeats the number of the offer, and packets have it under that number."""
+    """The answer repeats the extension's number of the offer, and packets have the orientation under it."""
     register_profiles()
     client, offer = await offer_of_a_browser()
     offer = replace(
@@ -149,7 +149,7 @@ async def test_the_orientation_of_the_camera_is_negotiated_and_read() -> None:
     extensions.configure(
         RTCRtpParameters(headerExtensions=[RTCRtpHeaderExtensionParameters(id=7, uri=ORIENTATION_URI)])
     )
-    # The last value has the bits for the back camera and a flip, too.
+    # The last value also sets the bits for the back camera and a flip.
     for value, turns in ((0, 0), (1, 1), (2, 2), (3, 3), (0b1101, 1)):
         packed = pack_header_extensions([(7, bytes([value]))])
         assert extensions.get(*packed).quarter_turns == turns  # type: ignore[attr-defined]
@@ -197,7 +197,7 @@ async def test_sockets_opened_before_the_ports_ran_out_are_closed_too() -> None:
     plan = UdpSettings(ports=(47312, 47312))
     agent.plan = plan  # type: ignore[attr-defined]
     with pytest.raises(NoFreePort):
-        # The same address twice: the second finds the only port taken.
+        # With the same address twice, the second socket finds the only port taken.
         await agent.get_component_candidates(1, ["127.0.0.1", "127.0.0.1"])
     await agent.close()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
@@ -205,7 +205,7 @@ async def test_sockets_opened_before_the_ports_ran_out_are_closed_too() -> None:
 
 
 class FakeProtocol:
-    """Counts what is sent."""
+    """Keeps the STUN messages that are sent."""
 
     def __init__(self) -> None:
         self.sent: list[Any] = []
@@ -229,8 +229,8 @@ async def test_who_does_not_know_the_password_gets_no_answer() -> None:
 async def test_an_authenticated_address_is_accepted_also_when_another_pair_was_nominated(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A machine with two addresses has two pairs; the client may choose the one that we have given up."""
-    # What the library makes of a request is its own affair; here no pair comes of it.
+    """A machine with two addresses has two pairs; the client may choose the one that our agent gave up."""
+    # The library's own handling is switched off, so that no candidate pair results from the request.
     monkeypatch.setattr(ice.Connection, "check_incoming", lambda *_: None)
     agent: Any = ice.Connection(ice_controlling=False)
     agent.__class__ = ice_agent.IceAgent

@@ -1,4 +1,4 @@
-"""The decoder of one stream, in real processes: only complete frames are output, nothing outlives it."""
+"""The decoder of a stream, in real processes, outputs only complete frames and leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -54,11 +54,11 @@ SOON_S = 20.0
 
 
 class Outcomes:
-    """Collects what a decoder delivers."""
+    """Collects the outcomes that a decoder delivers."""
 
     def __init__(self, codec: Codec, pool: VideoPool) -> None:
         self.queue: asyncio.Queue[DecodeOutcome] = asyncio.Queue()
-        #: Seconds of processor time, as the client is charged for them.
+        #: Each charge to the client, in seconds of processor time.
         self.charged_s: list[float] = []
         self.decoder = VideoDecoder(codec, self.queue.put_nowait, pool, self.charged_s.append)
 
@@ -161,7 +161,7 @@ async def test_a_bomb_is_refused_from_its_header_and_the_stream_goes_on(pool: Vi
 async def test_what_waits_is_bounded_and_nothing_comes_after_the_end(pool: VideoPool) -> None:
     outcomes = Outcomes(Codec.VP8, pool)
     frame = video(Codec.VP8, 1)[0]
-    # The process is still being started: nothing has been read.
+    # The process is still starting and has read nothing.
     taken = sum(outcomes.decoder.put(frame, after_gap=False) for _ in range(MAX_WAITING * 2))
     assert taken == MAX_WAITING
     outcomes.decoder.close()
@@ -192,7 +192,7 @@ async def test_images_of_every_size_come_out_whole(pool: VideoPool, width: int, 
 async def test_memory_of_images_is_used_again(pool: VideoPool) -> None:
     outcomes = Outcomes(Codec.VP8, pool)
     frame = video(Codec.VP8, 1, width=1920, height=1080)[0]
-    for _ in range(400):  # 1.2 GB of decoded frames, in 512 MB
+    for _ in range(400):  # 1.2 GB of decoded frames, while the process may use 512 MB
         assert (await outcomes.decode(frame)).decoded is not None
 
 
@@ -233,7 +233,7 @@ async def test_a_frame_that_ends_its_decoder_costs_other_streams_a_key_frame(
     assert (outcome.reason, outcome.decoded) == (DropReason.DECODE_ERROR, None)
     assert (await good.decode(frames[1])).reason is DropReason.NO_KEYFRAME
     assert (await good.decode(frames[4])).decoded is not None
-    # The same bytes do it once.
+    # The same bytes end a decoder only once.
     before = pool._supervisor._client.pid, [host.group for host in pool._hosts]
     assert (await bad.decode(crashing)).text
     assert (await good.decode(frames[5])).decoded is not None
@@ -349,7 +349,7 @@ async def test_a_video_of_a_phone_held_sideways_is_made_upright(pool: VideoPool)
         image = av.VideoFrame.from_ndarray(stored, format="bgr24").reformat(format="yuv420p")
         image.pts = number
         data = b"".join(bytes(packet) for packet in encoder.encode(image))
-        # One byte of RFC 7741: this packet begins the frame.
+        # The first byte is a payload descriptor of RFC 7741: this packet begins the frame.
         feed.received("VP8", Packet(number, number * 3000, b"\x10" + data), NoFeedback(), turns)
         async with asyncio.timeout(SOON_S):
             frame = await sink.queue.get()

@@ -1,4 +1,4 @@
-"""What encoded frames say of themselves, before a decoder believes it."""
+"""The headers of encoded frames state a size, which is checked before a decoder sees the frame."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Messages between worker and inference process survive the trip, and forged ones are refused."""
+"""Messages between worker and inference process arrive unchanged, and forged ones are refused."""
 
 from __future__ import annotations
 
