@@ -1,4 +1,4 @@
-"""Promise R15: a replica whose queue of POSTs stays full is not ready, never for long, and does not flap."""
+"""Promise R15: a replica whose queue of POSTs stays full is not ready, but only briefly and without flapping."""
 
 from __future__ import annotations
 

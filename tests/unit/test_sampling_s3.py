@@ -120,7 +120,7 @@ async def test_a_refusal_names_the_setting_that_decides(
     if checksums:
         monkeypatch.setenv("AWS_REQUEST_CHECKSUM_CALCULATION", checksums)
     server.answer, server.message, server.elements = answer[:2], *answer[2:]
-    # For an IP address, botocore puts the bucket into the path in both styles, so requests reach the server.
+    # For an IP address, botocore puts the bucket into the path in any style, so requests reach the server.
     store = S3Store(Bucket(BUCKET, endpoint=server.url, addressing=style))
     with pytest.raises(StoreError, match=text) as caught:
         await store.put("v1/k", b"x", "image/jpeg")

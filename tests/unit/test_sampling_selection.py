@@ -1,4 +1,4 @@
-"""Selection makes the right candidates samples, and applies its rules in the right order."""
+"""Selection turns the right candidates into samples, and applies its rules in the right order."""
 
 from __future__ import annotations
 

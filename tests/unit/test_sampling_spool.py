@@ -80,7 +80,7 @@ def test_a_store_on_the_same_disk_counts_against_the_limit(tmp_path: Path) -> No
 
 def test_some_of_the_disk_is_left_to_others(spool: Spool, monkeypatch: pytest.MonkeyPatch) -> None:
     fields = list(os.statvfs("/"))
-    fields[4] = 0  # f_bavail
+    fields[4] = 0  # f_bavail: no free blocks
     monkeypatch.setattr(os, "statvfs", lambda _: os.statvfs_result(fields))
     with pytest.raises(SpoolFull, match="left to others"):
         spool.accept("a", b"x", SIDECAR, 0.0)

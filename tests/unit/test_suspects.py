@@ -1,4 +1,4 @@
-"""A frame is blocked after the inference process died twice on it, the second time with no other frame."""
+"""A frame is blocked when it was running at two deaths of the inference process, at the second one alone."""
 
 from __future__ import annotations
 

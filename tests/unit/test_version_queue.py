@@ -1,4 +1,4 @@
-"""The version queue decides whose frame is decoded next, and how many frames each stream may send."""
+"""The version queue decides whose frame is decoded next, and at which rate each stream may send."""
 
 from __future__ import annotations
 
