@@ -1,4 +1,4 @@
-"""Promise R15: a replica whose queue of POSTs stays full is not ready, but only briefly and without flapping."""
+"""Promise R15: a replica whose queue of POSTs stays full is not ready, but only briefly, without flapping."""
 
 from __future__ import annotations
 
