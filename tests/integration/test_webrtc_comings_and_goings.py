@@ -20,7 +20,7 @@ pytestmark = pytest.mark.alone
 #: Number of sessions at the same time.
 TOGETHER = 5
 #: Number of sessions in all, without and with `--full`: multiples of WAYS and of ROUNDS * TOGETHER.
-FEW, MANY = 30, 1005
+FEW, MANY = 15, 1005
 #: The test measures the worker after each round. The first round creates what the worker keeps for good.
 ROUNDS = 3
 WAYS = 5
