@@ -35,7 +35,9 @@ class WebsocketLog:
             await self._client.send(message)
         else:
             self.entries.append({"sent": _show(message)})
-            await self._client.socket.send(message)
+            # The service may close before the whole message is sent; the close is read below.
+            with contextlib.suppress(ConnectionClosed):
+                await self._client.socket.send(message)
         return await self.hear(*until)
 
     async def hello(self, *until: str, **fields: Any) -> dict[str, Any]:
