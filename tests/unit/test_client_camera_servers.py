@@ -52,14 +52,17 @@ class Camera:
 
 @pytest.fixture
 def camera() -> Iterator[Callable[[Respond], Camera]]:
-    """Start a camera that serves one client at a time, and refuses a second one with 503."""
+    """Start a camera that serves one client at a time, and refuses a second one with 503 after ten seconds.
+
+    It waits because a client may send its next request before the thread that served the last one runs again.
+    """
     running: list[ThreadingHTTPServer] = []
 
     def start(respond: Respond) -> Camera:
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 found.requests.append({name.lower(): value for name, value in self.headers.items()})
-                if not found.busy.acquire(blocking=False):
+                if not found.busy.acquire(timeout=10):
                     self.send_error(503)
                     return
                 try:
