@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from streamer.imaging.palette import class_colour, score_text
+from streamer.imaging.palette import class_colour, class_dash, score_text
 
 #: uint8 (H, W, 3), BGR. The client uses this module too, so it imports neither the decoder nor `inference`.
 Image = npt.NDArray[np.uint8]
@@ -85,7 +85,11 @@ def draw_boxes(image: Image, boxes: Iterable[LabelledBox]) -> None:
     for box in reversed(list(boxes)):
         colour = box_colour(box.class_id)
         left, top, right, bottom = (round(value) for value in box.box)
-        cv2.rectangle(image, (left, top), (right, bottom), colour, thickness, cv2.LINE_AA)
+        if lengths := class_dash(box.class_id):
+            drawn, gap = (max(1, round(length * unit)) for length in lengths)
+            _draw_dashed(image, (left, top, right, bottom), colour, (drawn, gap), thickness)
+        else:
+            cv2.rectangle(image, (left, top), (right, bottom), colour, thickness, cv2.LINE_AA)
         track = f" #{box.track_id}" if box.track_id else ""
         text = f"{_drawable(box.label)}{track} {score_text(box.score)}"
         _write_label(image, text, (left, top), colour, scale)
@@ -102,6 +106,33 @@ def box_colour(class_id: int) -> tuple[int, int, int]:
     """Return the BGR colour of a class, 0..255: the one that the demo page gives it."""
     red, green, blue = class_colour(class_id)
     return blue, green, red
+
+
+def _draw_dashed(
+    image: Image,
+    box: tuple[int, int, int, int],
+    colour: tuple[int, int, int],
+    dash: tuple[int, int],
+    thickness: int,
+) -> None:
+    """Draw the outline of a box with dashes that run clockwise from its upper left corner."""
+    left, top, right, bottom = box
+    across = right - left
+    down = bottom - top
+    columns = image.swapaxes(0, 1)
+    sides = (
+        (image, top, (left, right), 0),
+        (columns, right, (top, bottom), across),
+        (image, bottom, (right, left), across + down),
+        (columns, left, (bottom, top), 2 * across + down),
+    )
+    # OpenCV's lines are symmetrical too: those of two pixels are three wide.
+    half = thickness // 2
+    for lines, at, (start, end), distance in sides:
+        first, last = max(at - half, 0), max(at + half + 1, 0)
+        along = np.arange(max(min(start, end), 0), min(max(start, end) + 1, lines.shape[1]))
+        is_drawn = (distance + np.abs(along - start)) % sum(dash) < dash[0]
+        lines[first:last, along[is_drawn]] = colour
 
 
 def _drawable(label: str) -> str:

@@ -1,4 +1,4 @@
-"""Defines the colours of classes and the text of scores like `static/js/palette.js`; a test compares both."""
+"""Defines colours and dashes of classes and texts of scores as `static/js/palette.js`; a test compares both."""
 
 from __future__ import annotations
 
@@ -16,11 +16,21 @@ _COLOURS = (
     (0xA7, 0x9B, 0xFF),
     (0xE8, 0xEE, 0xF4),
 )
+#: Lengths of a dash and of the gap after it, for classes of the same colour; empty: a solid line.
+_DASHES: tuple[tuple[float, ...], ...] = ((), (10, 5), (3, 4))
 
 
 def class_colour(class_id: int) -> tuple[int, int, int]:
     """Return red, green and blue of a class, 0..255, light enough for dark letters on it."""
     return _COLOURS[class_id % len(_COLOURS)]
+
+
+def class_dash(class_id: int) -> tuple[float, ...]:
+    """Return the lengths of a dash and of its gap, which tell classes of the same colour apart; empty: solid.
+
+    They are in CSS pixels on the page, and in 640ths of the longer side on images.
+    """
+    return _DASHES[class_id // len(_COLOURS) % len(_DASHES)]
 
 
 def score_text(score: float) -> str:

@@ -59,3 +59,31 @@ def test_a_tracked_box_keeps_the_colour_of_its_class() -> None:
     assert [(box.label, box.track_id) for box in boxes] == [("dog", 7)]
     draw_boxes(image, boxes)
     assert np.abs(image[250, 100].astype(int) - box_colour(1)).max() < 60
+
+
+def outline_shares(class_id: int, size: tuple[int, int] = (480, 640)) -> list[float]:
+    """Return for each side of a drawn box which share of it has the colour of the class."""
+    image = np.zeros((*size, 3), np.uint8)
+    height, width = size
+    left, top, right, bottom = width // 8, height // 4, width * 7 // 8, height * 7 // 8
+    draw_boxes(image, label_rows([[left, top, right, bottom, 0.9, class_id]], ()))
+    label = width // 4  # the label covers a part of the upper side
+    sides = (image[top, left + label : right], image[bottom, left:right], image[top:bottom, right])
+    return [float((side.max(axis=1) > 100).mean()) for side in (*sides, image[top:bottom, left])]
+
+
+@pytest.mark.parametrize("size", [(480, 640), (1440, 1920)])
+def test_classes_of_the_same_colour_differ_in_their_dashes(size: tuple[int, int]) -> None:
+    assert box_colour(3) == box_colour(11) == box_colour(19) == box_colour(27)
+    for class_id, (dash, gap) in ((11, (10, 5)), (19, (3, 4))):
+        shares = outline_shares(class_id, size)
+        assert shares == pytest.approx([dash / (dash + gap)] * 4, abs=0.15), (class_id, shares)
+    for solid in (3, 27):
+        assert min(outline_shares(solid, size)) == 1
+
+
+@pytest.mark.parametrize("size", [(1, 1), (8, 3000), (3000, 8)])
+@pytest.mark.parametrize("box", [(0, 0, 0, 0), (-1e9, -1e9, 1e9, 1e9), (5, 5, 2, 1)])
+def test_dashed_boxes_of_any_size_can_be_drawn(size: tuple[int, int], box: tuple[float, ...]) -> None:
+    image = np.zeros((*size, 3), np.uint8)
+    draw_boxes(image, label_rows([[*box, 0.9, 8], [*box, 0.9, 16]], ()))

@@ -1,4 +1,4 @@
-"""Runs the demo page's module tests in node, and checks that page and Python agree on frames and colours."""
+"""Runs the demo page's module tests in node, and checks that page and Python agree on frames and boxes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from streamer.imaging.draw import box_colour
-from streamer.imaging.palette import score_text
+from streamer.imaging.palette import class_dash, score_text
 from streamer.protocol.wire import Codec, Frame, FrameFlag, pack_frame, unpack_frame
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -22,9 +22,9 @@ const packed = frames.map((frame) => Buffer.from(packFrame(frame, new Uint8Array
 console.log(JSON.stringify(packed.map((bytes) => bytes.toString('hex'))));
 """
 PALETTE = """
-import { classColour, scoreText } from './static/js/palette.js';
+import { classColour, classDash, scoreText } from './static/js/palette.js';
 const [classes, scores] = JSON.parse(process.argv[1]);
-console.log(JSON.stringify([classes.map(classColour), scores.map(scoreText)]));
+console.log(JSON.stringify([classes.map(classColour), classes.map(classDash), scores.map(scoreText)]));
 """
 
 
@@ -91,7 +91,7 @@ def test_frames_are_packed_as_the_server_packs_them(node: str) -> None:
     assert unpack_frame(packed[2]).epoch == 65535
 
 
-def test_a_class_has_one_colour_and_a_score_one_text_on_the_page_and_in_the_commands(node: str) -> None:
+def test_page_and_commands_draw_the_same_colours_dashes_and_scores(node: str) -> None:
     classes = list(range(100))
     scores = [0, 1, 0.005, 0.125, 0.135, 0.5, 0.499999, 0.994999, 0.995, 0.874, 2 / 3]
     done = subprocess.run(
@@ -101,8 +101,9 @@ def test_a_class_has_one_colour_and_a_score_one_text_on_the_page_and_in_the_comm
         text=True,
         check=True,
     )
-    colours, texts = json.loads(done.stdout)
+    colours, dashes, texts = json.loads(done.stdout)
     ours = [box_colour(number)[::-1] for number in classes]
     assert colours == ["#{:02x}{:02x}{:02x}".format(*colour) for colour in ours]
+    assert dashes == [list(class_dash(number)) for number in classes]
     assert texts == [score_text(score) for score in scores]
     assert texts[3] == "13%"
