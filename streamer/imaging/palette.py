@@ -1,4 +1,4 @@
-"""Defines colours and dashes of classes and texts of scores as `static/js/palette.js`; a test compares both."""
+"""Defines colours, dashes and score texts like `static/js/palette.js`; a test compares both."""
 
 from __future__ import annotations
 
