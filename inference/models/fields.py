@@ -127,22 +127,22 @@ def size(value: object) -> tuple[int, int]:
 
 
 def labels(value: object) -> tuple[str, ...]:
-    """Return different class names from a list of them, or from the name of a list in `NAMED_LISTS`."""
+    """Return class names from a list of them, or from the name of a list in `NAMED_LISTS`.
+
+    Names may occur more than once; `class_names.number_apart` makes them different.
+    """
     if isinstance(value, str) and value in NAMED_LISTS:
         return NAMED_LISTS[value]
     allowed = (
-        f"a list of 1 to {MAX_LABELS} different class names, each of 1 to {MAX_TEXT} characters, or one of "
+        f"a list of 1 to {MAX_LABELS} class names, each of 1 to {MAX_TEXT} characters, or one of "
         + ", ".join(f'"{name}"' for name in NAMED_LISTS)
     )
     if not isinstance(value, list) or not 0 < len(value) <= MAX_LABELS:
         raise ValueError(allowed)
     try:
-        names = tuple(map(text, value))
+        return tuple(map(text, value))
     except ValueError:
         raise ValueError(allowed) from None
-    if len(set(names)) < len(names):
-        raise ValueError(allowed)
-    return names
 
 
 def boolean(value: object) -> bool:

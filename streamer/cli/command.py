@@ -111,7 +111,8 @@ class Command(TyperCommand):
         try:
             if not ctx.resilient_parsing:  # for completion, words may be missing
                 params = [param for param in self.get_params(ctx) if isinstance(param, TyperOption)]
-                args = _spelled_out(args, {name: param for param in params for name in param.opts})
+                names = {name: param for param in params for name in (*param.opts, *param.secondary_opts)}
+                args = _spelled_out(args, names)
             return super().parse_args(ctx, args)
         except typer.TyperException as error:
             if getattr(error, "ctx", None) is None:
@@ -185,9 +186,12 @@ def _write_help(command: Any, ctx: Any, formatter: Any) -> None:
 
 
 def _quick(params: list[Any]) -> list[Any]:
-    """Return the parameters, with False for flags that are None: typer would load pydantic to read None."""
+    """Return the parameters, with False for flags that are None: typer would load pydantic to read None.
+
+    Flags with a negation, such as ``--no-agnostic-nms``, stay None if the user does not decide.
+    """
     for param in params:
-        if getattr(param, "is_flag", False) and param.default is None:
+        if getattr(param, "is_flag", False) and param.default is None and not param.secondary_opts:
             param.default = False
     return params
 
@@ -311,7 +315,11 @@ MaxDetections = Annotated[
 ]
 AgnosticNms = Annotated[
     bool | None,
-    option("--agnostic-nms", "boxes of different classes suppress each other, too", group=DETECTION),
+    option(
+        "--agnostic-nms/--no-agnostic-nms",
+        "whether boxes of different classes suppress each other (as the model recommends, else no)",
+        group=DETECTION,
+    ),
 ]
 Json = Annotated[bool, option("--json", "print one JSON object")]
 Quiet = Annotated[bool, option("--quiet", "print no progress")]

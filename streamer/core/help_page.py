@@ -114,7 +114,7 @@ def _described(param: Any) -> tuple[Text, str]:
         if param.nargs != 1:
             name.append("...")
         return name, text
-    spellings = ", ".join(sorted(param.opts, key=len))
+    spellings = ", ".join(sorted((*param.opts, *param.secondary_opts), key=len))
     name = Text(spellings, _NAME)
     if not param.is_flag:
         choices = param.type_descriptor.choices

@@ -12,6 +12,7 @@ from inference.core.errors import ModelRefused
 from inference.core.warmup import worthwhile_buckets
 from inference.engine.detector import Detector
 from inference.models.class_names import COCO_80, COCO_91, duplicates, parse_names
+from inference.models.labels import given_names
 from inference.models.layout import Convention
 from inference.models.manifest import Manifest, read_manifest
 from inference.models.model import ModelInfo
@@ -205,10 +206,10 @@ def _remarks(result: Inspection, served: ServedModel) -> list[str]:
         found.append("Half precision is for GPUs: a CPU converts it and computes in float32.")
     if served.note:
         found.append(served.note)
-    names = parse_names(served.graph.metadata.get("names", ""))
-    if not served.manifest.labels and (repeated := duplicates(names)):
+    if repeated := duplicates(given_names(served.manifest, served.graph.metadata)):
+        where = "manifest" if served.manifest.labels else "metadata"
         found.append(
-            f"The metadata names several classes {', '.join(map(repr, repeated[:8]))}; they are numbered "
+            f"The {where} names several classes {', '.join(map(repr, repeated[:8]))}; they are numbered "
             f"apart. `labels` in {result.path.stem}.json sets other names."
         )
     if result.licence is None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from inference.core.errors import ModelRefused
-from inference.models.class_names import parse_names
+from inference.models.class_names import number_apart, parse_names
 from inference.models.manifest import Manifest, manifest_path, parse_manifest, read_manifest
 from inference.models.onnx_header import NotOnnx, OnnxHeader, licence_of, read_header
 from streamer.core.terminal import Table
@@ -112,7 +112,7 @@ def _describe(path: Path, registry: Registry, serves: tuple[str, ...]) -> Instal
         size=size,
         serves=serves,
         licence=manifest.licence or licence_of(header.metadata) or (known.licence if known else None),
-        labels=labels or None,
+        labels=number_apart(labels) if labels else None,
         classes=len(labels) if labels else (known.classes if known else None),
         input=manifest.input or _input_of(header) or (known.input if known else None),
         known=known,

@@ -12,6 +12,7 @@ from typing import Any
 
 from inference.core.errors import ModelRefused
 from inference.models import fields
+from inference.models.class_names import number_apart
 from inference.models.manifest import parse_manifest
 from inference.models.model import Family
 from streamer.model_zoo.download_url import BadRequest, check_url
@@ -176,12 +177,12 @@ def _name(value: object) -> str:
 def _classes(value: object) -> tuple[int, tuple[str, ...] | None]:
     """Return the number of classes, and their names if they are listed."""
     if isinstance(value, list):
-        names = fields.labels(value)
+        names = number_apart(fields.labels(value))
         return len(names), names
     try:
         return fields.integer(1, fields.MAX_LABELS)(value), None
     except ValueError as error:
-        raise ValueError(f"{error}, or a list of different class names") from None
+        raise ValueError(f"{error}, or a list of class names") from None
 
 
 def _manifest(value: object) -> Mapping[str, Any]:

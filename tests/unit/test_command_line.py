@@ -15,7 +15,9 @@ import pytest
 from streamer.access.identity import Scope
 from streamer.cli.command import EXIT_CODES, exit_code
 from streamer.cli.main import main
+from streamer.cli.pusher import Plan
 from streamer.client.errors import Rejected, SourceFailed
+from streamer.client.oneshot import Request
 from streamer.datasets.export import DatasetFormat
 from tests.helpers.service import ROOT
 from tests.recordings.command_line import COMMANDS
@@ -198,6 +200,27 @@ def test_options_can_be_abbreviated_repeated_and_joined_with_their_value(
     words = ["--catal", str(tmp_path / "first"), f"--catalogue={tmp_path / 'last'}"]
     assert main(["models", "list", *words]) == 2
     assert str(tmp_path / "last") in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["predict", "push"])
+@pytest.mark.parametrize(
+    ("words", "chosen"),
+    [("", None), ("--agnostic-nms", True), ("--no-agnostic-nms", False), ("--no-a", False)],
+)
+def test_the_model_decides_on_agnostic_nms_unless_the_user_does(
+    command: str, words: str, chosen: bool | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[object] = []
+
+    async def record(*arguments: object) -> int:
+        given.extend(arguments)
+        return 0
+
+    monkeypatch.setattr(importlib.import_module(f"streamer.cli.{command}"), f"_{command}", record)
+    assert main([command, "a.png", *words.split()]) == 0
+    (params,) = [argument.params for argument in given if isinstance(argument, Plan | Request)]
+    assert params is not None
+    assert params.agnostic_nms is chosen
 
 
 def test_words_after_two_dashes_are_no_options(capsys: pytest.CaptureFixture[str]) -> None:

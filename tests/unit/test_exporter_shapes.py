@@ -376,6 +376,10 @@ def test_duplicate_names_are_numbered_apart(tmp_path: Path) -> None:
     assert load(path).model.labels == ("car", "car_2", "class_2")
     remarks = " ".join(inspect_model(path, device="cpu", batch_max=1, timing=False).remarks())
     assert "The metadata names several classes 'car'; they are numbered apart" in remarks
+    mine = ["car", "van", "car"]
+    assert load(path, {"labels": mine}).model.labels == ("car", "van", "car_2")
+    remarks = " ".join(inspect_model(path, device="cpu", batch_max=1, timing=False).remarks())
+    assert "The manifest names several classes 'car'; they are numbered apart" in remarks
     taken = Input(metadata={"names": "['car', 'car', 'car_2']"})
     path = constant(factory.yolo_rows(OBJECTS, 3), taken)(tmp_path / "n.onnx")
     assert load(path).model.labels == ("car", "car_3", "car_2")

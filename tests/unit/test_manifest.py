@@ -88,7 +88,6 @@ def test_a_manifest_lies_beside_the_model_and_may_be_absent(tmp_path: Path) -> N
         ("std", [1, 1, 0]),
         ("activation", "relu"),
         ("labels", []),
-        ("labels", ["a", "a"]),
         ("labels", ["a", 1]),
         ("labels", {"0": "a"}),
         ("sha256", "ab"),

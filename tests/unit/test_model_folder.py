@@ -46,6 +46,8 @@ def test_the_manifest_comes_first_then_the_metadata(tmp_path: Path) -> None:
     (tmp_path / "mine.json").write_text('{"licence": "MIT", "labels": ["b", "c"]}')
     found = only(tmp_path)
     assert (found.licence, found.labels, found.classes) == ("MIT", ("b", "c"), 2)
+    (tmp_path / "mine.json").write_text('{"labels": ["b", "b"]}')
+    assert only(tmp_path).labels == ("b", "b_2")
 
 
 def test_the_registry_fills_in_if_the_file_may_be_the_one_it_describes(tmp_path: Path) -> None:

@@ -71,6 +71,10 @@ def test_unknown_values_are_null_and_optional_fields_may_be_absent() -> None:
     )
 
 
+def test_classes_of_one_name_are_numbered_apart() -> None:
+    assert parse_entry(GOOD | {"classes": ["car", "car"]}, 1).labels == ("car", "car_2")
+
+
 @pytest.mark.parametrize(
     ("field", "value", "allowed"),
     [
@@ -80,8 +84,8 @@ def test_unknown_values_are_null_and_optional_fields_may_be_absent() -> None:
         ("title", "", "printable text"),
         ("family", "yolo99", '"yolox"'),
         ("input", 640, '"width"'),
-        ("classes", 0, "or a list of different class names"),
-        ("classes", ["a", "a"], "different class names"),
+        ("classes", 0, "or a list of class names"),
+        ("classes", ["a", 1], "a list of 1 to 10000 class names"),
         ("licence", None, "printable text"),
         ("bytes", 0, "or null if it is unknown"),
         ("bytes", "3 MB", "whole number"),
