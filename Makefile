@@ -12,6 +12,9 @@ PYTEST_UNIT = $(BIN)/python -m pytest -n logical --dist worksteal tests/unit
 PYTEST_FILES = $(BIN)/python -m pytest -n logical --dist loadfile -m "not alone" --ignore tests/unit tests
 PYTEST_ALONE = $(BIN)/python -m pytest -m alone --ignore tests/unit tests
 INSTALL = $(BIN)/python deploy/install.py
+# A service is four processes or more, and the tests start hundreds of services. Without cached bytecode each process
+# compiles all its packages again: a worker then needs 1.9 s of CPU instead of 1.1 s, and Evidently 14 s instead of 6 s.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .PHONY: help install serve test test-unit test-system soak reliability check format bench train evaluate image sample demo-gif constraints hashes audit sbom fuzz chart clean system-packages

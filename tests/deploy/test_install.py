@@ -1,7 +1,8 @@
-"""Tests the Makefile's installer: it passes pip's settings to uv and falls back to pip where uv fails."""
+"""Tests what the Makefile prepares: its installer, with uv or pip, and the environment of its commands."""
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -83,3 +84,12 @@ def test_uv_installs_into_this_environment_at_the_pinned_versions(environment: P
     # The installer called pip only to list its settings.
     asked = (environment.parent / "pip.txt").read_text()
     assert asked == "--disable-pip-version-check config list\n"
+
+
+def test_the_commands_of_make_cache_bytecode() -> None:
+    # `make` adds a target that prints the environment which the other targets get.
+    command = ["make", "--no-print-directory", "--eval", "environment: ; @env", "environment"]
+    given = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUNBUFFERED": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=given, capture_output=True, text=True, check=True)
+    assert "PYTHONUNBUFFERED=1" in done.stdout
+    assert "PYTHONDONTWRITEBYTECODE" not in done.stdout
