@@ -94,3 +94,7 @@ class Turning:
         if turns == 1:
             cv2.flip(upright, _LEFT_RIGHT, dst=upright)
         return upright
+
+
+#: The turning of pixels that are stored upright.
+NO_TURNING = Turning(mirrored=False, turns=0)

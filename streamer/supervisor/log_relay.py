@@ -40,44 +40,54 @@ MAX_BLOCK_LINES = 200
 MAX_LINE_CHARS = 1000
 #: Maximum number of messages per second of all kinds together, in case every line is of another kind.
 MAX_MESSAGES_PER_S = 10
+#: A block ends when no line has followed for this long. Printing a traceback takes longer than printing a
+#: warning, because the interpreter reads source files.
+SILENCE_S, CRASH_SILENCE_S = 0.1, 1.0
+#: A block that a process continues for longer than this ends anyway.
+MAX_BLOCK_S = 10.0
 
 
 class NativeText:
     """Groups the output of one process into messages and limits their rate.
 
-    Call ``feed`` for each line, and ``flush`` some time after the first line of a block to end the block.
+    Call ``feed`` for each line, and ``flush`` at `due` to end the block.
     """
 
     def __init__(self) -> None:
         self._limiter = Limiter()
         self._block: list[str] = []
         #: Whether the open block is the output of a crash.
-        self.crash = False
+        self._crash = False
+        #: When the first and the last line of the open block came.
+        self._first = self._last = 0.0
         self._second = 0.0
         self._this_second = 0
         #: Lines suppressed since the last call of :meth:`take_held`.
         self._held = 0
 
     @property
-    def open(self) -> bool:
-        """Whether a block waits for its next line, or for :meth:`flush`."""
-        return bool(self._block)
+    def due(self) -> float | None:
+        """When the open block ends unless a line follows; None if no block is open."""
+        if not self._block:
+            return None
+        silence_s = CRASH_SILENCE_S if self._crash else SILENCE_S
+        return min(self._last + silence_s, self._first + MAX_BLOCK_S)
 
     def feed(self, line: str, now: float) -> list[str]:
         """Add one line without its line feed, and return the messages that it completes."""
-        line = line[:MAX_LINE_CHARS]
+        line, self._last = line[:MAX_LINE_CHARS], now
         if self._block and len(self._block) < MAX_BLOCK_LINES:
-            if self.crash or line[:1].isspace():
+            if self._crash or line[:1].isspace():
                 self._block.append(line)
                 return []
-        elif self._block and self.crash:
+        elif self._block and self._crash:
             self._held += 1  # of a crash with too many lines, keep the first ones and the last one
             self._block[-1] = line
             return []
         complete = self.flush(now)
         if line.strip():
-            self._block = [line]
-            self.crash = line.startswith(_CRASHES)
+            self._block, self._first = [line], now
+            self._crash = line.startswith(_CRASHES)
         return complete
 
     def flush(self, now: float) -> list[str]:
@@ -110,10 +120,6 @@ def _kind_of(line: str) -> str:
 
 #: Capacity of a pipe, which holds the output of a child while the supervisor does not read.
 PIPE_BYTES = 1 << 18
-#: A block of lines from native code ends at most this long after its first line.
-SILENCE_S = 0.1
-#: The same for a crash. Printing a traceback may take longer, because the interpreter reads source files.
-CRASH_SILENCE_S = 1.0
 #: Longer lines are split. The service's own lines are shorter.
 MAX_LINE_BYTES = 1 << 16
 
@@ -213,13 +219,14 @@ class _Pipe:
         self._writer.write(self._writer.formatted("warning", "native", message, process=self._role))
 
     def _watch_silence(self) -> None:
-        if self._timer is None and self._native.open:
-            silence_s = CRASH_SILENCE_S if self._native.crash else SILENCE_S
-            self._timer = self._loop.call_later(silence_s, self._on_silence)
+        if self._timer is None and self._native.due is not None:
+            self._timer = self._loop.call_at(self._native.due, self._on_silence)
 
     def _on_silence(self) -> None:
+        """Close the block unless a line has followed since the timer was started; then wait again."""
         self._timer = None
-        self._flush()
+        if self._native.due is not None and self._native.due <= self._loop.time():
+            self._flush()
         self._watch_silence()
 
     def _flush(self) -> None:

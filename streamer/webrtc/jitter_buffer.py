@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from streamer.imaging.turning import Turning
+
 #: How long the buffer waits for a missing packet before it releases the frames behind it. A retransmission
 #: takes one round trip; after this time a key frame is the quicker repair.
 GAP_S = 0.150
@@ -39,8 +41,8 @@ class RtpPayload:
     first: bool = False
     #: Whether it is known to begin a key frame.
     key: bool = False
-    #: Clockwise quarter turns that make its frame upright; None if the packet does not say.
-    turns: int | None = None
+    #: What makes its frame upright; None if the packet does not say.
+    turning: Turning | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +53,8 @@ class EncodedFrame:
     data: bytes
     #: When its last payload had arrived and all earlier frames were released, in monotonic seconds.
     arrived: float
-    #: Clockwise quarter turns that make it upright; None if they are those of the frame before it, because
-    #: its packets do not say.
-    turns: int | None = None
+    #: What makes it upright; None if that is as in the frame before it, because its packets do not say.
+    turning: Turning | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,8 +213,8 @@ class JitterBuffer:
         data = b"".join(payload.data for payload in payloads)
         if not whole or not data:  # packets that hold only padding are not a frame
             return []
-        turns = next((payload.turns for payload in reversed(payloads) if payload.turns is not None), None)
-        return [EncodedFrame(payloads[0].rtp, data, now, turns)]
+        stated = (payload.turning for payload in reversed(payloads) if payload.turning is not None)
+        return [EncodedFrame(payloads[0].rtp, data, now, next(stated, None))]
 
     def _give_up(self, now: float) -> list[EncodedFrame | Gap]:
         """Skip gaps that are too old, and all gaps behind which a complete key frame waits already."""

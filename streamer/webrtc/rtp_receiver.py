@@ -35,6 +35,8 @@ from aiortc.rtp import (
     unwrap_rtx,
 )
 
+from streamer.imaging.turning import Turning
+
 #: Mean interval of receiver reports, with which peers measure loss and round-trip time.
 _REPORT_S = 1.0
 #: Most sources (SSRCs) of one video; statistics are kept for each. No sender that follows its offer has more.
@@ -43,10 +45,14 @@ _MAX_SOURCES = 8
 
 #: Header extension in which a sender says how the camera is held (3GPP TS 26.114, 7.4.5).
 ORIENTATION_URI = "urn:3gpp:video-orientation"
+#: Turnings by the three lowest bits of its value. The lowest two are the clockwise quarter turns that make
+#: the frame upright. The third says that the frame as it is sent is mirrored left to right, so mirroring
+#: comes before turning. The fourth bit names the camera and changes nothing.
+_TURNINGS = tuple(Turning(mirrored=bool(bits & 4), turns=bits & 3) for bits in range(8))
 
 
 class OrientedExtensions(HeaderExtensionsMap):
-    """Reads header extensions as aiortc does, and ``quarter_turns`` if a packet has `ORIENTATION_URI`."""
+    """Reads header extensions as aiortc does, and ``turning`` if a packet has `ORIENTATION_URI`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -66,20 +72,17 @@ class OrientedExtensions(HeaderExtensionsMap):
         if self._orientation_id:
             for number, value in unpack_header_extensions(extension_profile, extension_value):
                 if number == self._orientation_id and len(value) == 1:
-                    # The two lowest bits are the clockwise quarter turns that make the frame upright. The
-                    # other bits, camera and flip, are optional (RFC 7742 section 4) and are not read.
-                    values.quarter_turns = value[0] & 3  # type: ignore[attr-defined]
+                    values.turning = _TURNINGS[value[0] & 7]  # type: ignore[attr-defined]
         return values
 
 
 class MediaSink(Protocol):
     """Receives the packets of one video, on the event loop. It must not wait."""
 
-    def received(self, codec: str, packet: RtpPacket, receiver: Receiver, turns: int | None) -> None:
+    def received(self, codec: str, packet: RtpPacket, receiver: Receiver, turning: Turning | None) -> None:
         """Take one RTP packet with media, retransmissions unwrapped. ``codec`` is a name such as `VP8`.
 
-        ``turns`` are the clockwise quarter turns that make its frame and those after it upright; None if the
-        packet does not say.
+        ``turning`` makes its frame and those after it upright; None if the packet does not say.
         """
 
     def ended(self) -> None:
@@ -177,7 +180,7 @@ class Receiver(RTCRtpReceiver):
                 return
             packet = unwrap_rtx(packet, payload_type=apt, ssrc=original)
             codec = self._codecs[apt]
-        self._sink.received(codec.name, packet, self, getattr(packet.extensions, "quarter_turns", None))
+        self._sink.received(codec.name, packet, self, getattr(packet.extensions, "turning", None))
 
     def _estimate(self, packet: RtpPacket, arrival_time_ms: int) -> None:
         """Report the estimated bitrate to the sender (REMB), without which browsers stay at 300 kbit/s."""

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+from streamer.imaging.turning import NO_TURNING, Turning
 from streamer.protocol.wire import NO_FLAGS, Codec, DropReason, FrameFlag, FrameTime
 from streamer.webrtc.depacketizer import BadPayload, depacketise
 from streamer.webrtc.jitter_buffer import EncodedFrame, Gap, JitterBuffer, RtpPayload
@@ -105,10 +106,10 @@ class VideoFeed:
         self._closed = False
         self._seq = 0
         self._epoch = 0
-        #: Clockwise quarter turns that make the newest released frame upright, from how the camera is held.
-        self._turns = 0
-        #: Stored width, stored height and quarter turns of the newest decoded frame.
-        self._geometry = (0, 0, 0)
+        #: What makes the newest released frame upright, from how the camera is held.
+        self._turning = NO_TURNING
+        #: Stored width, stored height and turning of the newest decoded frame.
+        self._geometry = (0, 0, NO_TURNING)
         self._rtp_high = 0
         #: When the last packet with media arrived, in monotonic seconds; 0 before the first.
         self.last_packet = 0.0
@@ -116,8 +117,10 @@ class VideoFeed:
 
     # -- packets in ----------------------------------------------------------------------------------
 
-    def received(self, codec: str, packet: Packet, receiver: Feedback, turns: int | None = None) -> None:
-        """Process one packet of the negotiated codec; ``turns`` as in `rtp_receiver.MediaSink.received`."""
+    def received(
+        self, codec: str, packet: Packet, receiver: Feedback, turning: Turning | None = None
+    ) -> None:
+        """Process one packet of the negotiated codec; ``turning`` as in `rtp_receiver.MediaSink.received`."""
         kind = _CODECS.get(codec)
         if kind is None or self._closed:
             return
@@ -137,7 +140,7 @@ class VideoFeed:
             payload.data,
             first=payload.first,
             key=payload.key,
-            turns=turns,
+            turning=turning,
         )
         self._take(self._buffer.add(rtp_payload, now), now)
         self._send_nacks(now)
@@ -163,7 +166,7 @@ class VideoFeed:
     def _begin(self, ssrc: int, codec: Codec) -> None:
         """Begin with a new source or codec, and drop the packets of the former one."""
         self._ssrc = ssrc
-        self._turns = 0
+        self._turning = NO_TURNING
         self._buffer = JitterBuffer()
         self._after_gap = True
         if codec is not self._codec or self._decoder is None:
@@ -203,8 +206,8 @@ class VideoFeed:
                 self._break(now)
             elif self._decoder is not None:
                 # Senders may leave the orientation out while it stays the same.
-                self._turns = self._turns if output.turns is None else output.turns
-                output = dataclasses.replace(output, turns=self._turns)
+                self._turning = output.turning or self._turning
+                output = dataclasses.replace(output, turning=self._turning)
                 if self._decoder.put(output, after_gap=self._after_gap):
                     self._after_gap = False
                 else:
@@ -234,11 +237,11 @@ class VideoFeed:
                 self._send_pli()
             return
         self._requests.on_decoded()
-        decoded, rtp, turns = outcome.decoded, outcome.frame.rtp, outcome.frame.turns or 0
-        if (decoded.width, decoded.height, turns) != self._geometry:
-            self._geometry = (decoded.width, decoded.height, turns)
+        decoded, rtp, turning = outcome.decoded, outcome.frame.rtp, outcome.frame.turning or NO_TURNING
+        if (decoded.width, decoded.height, turning) != self._geometry:
+            self._geometry = (decoded.width, decoded.height, turning)
             self._epoch = (self._epoch + 1) & 0xFFFF
-        decoded.turn(turns)
+        decoded.turn(turning)
         self._seq += 1
         frame = VideoFrame(self._codec, self._seq, self._to_us(rtp), decoded, rtp, self._epoch)
         self._sink.frame_decoded(frame, outcome.frame.arrived)

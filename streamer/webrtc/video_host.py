@@ -21,7 +21,7 @@ import numpy.typing as npt
 from streamer.decoding.decoder_group import ArenaFull, DecoderGroup, sealed_memory
 from streamer.decoding.messages import Verdict
 from streamer.decoding.messages import unpack_answer as unpack_ready
-from streamer.imaging.turning import Turning
+from streamer.imaging.turning import NO_TURNING, Turning
 from streamer.protocol.wire import Codec
 from streamer.webrtc.jitter_buffer import EncodedFrame
 from streamer.webrtc.video_messages import (
@@ -205,12 +205,12 @@ class SharedFrame:
         self._release = release
         #: Width and height as stored, and how the pixels become upright.
         self._stored = width, height
-        self._turning = Turning(mirrored=False, turns=0)
+        self._turning = NO_TURNING
 
-    def turn(self, turns: int) -> None:
-        """Set how many clockwise quarter turns of its stored pixels make the frame upright."""
-        self._turning = Turning(mirrored=False, turns=turns % 4)
-        self.width, self.height = self._stored[:: -1 if turns % 2 else 1]
+    def turn(self, turning: Turning) -> None:
+        """Set how its stored pixels become upright."""
+        self._turning = turning
+        self.width, self.height = self._stored[:: -1 if turning.turns % 2 else 1]
 
     def __del__(self) -> None:
         self._release()

@@ -8,6 +8,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
+from streamer.imaging.turning import Turning
 from streamer.webrtc.jitter_buffer import (
     CAPACITY,
     GAP_S,
@@ -57,12 +58,13 @@ def test_a_frame_has_the_orientation_that_any_of_its_packets_states() -> None:
     buffer = JitterBuffer()
     first, middle, last = payloads_of(1, 3, 100)
     feed(buffer, [first, middle])
-    (frame,) = buffer.add(replace(last, turns=3), 0.0)
+    turning = Turning(mirrored=True, turns=3)
+    (frame,) = buffer.add(replace(last, turning=turning), 0.0)
     assert isinstance(frame, EncodedFrame)
-    assert frame.turns == 3
+    assert frame.turning == turning
     (frame,) = feed(buffer, payloads_of(2, 2, 103))
     assert isinstance(frame, EncodedFrame)
-    assert frame.turns is None
+    assert frame.turning is None
 
 
 def test_without_marker_bits_a_frame_ends_where_the_next_begins() -> None:

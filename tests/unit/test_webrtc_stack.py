@@ -14,6 +14,7 @@ import re
 import socket
 from dataclasses import replace
 from importlib.metadata import version
+from itertools import product
 from typing import Any
 
 import pytest
@@ -30,6 +31,7 @@ from aiortc.codecs import CODECS
 from aiortc.rtcrtpparameters import RTCRtpHeaderExtensionParameters, RTCRtpParameters
 from aiortc.rtp import pack_header_extensions
 
+from streamer.imaging.turning import Turning
 from streamer.webrtc import ice_agent
 from streamer.webrtc.aiortc_adapter import NoFreePort, Peer, UdpSettings, register_profiles
 from streamer.webrtc.rtp_receiver import ORIENTATION_URI, OrientedExtensions, Receiver
@@ -149,12 +151,13 @@ async def test_the_orientation_of_the_camera_is_negotiated_and_read() -> None:
     extensions.configure(
         RTCRtpParameters(headerExtensions=[RTCRtpHeaderExtensionParameters(id=7, uri=ORIENTATION_URI)])
     )
-    # The last value also sets the bits for the back camera and a flip.
-    for value, turns in ((0, 0), (1, 1), (2, 2), (3, 3), (0b1101, 1)):
-        packed = pack_header_extensions([(7, bytes([value]))])
-        assert extensions.get(*packed).quarter_turns == turns  # type: ignore[attr-defined]
-    assert not hasattr(extensions.get(*pack_header_extensions([(6, b"\x01")])), "quarter_turns")
-    assert not hasattr(extensions.get(*pack_header_extensions([(7, b"\x01\x01")])), "quarter_turns")
+    # The highest bit, for the back camera, changes nothing.
+    for value, flip, turns in product((0, 8), (0, 4), range(4)):
+        packed = pack_header_extensions([(7, bytes([value | flip | turns]))])
+        turning = Turning(mirrored=bool(flip), turns=turns)
+        assert extensions.get(*packed).turning == turning  # type: ignore[attr-defined]
+    assert not hasattr(extensions.get(*pack_header_extensions([(6, b"\x01")])), "turning")
+    assert not hasattr(extensions.get(*pack_header_extensions([(7, b"\x01\x01")])), "turning")
     await peer.close_within(2.0)
     await client.close()
 

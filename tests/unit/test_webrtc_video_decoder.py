@@ -18,6 +18,7 @@ import psutil
 import pytest
 
 from streamer.decoding.refused_digests import RefusedDigests
+from streamer.imaging.turning import Turning
 from streamer.protocol.wire import Codec, DropReason
 from streamer.webrtc.jitter_buffer import EncodedFrame
 from streamer.webrtc.video_feed import VideoFeed, VideoFrame
@@ -339,18 +340,22 @@ async def test_a_video_of_a_phone_held_sideways_is_made_upright(pool: VideoPool)
     feed = VideoFeed(sink, pool, lambda _: None)
     expected = [
         (None, (64, 48), "upper left", 1),
-        (1, (48, 64), "upper right", 2),
+        (Turning(False, 1), (48, 64), "upper right", 2),
         (None, (48, 64), "upper right", 2),
-        (2, (64, 48), "lower right", 3),
-        (3, (48, 64), "lower left", 4),
-        (0, (64, 48), "upper left", 5),
+        (Turning(False, 2), (64, 48), "lower right", 3),
+        (Turning(False, 3), (48, 64), "lower left", 4),
+        (Turning(False, 0), (64, 48), "upper left", 5),
+        (Turning(True, 0), (64, 48), "upper right", 6),
+        (Turning(True, 1), (48, 64), "lower right", 7),
+        (Turning(True, 2), (64, 48), "lower left", 8),
+        (Turning(True, 3), (48, 64), "upper left", 9),
     ]
-    for number, (turns, size, bright, epoch) in enumerate(expected):
+    for number, (turning, size, bright, epoch) in enumerate(expected):
         image = av.VideoFrame.from_ndarray(stored, format="bgr24").reformat(format="yuv420p")
         image.pts = number
         data = b"".join(bytes(packet) for packet in encoder.encode(image))
         # The first byte is a payload descriptor of RFC 7741: this packet begins the frame.
-        feed.received("VP8", Packet(number, number * 3000, b"\x10" + data), NoFeedback(), turns)
+        feed.received("VP8", Packet(number, number * 3000, b"\x10" + data), NoFeedback(), turning)
         async with asyncio.timeout(SOON_S):
             frame = await sink.queue.get()
         pixels = frame.payload.pixels()
