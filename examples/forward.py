@@ -22,7 +22,7 @@ from urllib.parse import unquote, urlsplit
 
 import aiohttp
 
-from streamer.client import ClientError, DetectStream, Options, Result, SourceFailed, VideoSource
+from streamer.client import ClientError, DetectStream, Options, Result, VideoSource
 
 
 class Counts:
@@ -189,18 +189,6 @@ def log(text: str) -> None:
     sys.stderr.write(text + "\n")
 
 
-async def open_source(name: str, fps: float, retry_s: float = 5.0) -> VideoSource:
-    """Open the source, and try again after a temporary failure. Raises SourceFailed after a permanent one."""
-    while True:
-        try:
-            return await asyncio.to_thread(VideoSource, name, fps=fps, realtime=True, on_trouble=log)
-        except SourceFailed as error:
-            if not error.temporary:
-                raise
-            log(f"{error}; next try in {retry_s:g} s")
-        await asyncio.sleep(retry_s)
-
-
 async def forward(options: argparse.Namespace) -> None:
     """Send frames until the source ends, and deliver the numbers that change."""
     classes = [name.strip() for name in options.classes.split(",") if name.strip()]
@@ -215,7 +203,10 @@ async def forward(options: argparse.Namespace) -> None:
     settings = Options(stream=options.camera, give_up_after_s=None)
     token = os.environ.get("STREAMER_TOKEN")
     try:
-        source = await open_source(options.source, options.fps)
+        # In a thread, because a camera may take seconds to answer. One that is not there yet is waited for.
+        source = await asyncio.to_thread(
+            VideoSource, options.source, fps=options.fps, realtime=True, on_trouble=log
+        )
         async with DetectStream(options.url, params=parameters, token=token, options=settings) as stream:
 
             async def read() -> None:

@@ -245,11 +245,10 @@ async def _push(plan: Plan, terminal: Terminal) -> int:
         stopped = threading.Event()
         opening = asyncio.ensure_future(_open_source(plan, stopped))
         try:
-            if not await signals.unless_signalled(opening):
+            if not await signals.unless_signalled(opening) or (source := opening.result()) is None:
                 return signals.exit_code
         finally:
             stopped.set()
-        source = opening.result()
         stream = _make_stream(plan, terminal)
         if not await signals.unless_signalled(_connected(stream)):
             return signals.exit_code
@@ -283,16 +282,19 @@ def _same_file(one: Path, other: Path) -> bool:
     return one.exists() and other.exists() and one.samefile(other)
 
 
-async def _open_source(plan: Plan, stop: threading.Event) -> Source:
-    """Open the source in a thread of its own, which a signal abandons, because FFmpeg waits up to 10 s."""
-    from streamer.client.sources import open_when_available  # noqa: PLC0415 - see push
+async def _open_source(plan: Plan, stop: threading.Event) -> Source | None:
+    """Open the source in a thread of its own, which a signal abandons, because FFmpeg waits up to 10 s.
 
-    opened: concurrent.futures.Future[Source] = concurrent.futures.Future()
+    Returns None after ``stop``.
+    """
+    from streamer.client.sources import SourceOpener  # noqa: PLC0415 - see push
+
+    opened: concurrent.futures.Future[Source | None] = concurrent.futures.Future()
     opened.set_running_or_notify_cancel()
 
     def work() -> None:
         try:
-            opened.set_result(open_when_available(plan.source, plan.source_options, stop))
+            opened.set_result(SourceOpener(plan.source, plan.source_options).open(stop))
         except Exception as error:  # noqa: BLE001 - handed to the loop, which raises it
             opened.set_exception(error)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,23 +119,39 @@ def camera_of(text: str) -> int | str | None:
     return str(path.absolute()) if is_link else None
 
 
-def open_when_available(text: str, options: SourceOptions, stop: threading.Event) -> Source:
-    """Open a source as :func:`open_source` does, and repeat attempts while it may become available.
+class SourceOpener:
+    """Opens a source as :func:`open_source` does, and tries again while it may become available."""
 
-    Raises SourceFailed when it cannot become available, when the options say not to reconnect, or after
-    ``stop``.
-    """
-    on_trouble, backoff = options.on_trouble or (lambda _: None), Backoff()
-    while True:
+    def __init__(self, text: str, options: SourceOptions) -> None:
+        self._text = text
+        self._options = options
+        self._backoff = Backoff()
+        #: When the next attempt is due, in monotonic seconds.
+        self._due = 0.0
+
+    def attempt(self) -> Source | None:
+        """Open the source; if it may become available later, report why it cannot be opened, and return None.
+
+        Raises BadInput or SourceFailed when another attempt would not help, and SourceFailed also when the
+        options say not to reconnect.
+        """
         try:
-            return open_source(text, options)
+            return open_source(self._text, self._options)
         except SourceFailed as error:
-            if stop.is_set() or not (error.temporary and options.reconnect):
+            if not (error.temporary and self._options.reconnect):
                 raise
-            delay_s = backoff.next_s()
-            on_trouble(f"{error}; next try in {delay_s:.1f} s")
-            if stop.wait(delay_s):
-                raise
+            delay_s = self._backoff.next_s()
+            self._due = time.monotonic() + delay_s
+            if self._options.on_trouble is not None:
+                self._options.on_trouble(f"{error}; next try in {delay_s:.1f} s")
+            return None
+
+    def open(self, stop: threading.Event) -> Source | None:
+        """Repeat attempts, with back-off, until the source is open; return None after ``stop``."""
+        while not stop.wait(max(0.0, self._due - time.monotonic())):
+            if (source := self.attempt()) is not None:
+                return source
+        return None
 
 
 def open_source(text: str, options: SourceOptions | None = None) -> Source:

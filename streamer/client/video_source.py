@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from os import PathLike, fspath
@@ -11,7 +12,9 @@ from typing import Self
 
 from streamer.client.capture import Captured, paced, thinned
 from streamer.client.errors import BadInput
-from streamer.client.sources import SourceOptions, open_source
+from streamer.client.sources import SourceOpener, SourceOptions
+
+log = logging.getLogger("streamer.client")
 
 
 class VideoSource:
@@ -21,11 +24,14 @@ class VideoSource:
     camera or a live stream never ends by itself. With ``fps``, frames above this rate of source time are left
     out. With ``realtime``, a file plays at its own speed, and frames whose time has passed are left out;
     otherwise its frames come as fast as they can be read. ``loop`` starts files again at their end. ``size``
-    (width, height in pixels), ``fps`` and ``fourcc``, such as ``MJPG``, are requested from a local camera. A
-    lost camera or stream is opened again, unless ``reconnect`` is False; ``on_trouble`` receives a sentence
-    about each loss.
+    (width, height in pixels), ``fps`` and ``fourcc``, such as ``MJPG``, are requested from a local camera.
 
-    Raises BadInput when there is no such source, and SourceFailed when it cannot be opened or read.
+    A camera or stream that is lost, or not there yet, is opened again by the iteration, unless ``reconnect``
+    is False. ``on_trouble`` receives a sentence about each loss and each attempt that fails; without it, the
+    logger ``streamer.client`` writes a warning.
+
+    Raises BadInput when there is no such source, and SourceFailed when it cannot be opened or read and
+    another attempt would not help, such as after a wrong password.
     """
 
     def __init__(
@@ -51,27 +57,38 @@ class VideoSource:
         self._stop = threading.Event()
         name = str(source) if isinstance(source, int) else fspath(source)
         options = SourceOptions(
-            fps=fps, loop=loop, reconnect=reconnect, on_trouble=on_trouble, size=size, fourcc=fourcc
+            fps=fps,
+            loop=loop,
+            reconnect=reconnect,
+            on_trouble=on_trouble or (lambda text: log.warning("%s", text)),
+            size=size,
+            fourcc=fourcc,
         )
-        self._source = open_source(name, options)
+        self._opener = SourceOpener(name, options)
+        #: None while it cannot be opened; the iteration tries again.
+        self._source = self._opener.attempt()
 
     @property
     def live(self) -> bool:
-        """Whether the source sets the pace, as a camera does."""
-        return self._source.live
+        """Whether the source sets the pace, as a camera does. This is assumed of one that is not open yet."""
+        return self._source is None or self._source.live
 
     @property
     def total(self) -> int | None:
         """Number of frames of the source, or None when it is unknown."""
-        return self._source.total
+        return None if self._source is None else self._source.total
 
     def __iter__(self) -> Iterator[Captured]:
+        if self._source is None:
+            self._source = self._opener.open(self._stop)
+            if self._source is None:
+                return
         frames = self._source.frames(self._stop)
         if self._fps is not None:
             frames = thinned(frames, self._fps)
         if self._realtime and not self._source.live:
             frames = paced(frames, self._stop)
-        return (frame for frame in frames if not frame.skip)
+        yield from (frame for frame in frames if not frame.skip)
 
     async def __aiter__(self) -> AsyncIterator[Captured]:
         # The end of the iteration closes the source: after a cancellation, a thread may still wait for it.

@@ -20,13 +20,14 @@ import av
 import numpy as np
 import pytest
 
-from streamer.client import snapshots
+from streamer.client import snapshots, sources
 from streamer.client.capture import Captured, Source
 from streamer.client.errors import SourceFailed
 from streamer.client.snapshots import Snapshots
 from streamer.client.sources import SourceOptions, open_source
 from streamer.client.video import LiveVideo
 from streamer.client.video_source import VideoSource
+from streamer.core.backoff import Backoff
 from tests.unit.images import encode, scene
 from tests.unit.test_client_sources import NoWait
 
@@ -254,6 +255,20 @@ async def test_snapshots_are_read_in_an_event_loop_and_left_at_any_time(
         while "snapshots" in [thread.name for thread in threading.enumerate()]:
             gc.collect()  # collects the abandoned iteration
             await asyncio.sleep(0.01)
+
+
+async def test_a_camera_that_starts_later_is_waited_for(
+    camera: Callable[[Respond], Camera], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sources, "Backoff", lambda: Backoff(lambda _low, _high: 0.0))
+    troubles: list[Respond] = [lambda handler: handler.send_error(503)] * 3
+    server = camera(lambda handler: troubles.pop()(handler) if troubles else answer(handler, JPEG))
+    said: list[str] = []
+    async for frame in VideoSource(server.url(), fps=100, on_trouble=said.append):
+        assert frame.image == JPEG
+        break
+    assert len(said) == 3
+    assert all("cannot be opened" in text for text in said)
 
 
 def test_images_without_validators_are_asked_for_again(camera: Callable[[Respond], Camera]) -> None:

@@ -15,8 +15,7 @@ import pytest
 from streamer.client import sources
 from streamer.client.camera import Camera, CameraMode
 from streamer.client.errors import BadInput, SourceFailed
-from streamer.client.sources import SourceOptions, camera_of, check_credentials, open_source
-from streamer.client.sources import open_when_available as open_patiently
+from streamer.client.sources import SourceOpener, SourceOptions, camera_of, check_credentials, open_source
 from streamer.client.video import VideoFile, displayed
 from tests.unit.test_client_sources import NoWait, write_video
 
@@ -244,7 +243,7 @@ def test_opening_is_tried_again_while_that_may_help(monkeypatch: pytest.MonkeyPa
         return found
 
     monkeypatch.setattr(sources, "open_source", answer)
-    opened: Any = open_patiently("x", SourceOptions(on_trouble=said.append), NoWait())
+    opened: Any = SourceOpener("x", SourceOptions(on_trouble=said.append)).open(NoWait())
     assert opened == "open"
     assert [text.partition(";")[0] for text in said] == ["refused", "refused"]
 
@@ -255,9 +254,7 @@ def test_opening_is_tried_again_while_that_may_help(monkeypatch: pytest.MonkeyPa
     ):
         answers[:] = [failure]
         with pytest.raises(type(failure)):
-            open_patiently("x", options, NoWait())
+            SourceOpener("x", options).open(NoWait())
     stopped = threading.Event()
     stopped.set()
-    answers[:] = [SourceFailed("refused", temporary=True)]
-    with pytest.raises(SourceFailed):
-        open_patiently("x", SourceOptions(), stopped)
+    assert SourceOpener("x", SourceOptions()).open(stopped) is None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,11 @@ from streamer.client import (
     VideoSource,
     predict,
     predict_many,
+    sources,
 )
+from streamer.client.capture import Source
+from streamer.client.sources import ImageFiles, SourceOptions
+from streamer.core.backoff import Backoff
 from tests.helpers.service import ROOT
 
 ROWS = [[10, 20, 60, 80, 0.9, 1, 7], [0, 0, 5, 5, 0.4, 9, 8], [1, 2, 3, 4, 0.3, 0, 9]]
@@ -181,6 +186,62 @@ async def test_a_source_does_not_hold_up_the_event_loop(images: Path) -> None:
     assert numbers == sorted(set(numbers))
     assert numbers[0] == 0
     assert ticks > 5
+
+
+class AbsentCamera:
+    """Stands for `open_source`: fails as often as ``failures`` says, and then opens a folder of images."""
+
+    def __init__(self, folder: Path, failures: int) -> None:
+        self.error = SourceFailed("camera: refused", temporary=True)
+        self._folder = folder
+        self._failures = failures
+
+    def __call__(self, _name: str, options: SourceOptions) -> Source:
+        if self._failures == 0:
+            return ImageFiles(self._folder)
+        self._failures -= 1
+        raise self.error
+
+
+def test_a_source_that_is_not_there_yet_is_opened_by_the_iteration(
+    images: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(sources, "Backoff", lambda: Backoff(lambda _low, _high: 0.0))
+    monkeypatch.setattr(sources, "open_source", AbsentCamera(images, 3))
+    said: list[str] = []
+    source = VideoSource("rtsp://camera/1", on_trouble=said.append)
+    assert (source.live, source.total) == (True, None)
+    assert said == ["camera: refused; next try in 0.0 s"]
+    assert [frame.number for frame in source] == [0, 1, 2, 3, 4]
+    assert len(said) == 3
+    assert (source.live, source.total) == (False, 5)
+    # Without a callback, the log says it.
+    monkeypatch.setattr(sources, "open_source", AbsentCamera(images, 1))
+    assert len(list(VideoSource("rtsp://camera/1"))) == 5
+    assert [record.getMessage() for record in caplog.records if record.name == "streamer.client"] == said[:1]
+
+
+def test_a_source_that_cannot_become_available_is_refused_at_once(
+    images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    absent = AbsentCamera(images, 2)
+    monkeypatch.setattr(sources, "open_source", absent)
+    with pytest.raises(SourceFailed):
+        VideoSource("rtsp://camera/1", reconnect=False)
+    absent.error = SourceFailed("camera: the password is wrong (401)")
+    with pytest.raises(SourceFailed, match="401"):
+        VideoSource("rtsp://camera/1")
+
+
+def test_a_source_that_is_waited_for_can_be_closed(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "Backoff", lambda: Backoff(lambda _low, _high: 3600.0))
+    monkeypatch.setattr(sources, "open_source", AbsentCamera(images, -1))
+    source = VideoSource("rtsp://camera/1")
+    reader = threading.Thread(target=list, args=(source,), daemon=True)
+    reader.start()
+    source.close()
+    reader.join(60)
+    assert not reader.is_alive()
 
 
 def test_a_source_that_does_not_exist_is_named(tmp_path: Path) -> None:

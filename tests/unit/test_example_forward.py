@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-import pytest
-
-import examples.forward
-from examples.forward import Changes, Counts, open_source
-from streamer.client import SourceFailed
+from examples.forward import Changes, Counts
 
 
 def test_a_number_rises_at_once_and_falls_after_the_hold() -> None:
@@ -45,19 +41,3 @@ async def test_a_slow_receiver_gets_the_newest_numbers() -> None:
     free.set()
     await delivery
     assert sent == [("person", 1), ("person", 4)]
-
-
-async def test_a_camera_that_is_not_there_yet_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    failures = [SourceFailed("no answer", temporary=True)] * 2
-    opened = object()
-
-    def open_camera(name: str, **_options: object) -> object:
-        if failures:
-            raise failures.pop()
-        return opened
-
-    monkeypatch.setattr(examples.forward, "VideoSource", open_camera)
-    assert await open_source("rtsp://camera", 5.0, retry_s=0) is opened
-    failures.append(SourceFailed("the password is wrong"))
-    with pytest.raises(SourceFailed, match="the password is wrong"):
-        await open_source("rtsp://camera", 5.0, retry_s=0)
