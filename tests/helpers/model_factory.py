@@ -271,7 +271,8 @@ def blob_model(path: Path, image: Input = PLAIN, *, opset: int = 17) -> Path:
     """Write a yolo model of one class that finds bright cells, with layers like those of real detectors.
 
     It has two convolutions with SiLU, and a head of one convolution for each of three levels. Its output
-    concatenates boxes in pixels and scores of 0..1. A grey of 0.7 scores one half, white nearly 1.
+    concatenates boxes in pixels and scores of 0..1. A grey of 0.7 scores one half, white nearly 1. The graph
+    moves channels that are last to the front, and divides an input of uint8 by 255.
     """
     random = np.random.default_rng(3)
     nodes: list[Any] = []
@@ -293,9 +294,19 @@ def blob_model(path: Path, image: Input = PLAIN, *, opset: int = 17) -> Path:
         )
         return f"{source}_act"
 
+    pixels = image.name
+    if image.dtype == np.uint8:
+        nodes.append(helper.make_node("Cast", [pixels], ["numbers"], name="numbers", to=TensorProto.FLOAT))
+        unit = constant("unit", np.array(1 / 255, np.float32))
+        nodes.append(helper.make_node("Mul", ["numbers", unit], ["scaled"], name="scaled"))
+        pixels = "scaled"
+    if image.channels_last:
+        nodes.append(helper.make_node("Transpose", [pixels], ["planes"], name="planes", perm=[0, 3, 1, 2]))
+        pixels = "planes"
     gains = np.array([4, 3, 2, 1, -1, -2, 0.5, 0.1], np.float32)
-    means = np.broadcast_to(gains[:, None, None, None] / (3 * 64), (8, 3, 8, 8)).astype(np.float32)
-    first = silu(conv("first", image.name, means, np.zeros(8, np.float32), stride=8))
+    shape = (8, image.planes, 8, 8)
+    means = np.broadcast_to(gains[:, None, None, None] / (image.planes * 64), shape).astype(np.float32)
+    first = silu(conv("first", pixels, means, np.zeros(8, np.float32), stride=8))
     mixing = random.normal(0, 0.05, (8, 8, 1, 1)).astype(np.float32)
     mixing[0, :, 0, 0] = np.eye(8, dtype=np.float32)[0]
     features = silu(conv("second", first, mixing, np.zeros(8, np.float32)))

@@ -26,6 +26,8 @@ from tests.helpers import faulty_models
 from tests.helpers import model_factory as factory
 from tests.helpers.model_factory import Input
 
+#: An input of one plane of bytes with the channels last, and with a fixed batch.
+GREY_BYTES = Input(planes=1, channels_last=True, dtype=np.uint8, batch=2)
 METADATA = {"names": "{0: 'blob'}", "licence": "MIT"}
 
 
@@ -136,10 +138,12 @@ def test_int8_agrees_and_leaves_the_head_in_float32(model: Path, images: Path, o
     assert served(result)
 
 
+@pytest.mark.parametrize("image", [factory.PLAIN, GREY_BYTES], ids=["usual", "grey bytes"])
 def test_layers_that_lose_too_much_stay_in_float32(
-    model: Path, images: Path, optimise: Optimise, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, images: Path, optimise: Optimise, monkeypatch: pytest.MonkeyPatch, image: Input
 ) -> None:
     """The command must find the layer that quantisation ruins, and keep it in float32."""
+    model = factory.blob_model(tmp_path / "blob.onnx", image)
     ranked: list[list[str]] = []
 
     def tight(ranges: dict[str, Any]) -> dict[str, Any]:
@@ -182,6 +186,36 @@ def test_fp16_agrees_to_the_pixel(model: Path, images: Path, optimise: Optimise)
     types = {tensor.name: tensor.data_type for tensor in onnx.load(str(result)).graph.initializer}
     assert types["first_w_half"] == onnx.TensorProto.FLOAT16
     assert served(result)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8", "fp16"])
+@pytest.mark.parametrize(
+    "image",
+    [
+        Input(channels_last=True),
+        Input(dtype=np.uint8),
+        Input(planes=1),
+        GREY_BYTES,
+    ],
+    ids=["channels-last", "uint8", "grey", "all"],
+)
+def test_each_form_of_the_input_is_optimised(
+    tmp_path: Path, images: Path, optimise: Optimise, image: Input, precision: str
+) -> None:
+    path = factory.blob_model(tmp_path / "blob.onnx", image)
+    device = "gpu" if precision == "fp16" else "cpu"
+    code, answer = optimise(path, "--precision", precision, "--for", device, "--images", images)
+    assert code == 0, answer
+    assert answer["accuracy"]["original_boxes"] > 40
+    assert answer["accuracy"]["recall"] >= 0.95
+    assert answer["accuracy"]["precision"] >= 0.95
+    result = path.with_name(f"blob.{precision}.onnx")
+    assert served(result)
+    declared, expected = (onnx.load(str(file)).graph.input[0].type for file in (result, path))
+    assert declared == expected
+    types = {tensor.data_type for tensor in onnx.load(str(result)).graph.initializer}
+    expects = {"int8": onnx.TensorProto.INT8, "fp16": onnx.TensorProto.FLOAT16}
+    assert expects.get(precision, onnx.TensorProto.FLOAT) in types
 
 
 def test_a_real_model_survives_int8(yolox_nano: Path, tmp_path: Path, optimise: Optimise, full: bool) -> None:
