@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from streamer.cli.push_report import Journal, Tally, clock, progress_line, summary
-from streamer.client.capture import Captured, Source, paced, thinned
+from streamer.client.capture import Captured, Source, paced, thinned, without_backlog
 from streamer.client.errors import ClientError, SaveFailed, StreamClosed
 from streamer.client.frame_stream import FrameStream
 from streamer.client.options import Options, Params
@@ -175,6 +175,8 @@ class Pusher:
     def _frames(self) -> Iterator[Captured]:
         limits = self.limits
         frames = self.source.frames(self.stopped)
+        if self.realtime and self.source.live:
+            frames = without_backlog(frames)
         if limits.fps is not None:
             frames = thinned(frames, limits.fps)
         if self.realtime and not self.source.live:

@@ -13,6 +13,10 @@ from streamer.client.encoder import Pixels, decode
 #: When a source is late by more than this, its clock restarts at the current frame. Otherwise the
 #: source would skip frames for ever.
 RESYNC_AFTER_S = 0.5
+#: A frame of a live stream is old if it is later by more than this than the promptest frames before it.
+BACKLOG_S = 1.0
+#: By how much of the elapsed time the clock of a camera may run slow.
+_CLOCK_DRIFT = 0.01
 
 
 @dataclass(slots=True, eq=False)
@@ -30,6 +34,9 @@ class Captured:
     name: str = ""
     #: Reason why this frame is not sent; empty when it is sent.
     skip: str = ""
+    #: Time of a live stream's frame by the stream itself, in seconds since it was opened; None if its times
+    #: do not show how old a frame is.
+    media_s: float | None = None
     _pixels: Pixels | None = None
 
     def pixels(self) -> Pixels:
@@ -76,6 +83,31 @@ def paced(
         # too slow, and it would never catch up.
         elif lag_s > frame.duration_s and not 0 < before_s <= lag_s:
             frame.skip = "late"
+        yield frame
+
+
+def without_backlog(
+    frames: Iterator[Captured], clock: Callable[[], float] = time.monotonic
+) -> Iterator[Captured]:
+    """Mark old frames of a live source to be skipped as ``late``, which arrive in a burst after a stall.
+
+    Frames that stay late, because the source itself delays them, are not skipped: no newer ones would come.
+    """
+    #: Least delay of the stream's frames relative to their own times.
+    least_s = 0.0
+    before: tuple[float, float] | None = None
+    for frame in frames:
+        if frame.media_s is not None:
+            now = clock()
+            delay_s = now - frame.media_s
+            if before is None or frame.media_s <= before[1]:  # the stream was opened anew
+                least_s = delay_s
+            else:
+                elapsed_s, media_s = now - before[0], frame.media_s - before[1]
+                least_s = min(delay_s, least_s + _CLOCK_DRIFT * elapsed_s)
+                if delay_s - least_s > BACKLOG_S and elapsed_s < media_s / 2:
+                    frame.skip = frame.skip or "late"
+            before = now, frame.media_s
         yield frame
 
 

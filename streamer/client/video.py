@@ -39,6 +39,9 @@ _QUICK_START = {"fpsprobesize": "0", "analyzeduration": "1000000"}
 _RTSP = {"rtsp_transport": "tcp+udp", "rtsp_flags": "prefer_tcp"}
 #: If a live stream is read later than this after it was opened, it is opened again: it holds old frames.
 STALE_S = 3.0
+#: Formats whose times do not show how old a frame is: FFmpeg makes up those of MJPEG, and segments arrive in
+#: bursts even without a stall.
+_UNTIMED = ("hls", "dash", "mpjpeg", "mjpeg")
 #: Errors of opening that would occur again in another attempt.
 _LASTING = (
     av.error.HTTPBadRequestError,
@@ -128,11 +131,15 @@ class LiveVideo:
             try:
                 if self._container is None:
                     self._container = open_container(self._address)
-                for frame, _, duration_s in _decoded(self._container, self._address, live=True):
+                is_timed = self._container.format.name not in _UNTIMED
+                for frame, media_s, duration_s in _decoded(self._container, self._address, live=True):
                     if stop.is_set():
                         return
                     backoff.reset()
-                    yield Captured(number, time.monotonic() - begun, duration_s, upright(frame))
+                    now_s = time.monotonic() - begun
+                    captured = Captured(number, now_s, duration_s, upright(frame))
+                    captured.media_s = media_s if is_timed and frame.pts is not None else None
+                    yield captured
                     number += 1
             except SourceFailed as error:
                 why = str(error)

@@ -10,7 +10,7 @@ from os import PathLike, fspath
 from types import TracebackType
 from typing import Self
 
-from streamer.client.capture import Captured, paced, thinned
+from streamer.client.capture import Captured, paced, thinned, without_backlog
 from streamer.client.errors import BadInput
 from streamer.client.sources import SourceOpener, SourceOptions
 
@@ -22,8 +22,9 @@ class VideoSource:
 
     ``source`` is what `streamer push` takes as SOURCE: ``sample``, a camera number, a path or an address. A
     camera or a live stream never ends by itself. With ``fps``, frames above this rate of source time are left
-    out. With ``realtime``, a file plays at its own speed, and frames whose time has passed are left out;
-    otherwise its frames come as fast as they can be read. ``loop`` starts files again at their end. ``size``
+    out. With ``realtime``, a file plays at its own speed, and frames whose time has passed are left out, also
+    those of a live stream that arrive in a burst after a stall; otherwise all frames come as fast as they can
+    be read. ``loop`` starts files again at their end. ``size``
     (width, height in pixels), ``fps`` and ``fourcc``, such as ``MJPG``, are requested from a local camera.
 
     A camera or stream that is lost, or not there yet, is opened again by the iteration, unless ``reconnect``
@@ -84,6 +85,8 @@ class VideoSource:
             if self._source is None:
                 return
         frames = self._source.frames(self._stop)
+        if self._realtime and self._source.live:
+            frames = without_backlog(frames)
         if self._fps is not None:
             frames = thinned(frames, self._fps)
         if self._realtime and not self._source.live:

@@ -154,6 +154,7 @@ def test_a_stream_begins_with_the_key_frame_at_which_it_was_joined(
     assert isinstance(source, LiveVideo)
     frames = take(source, COUNT - 2)
     assert [number_of(frame) for frame in frames] == list(range(COUNT - 2))
+    assert [frame.media_s for frame in frames] == [pytest.approx(number / 10) for number in range(COUNT - 2)]
     assert len(server.requests) == 1  # probed and played over one connection
 
 

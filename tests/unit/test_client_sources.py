@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pytest
 
 from streamer.client.camera import Camera
-from streamer.client.capture import RESYNC_AFTER_S, Captured, paced, thinned
+from streamer.client.capture import BACKLOG_S, RESYNC_AFTER_S, Captured, paced, thinned, without_backlog
 from streamer.client.errors import BadInput, SourceFailed
 from streamer.client.sources import ImageFiles, SourceOptions, is_image_source, natural_key, open_source
 from streamer.client.video import LiveVideo, VideoFile
@@ -229,6 +229,38 @@ def test_thinning_keeps_the_rate_on_average() -> None:
     sent = [frame for frame in frames if not frame.skip]
     assert 69 <= len(sent) <= 71
     assert {frame.skip for frame in frames} == {"", "fps"}
+
+
+def late_frames(times: Iterable[tuple[float, float | None]]) -> list[int]:
+    """Return the numbers of the frames that are skipped, from the arrival and the own time of each."""
+    clock = FakeClock()
+
+    def arriving() -> Iterator[Captured]:
+        for number, (arrived_s, media_s) in enumerate(times):
+            clock.now = arrived_s
+            yield Captured(number, arrived_s, 0.04, PIXELS, media_s=media_s)
+
+    return [frame.number for frame in without_backlog(arriving(), clock) if frame.skip == "late"]
+
+
+def test_the_old_frames_of_a_backlog_are_skipped() -> None:
+    # Nothing arrives from the second 2 to 8, and then a frame every 5 ms.
+    times = [(max(n / 25, 8 + (n - 51) / 200 if n > 50 else 0.0), n / 25) for n in range(400)]
+    skipped = late_frames(times)
+    assert skipped == list(range(52, skipped[-1] + 1))
+    arrived_s, media_s = times[skipped[-1] + 1]
+    assert 0.9 < arrived_s - media_s < BACKLOG_S + 0.1
+    assert late_frames((arrived_s, None) for arrived_s, _ in times) == []
+
+
+def test_frames_that_are_no_backlog_are_sent() -> None:
+    frames = range(50_000)
+    # The camera's clock is slow, and frames arrive in pairs.
+    assert late_frames((1.001 * (n - n % 2 * 0.9) / 5, n / 5) for n in frames) == []
+    # The source stays 5 s late.
+    assert late_frames((n / 25 + (5 if n > 50 else 0), n / 25) for n in range(500)) == []
+    # The stream is opened anew, and begins with frames that have waited.
+    assert late_frames((n / 25 if n < 50 else 60 + n / 200, n % 50 / 25) for n in range(100)) == []
 
 
 class FakeDevice:
