@@ -20,6 +20,15 @@ def photograph(width: int = 320, height: int = 240) -> Image:
     return np.asarray(cv2.resize(noise, (width, height), interpolation=cv2.INTER_CUBIC), np.uint8)
 
 
+def bomb() -> bytes:
+    """Return compressed data that inflate to 512 MiB: one compressed megabyte of zeros, 512 times."""
+    size = 512 << 20
+    deflater = zlib.compressobj(9, wbits=-15)
+    megabyte = deflater.compress(bytes(1 << 20)) + deflater.flush(zlib.Z_FULL_FLUSH)
+    # Header, compressed data, checksum: the Adler-32 of zeros depends on their number alone.
+    return b"\x78\xda" + megabyte * 512 + deflater.flush() + struct.pack(">HH", size % 65521, 1)
+
+
 JPEG = encode(photograph())
 PROGRESSIVE = encode(photograph(), ".jpg", cv2.IMWRITE_JPEG_PROGRESSIVE, 1)
 RESTARTS = encode(photograph(), ".jpg", cv2.IMWRITE_JPEG_RST_INTERVAL, 5)
@@ -27,13 +36,7 @@ PNG = encode(photograph(), ".png")
 WEBP = encode(photograph(), ".webp", cv2.IMWRITE_WEBP_QUALITY, 80)
 LOSSLESS = encode(photograph(), ".webp", cv2.IMWRITE_WEBP_QUALITY, 101)
 #: Compressed data that inflate to 512 MiB.
-BOMB = b"".join(
-    (
-        (deflater := zlib.compressobj(9)).compress(bytes(1 << 20)),
-        *(deflater.compress(bytes(1 << 20)) for _ in range(511)),
-        deflater.flush(),
-    )
-)
+BOMB = bomb()
 
 
 def first_part(data: bytes, share: float, end: bytes = b"") -> bytes:

@@ -39,9 +39,10 @@ def shifted(count: int, by: float) -> list[Row]:
 
 
 def pretend(folder: Path, monkeypatch: pytest.MonkeyPatch, code: str) -> None:
-    """Put a fake Evidently package that runs ``code`` in front of the real one."""
-    (folder / "evidently").mkdir()
-    (folder / "evidently" / "__init__.py").write_text(code)
+    """Put a fake Evidently that runs ``code`` in front of the real one, with an empty pandas to save time."""
+    for package, content in (("pandas", ""), ("evidently", code)):
+        (folder / package).mkdir()
+        (folder / package / "__init__.py").write_text(content)
     monkeypatch.setenv("PYTHONPATH", str(folder))
 
 

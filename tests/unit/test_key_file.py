@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
-import subprocess
-import sys
 import time
 import tomllib
 from collections.abc import Callable
@@ -16,7 +14,7 @@ import pytest
 
 from streamer.access.identity import Quotas, Scope
 from streamer.access.key_ring import BadKeyFile, KeyRing, digest_of, make_key, parse_keys, read_key_file
-from tests.helpers.service import ROOT
+from streamer.cli.main import main
 
 DIGEST = digest_of("test-key")
 FULL = f"""
@@ -112,25 +110,28 @@ def test_a_made_key_opens_what_its_entry_says() -> None:
         assert (identity.quotas.streams, identity.quotas.weight) == (3, 2.5)
 
 
-def test_the_command_prints_the_key_once_and_the_entry_for_the_file(tmp_path: Path) -> None:
-    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "streamer", "keys", *arguments]
-        return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False, timeout=60)
+def test_the_command_prints_the_key_once_and_the_entry_for_the_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(*arguments: str) -> tuple[int, str, str]:
+        code = main(["keys", *arguments])
+        shown = capsys.readouterr()
+        return code, shown.out, shown.err
 
-    done = run("new", "camera-7", "--scopes", "stream,admin", "--days", "30", "--streams", "2")
-    assert done.returncode == 0
-    key = done.stderr.splitlines()[-1]
+    code, entry, shown = run("new", "camera-7", "--scopes", "stream,admin", "--days", "30", "--streams", "2")
+    assert code == 0
+    key = shown.splitlines()[-1]
     assert key.startswith("rtv_")
-    assert key not in done.stdout
+    assert key not in entry
     file = tmp_path / "keys.toml"
-    file.write_text(done.stdout + run("new", "other").stdout)
+    file.write_text(entry + run("new", "other")[1])
     identity = parse_keys(file.read_bytes())[digest_of(key)]
     assert identity.until == pytest.approx(time.time() + 30 * 86_400, abs=120)
-    assert run("check", str(file)).stdout == "camera-7: admin, stream\nother: predict, stream\n"
+    assert run("check", str(file))[1] == "camera-7: admin, stream\nother: predict, stream\n"
     for arguments in (("new", "a b"), ("new", "a", "--scopes", "x"), ("check", str(tmp_path / "none"))):
-        refused = run(*arguments)
-        assert (refused.returncode, refused.stdout) == (2, "")
-        assert refused.stderr.startswith("streamer keys ")
+        code, out, shown = run(*arguments)
+        assert (code, out) == (2, "")
+        assert shown.startswith("streamer keys ")
 
 
 async def test_a_ring_follows_its_file_and_survives_a_broken_one(

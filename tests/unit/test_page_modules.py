@@ -38,7 +38,7 @@ def node() -> str:
 
 @pytest.mark.parametrize("path", TESTS, ids=lambda path: path.stem)
 def test_modules(node: str, path: Path) -> None:
-    done = subprocess.run([node, "--test", str(path)], cwd=ROOT, capture_output=True, text=True, check=False)
+    done = subprocess.run([node, str(path)], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from aiohttp import web
@@ -40,10 +41,15 @@ def sample(tmp_path: Path) -> Path:
     return sample
 
 
+@pytest.fixture(scope="module")
+def document() -> dict[str, Any]:
+    return openapi_document()
+
+
 @pytest.fixture
-async def client(folder: Path, sample: Path) -> AsyncIterator[Client]:
+async def client(document: dict[str, Any], folder: Path, sample: Path) -> AsyncIterator[Client]:
     app = web.Application(middlewares=[problem_middleware])
-    add_pages(app, openapi_document(), folder, sample)
+    add_pages(app, document, folder, sample)
     async with TestClient(TestServer(app)) as client:
         yield client
 
