@@ -95,7 +95,7 @@ class FallbackAcceptor:
     """Accepts connections for workers that do not accept them, and passes them to other workers.
 
     Construct it in the running event loop. ``channels`` are the sockets over which connections are passed to
-    the workers.
+    the workers. Probes below ``root_path`` (`ROOT_PATH`) are answered, too.
     """
 
     def __init__(
@@ -103,7 +103,9 @@ class FallbackAcceptor:
         shared_status: SharedStatus,
         listeners: Sequence[socket.socket],
         channels: Sequence[socket.socket],
+        root_path: str = "",
     ) -> None:
+        self._root_path = root_path
         self._shared_status = shared_status
         self._listeners = listeners
         self._channels = channels
@@ -226,7 +228,7 @@ class FallbackAcceptor:
         finally:
             self._loop.remove_reader(connection.fileno())
         method, _, rest = head.partition(b" ")
-        path = rest.split(b" ", 1)[0].split(b"?", 1)[0].decode("latin-1")
+        path = rest.split(b" ", 1)[0].split(b"?", 1)[0].decode("latin-1").removeprefix(self._root_path)
         return path if method in (b"GET", b"HEAD") and path in _PROBES else ""
 
     async def _answer(self, connection: socket.socket, path: str) -> None:

@@ -150,7 +150,10 @@ class Supervisor:
         ]
         tasks.append(asyncio.create_task(self._make_watchdog().run(), name="watchdog"))
         self._fallback_acceptor = FallbackAcceptor(
-            self._inference.shared_status, self._sockets, [worker.channel for worker in self._workers]
+            self._inference.shared_status,
+            self._sockets,
+            [worker.channel for worker in self._workers],
+            self._settings.root_path,
         )
         if self._settings.sampling:
             tasks.append(asyncio.create_task(self._keep_sampling(), name="sampling"))

@@ -13,6 +13,7 @@ import pytest
 
 from inference.ipc.shared_status import Presence, SharedStatus
 from streamer.server.openapi import openapi_document
+from streamer.supervisor import listeners
 from streamer.supervisor.listeners import FallbackAcceptor, browser_url
 from tests.helpers.openapi_check import OpenApiCheck, RealAnswer
 
@@ -32,10 +33,11 @@ class Scene:
         self.shared_status.post_worker(number, "presence", Presence.SERVING)
         self.shared_status.post_worker(number, "beat", time.monotonic())
 
-    def start(self) -> FallbackAcceptor:
-        return FallbackAcceptor(self.shared_status, self.listeners, [near for near, _ in self.channels])
+    def start(self, root_path: str = "") -> FallbackAcceptor:
+        channels = [near for near, _ in self.channels]
+        return FallbackAcceptor(self.shared_status, self.listeners, channels, root_path)
 
-    async def ask(self, number: int, request: bytes, timeout_s: float = 5.0) -> bytes:
+    async def ask(self, number: int, request: bytes, timeout_s: float = 60.0) -> bytes:
         address = self.listeners[number].getsockname()
         reader, writer = await asyncio.open_connection(*address)
         writer.write(request)
@@ -48,7 +50,7 @@ class Scene:
                 await writer.wait_closed()
 
     async def handed_over(self, number: int) -> socket.socket:
-        async with asyncio.timeout(5.0):
+        async with asyncio.timeout(60.0):
             while True:
                 with contextlib.suppress(BlockingIOError):
                     _, fds, _, _ = socket.recv_fds(self.channels[number][1], 16, 1)
@@ -69,6 +71,12 @@ def answer(connection: socket.socket, data: bytes) -> None:
     connection.setblocking(True)
     connection.recv(4096)
     connection.sendall(data)
+
+
+@pytest.fixture(autouse=True)
+def _a_busy_machine_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listeners, "HEAD_S", 60.0)
+    monkeypatch.setattr(listeners, "FRESH_BEAT_S", 3600.0)
 
 
 @pytest.fixture
@@ -94,6 +102,20 @@ async def test_probes_of_a_lone_worker_that_is_gone_are_answered(one: Scene) -> 
     assert b'"alive": true' in live
     assert ready.startswith(b"HTTP/1.1 503 ")
     assert b"reasons" in ready
+
+
+async def test_probes_below_the_root_path_are_answered_as_those_without_it(one: Scene) -> None:
+    stand_in = one.start("/vision")
+    for path in (b"/livez", b"/vision/livez", b"/vision/livez?x=1"):
+        assert (await one.ask(0, b"GET %b HTTP/1.1\r\n\r\n" % path)).startswith(b"HTTP/1.1 200 "), path
+    for path in (b"/health", b"/vision/health"):
+        assert (await one.ask(0, b"GET %b HTTP/1.1\r\n\r\n" % path)).startswith(b"HTTP/1.1 503 "), path
+    for path in (b"/visionary/health", b"/visionhealth", b"/vision/vision/health", b"/vision"):
+        asking = asyncio.create_task(one.ask(0, b"GET %b HTTP/1.1\r\n\r\n" % path))
+        with await one.handed_over(0) as connection:
+            answer(connection, b"by the worker")
+        assert await asking == b"by the worker", path
+    stand_in.close()
 
 
 @pytest.mark.parametrize("draining", [0, 1])
@@ -123,7 +145,8 @@ async def test_what_is_no_probe_waits_for_the_successor_with_all_that_it_sent(on
     stand_in.close()
 
 
-async def test_a_silent_connection_is_handed_over_too(one: Scene) -> None:
+async def test_a_silent_connection_is_handed_over_too(one: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(listeners, "HEAD_S", 0.1)
     stand_in = one.start()
     asking = asyncio.create_task(one.ask(0, b""))
     (await one.handed_over(0)).close()
@@ -141,19 +164,23 @@ async def test_with_another_worker_everything_goes_there(two: Scene) -> None:
     stand_in.close()
 
 
-async def test_a_worker_that_accepts_is_left_alone(one: Scene) -> None:
+async def test_a_worker_that_accepts_is_left_alone(one: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    planned: asyncio.Queue[tuple[int, float]] = asyncio.Queue()
+    monkeypatch.setattr(
+        FallbackAcceptor,
+        "_check_later",
+        lambda _, number, accepted, _delay_s: planned.put_nowait((number, accepted)),
+    )
     one.serve(0)
     stand_in = one.start()
-    one.listeners[0].setblocking(False)
-    accepted = 0
-    clients = []
-    for _ in range(40):  # a connection always waits, because the worker accepts one of every two
+    clients = [await asyncio.open_connection(*one.listeners[0].getsockname())]
+    for accepted in range(1, 21):  # a connection always waits, and the worker accepts one before each check
         clients.append(await asyncio.open_connection(*one.listeners[0].getsockname()))
-        await asyncio.sleep(0.01)
-        if len(clients) % 2 == 0:
-            one.listeners[0].accept()[0].close()
-            accepted += 1
-            one.shared_status.post_worker(0, "accepted", accepted)
+        async with asyncio.timeout(60):
+            check = await planned.get()
+        one.listeners[0].accept()[0].close()
+        one.shared_status.post_worker(0, "accepted", accepted)
+        stand_in._check(*check)
     with pytest.raises(BlockingIOError):
         socket.recv_fds(one.channels[0][1], 16, 1)
     stand_in.close()
@@ -165,11 +192,17 @@ async def test_a_probe_while_a_slow_worker_beats_waits_for_its_own_word(one: Sce
     one.serve(0)
     stand_in = one.start()
     asking = asyncio.create_task(one.ask(0, b"GET /health HTTP/1.1\r\n\r\n"))
-    await asyncio.sleep(0.3)
-    one.serve(0)  # another beat
+
+    async def beat() -> None:
+        while True:
+            one.serve(0)
+            await asyncio.sleep(0.05)
+
+    beating = asyncio.create_task(beat())
     with await one.handed_over(0) as connection:
         answer(connection, b"its own word")
     assert await asking == b"its own word"
+    beating.cancel()
     assert (await one.ask(0, b"GET /livez HTTP/1.1\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
     stand_in.close()
 
