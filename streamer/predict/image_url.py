@@ -31,6 +31,7 @@ from streamer.http.body import GRACE_S, MIN_BYTES_PER_S, PieceBuffer
 from streamer.http.problem_details import Problem
 from streamer.http.trace_context import TRACEPARENT, current_trace_context
 from streamer.imaging.image_header import Limits
+from streamer.predict.image_connection import FRAMING_BYTES, ImageConnector, TooMuchFraming
 
 _MAX_REDIRECTS = 3
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
@@ -133,7 +134,7 @@ class ImageFetcher:
         """Open and close the HTTP client with the application."""
         if self._rules:
             resolver = CheckedResolver(self._is_allowed)
-            connector = aiohttp.TCPConnector(
+            connector = ImageConnector(
                 resolver=resolver,
                 socket_factory=resolver.make_socket,
                 use_dns_cache=False,
@@ -283,6 +284,10 @@ async def _read(
 
 def _client_problem(image: ImageUrl, error: aiohttp.ClientError) -> Problem:
     """Return the Problem for a failed request, without aiohttp's text, which may name internal addresses."""
+    if isinstance(error, TooMuchFraming):
+        return _failed(
+            image, f"is sent with more than {FRAMING_BYTES} bytes of headers and chunk sizes by its host"
+        )
     if isinstance(error, aiohttp.ClientConnectorError):
         if isinstance(error.os_error, NotPublic):
             return _not_allowed(image, "is at a host without a public address")
