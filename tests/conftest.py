@@ -7,21 +7,31 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from tests.helpers.service import Service
 
 # Tests that load ONNX Runtime without the package `inference` also send no telemetry.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
-# No deadline for examples, because a slow machine is not a fault of the code under test.
-settings.register_profile("project", deadline=None)
-settings.load_profile("project")
-
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the option ``--full``, which runs the form of some tests that takes minutes."""
     parser.addoption("--full", action="store_true", help="run the long form of tests that have one")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Configure Hypothesis: the same examples in each run, and new ones with ``--full``.
+
+    A slow machine is not a fault of the code under test, so examples have no deadline.
+    """
+    settings.register_profile(
+        "project",
+        deadline=None,
+        derandomize=not config.getoption("--full"),
+        suppress_health_check=[HealthCheck.too_slow],
+    )
+    settings.load_profile("project")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -294,18 +294,17 @@ class KeyRing:
             if first:
                 self._fall_back()
             return
-        self.fault = ""
         self._content = content
         self._take(found)
         self._keep(content)
+        self.fault = ""  # last, because the event loop reads it while this runs in a thread
         if not first:
             audit("keys reloaded", keys=len(found))
 
     def _take(self, found: Mapping[str, Identity]) -> None:
+        # Revoke before admitting: the event loop may look up keys between the two assignments.
+        self._by_name = {identity.name: identity for identity in (*self._settled.values(), *found.values())}
         self._from_file = found
-        self._by_name = {
-            identity.name: identity for identity in (*self._settled.values(), *self._from_file.values())
-        }
 
     def _keep(self, content: bytes) -> None:
         """Save a copy for workers that start while the file is invalid; it contains digests, not keys."""

@@ -39,7 +39,11 @@ def has_box(image: npt.NDArray[np.uint8]) -> bool:
     return int(np.ptp(image[45].astype(int))) > 60
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=15,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(gaps_ms=st.lists(st.integers(1, 3000), min_size=1, max_size=12), start_ms=st.integers(0, 10**6))
 def test_frames_are_shown_when_they_were_captured(gaps_ms: list[int], start_ms: int, tmp_path: Path) -> None:
     """Record with any gaps and any start time; the last frame must last as long as the source said."""

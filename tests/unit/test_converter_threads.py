@@ -24,10 +24,10 @@ def test_calls_begin_in_order() -> None:
 
 def test_calls_run_side_by_side() -> None:
     pool = ConverterThreads(2)
-    three = threading.Barrier(3, timeout=10)
+    three = threading.Barrier(3, timeout=60)
     pool.submit(three.wait)
     pool.submit(three.wait)
-    three.wait()  # raises after 10 s unless both calls run at the same time
+    three.wait()  # raises after 60 s unless both calls run at the same time
     pool.close()
 
 
@@ -52,26 +52,31 @@ def test_a_fault_ends_no_thread(caplog: pytest.LogCaptureFixture) -> None:
 
     pool.submit(fail)
     pool.submit(done.set)
-    assert done.wait(10)
+    assert done.wait(60)
     assert "a fault" in caplog.text
     pool.close()
 
 
 def test_closing_waits_for_what_runs_and_forgets_what_waits() -> None:
     pool = ConverterThreads(1)
-    begun, ended = threading.Event(), threading.Event()
+    begun, may_end, ended = threading.Event(), threading.Event(), threading.Event()
     waited: list[str] = []
 
     def long() -> None:
         begun.set()
-        time.sleep(0.1)
+        may_end.wait(60)
         ended.set()
 
     pool.submit(long)
-    assert begun.wait(10)
+    assert begun.wait(60)
     for _ in range(5):
         pool.submit(waited.append, "never")
-    pool.close()
+    closing = threading.Thread(target=pool.close)
+    closing.start()
+    wait_for(lambda: pool._closed and pool._queue.qsize() == 1, "only the request to end is queued")
+    assert closing.is_alive()
+    may_end.set()
+    closing.join(60)
     assert ended.is_set()
     assert not waited
 
@@ -122,7 +127,7 @@ def test_a_thread_that_cannot_be_started_is_tried_again(monkeypatch: pytest.Monk
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", refuse)
         pool.submit(done.set)
-    assert done.wait(10), "the thread that runs does it"
+    assert done.wait(60), "the thread that runs does it"
     pool.submit(int)
     assert len(pool._threads) == 2
     pool.close()

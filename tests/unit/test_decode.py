@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from inference.core.detection_params import DetectionParams
@@ -180,7 +180,7 @@ def test_candidates_are_capped_and_the_best_stay(family: Family) -> None:
     assert sorted(found[:, 4].tolist()) == sorted(scores.tolist())[-MAX_CANDIDATES:]
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60, deadline=None)
 @given(st.sampled_from(Family), st.integers(0, 1 << 30), st.sampled_from([0.0, 0.25, 1.0]))
 def test_any_numbers_give_sound_boxes(family: Family, seed: int, threshold: float) -> None:
     """Whatever a model outputs, each box that comes out is finite, has an area and has a known class."""

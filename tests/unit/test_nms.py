@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from inference.core.detection_params import DetectionParams
@@ -38,7 +38,7 @@ def random_boxes(seed: int, count: int, low: float = -40.0) -> Boxes:
     return boxes
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=150, deadline=None)
 @given(st.integers(0, 1 << 30), st.integers(0, 40), st.sampled_from([0.1, 0.45, 0.7, 0.95]), st.booleans())
 def test_it_keeps_exactly_what_the_definition_keeps(
     seed: int, count: int, threshold: float, agnostic: bool

@@ -65,7 +65,7 @@ def test_a_file_that_is_no_model_is_refused(tmp_path: Path, data: bytes) -> None
         read_header(tmp_path / "m.onnx")
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(data=st.binary(max_size=200))
 def test_any_bytes_are_either_read_or_refused(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "m.onnx"

@@ -108,7 +108,7 @@ async def run_many(loop_address: str, count: int) -> None:
         await asyncio.sleep(0.01)
     for stream in range(1, count + 1):
         answers: list[Result | InferenceLost] = []
-        ticket, deadline = client.acquire(answers.append), time.monotonic() + 5
+        ticket, deadline = client.acquire(answers.append), time.monotonic() + 60
         client.submit(
             ticket,
             client.models["v1"],
@@ -137,16 +137,16 @@ def test_the_loop_posts_the_limit_that_its_runs_suggest() -> None:
     thread = threading.Thread(target=loop.run)
     thread.start()
     try:
-        asyncio.run(asyncio.wait_for(run_many(address.address_of(listener), 1), 20))
+        asyncio.run(asyncio.wait_for(run_many(address.address_of(listener), 1), 60))
         assert shared_status.read("run_limit_s") == 10.0
-        asyncio.run(asyncio.wait_for(run_many(address.address_of(listener), 2 * MIN_RUNS), 20))
-        until = time.monotonic() + 10
+        until = time.monotonic() + 60
+        # On a busy machine some runs last long; more runs follow until these are few among all.
         while shared_status.read("run_limit_s") != HUNG_MIN_S and time.monotonic() < until:
-            time.sleep(0.02)
+            asyncio.run(asyncio.wait_for(run_many(address.address_of(listener), MIN_RUNS), 60))
         assert shared_status.read("run_limit_s") == HUNG_MIN_S
     finally:
         loop.stop()
-        thread.join(10)
+        thread.join(60)
         for connection in (listener, loop._wake_reader, loop._wake_writer):
             connection.close()
         for worker in loop._connections.values():

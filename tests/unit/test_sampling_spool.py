@@ -160,6 +160,8 @@ def test_nothing_accepted_is_lost_when_the_writer_is_killed_at_any_moment(tmp_pa
         )
         assert writer.stdout is not None
         assert writer.stdout.readline() == "open\n"
+        if round_number % 2:  # a busy machine may not get to the first sample within the time
+            accepted.add(writer.stdout.readline().strip())
         time.sleep(0.013 * (round_number + 1))
         writer.send_signal(signal.SIGKILL)
         accepted |= {line for line in writer.stdout.read().split("\n")[:-1] if line}

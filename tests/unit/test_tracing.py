@@ -22,6 +22,11 @@ from tests.helpers.waiting import wait_for
 PREDICTION = Prediction(64, 48, NO_BOXES, 4.0, 2.0, 10.0, 1.0, batch_size=3)
 
 
+@pytest.fixture(autouse=True)
+def _close_waits_for_slow_machines(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("streamer.accounting.tracing.FLUSH_S", 60.0)
+
+
 def finished(name: str = "frame", parent: str = "") -> Trace:
     trace = Trace(name, 100.0, parse_traceparent(parent, "vendor=1"), {"detect.seq": 7})
     trace.add("receive", 100.0, 100.5)

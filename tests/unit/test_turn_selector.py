@@ -100,7 +100,7 @@ def test_a_client_that_has_sent_all_and_closed_its_side_is_answered() -> None:
         reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
         writer.write(b"request")
         writer.write_eof()
-        text = await asyncio.wait_for(reader.read(), 10)
+        text = await asyncio.wait_for(reader.read(), 60)
         writer.close()
         await writer.wait_closed()
         server.close()

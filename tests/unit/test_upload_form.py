@@ -116,8 +116,8 @@ HOSTILE = {
 }
 
 
-@pytest.mark.parametrize("name", HOSTILE)
-async def test_one_piece_never_takes_long(name: str) -> None:
+async def longest_step_s(name: str) -> float:
+    """Read a form of the kind, and return the longest processor time between two pieces in seconds."""
     generous = Limits(max_images=5000)
     boundary = "a" * 70 if name.startswith(("boundaries", "repetition")) else "b"
     body = HOSTILE[name].replace(b"--b\r", b"--" + boundary.encode() + b"\r")
@@ -134,8 +134,13 @@ async def test_one_piece_never_takes_long(name: str) -> None:
 
     with pytest.raises(Problem):
         await form.read(next_piece)
-    longest_s = max(longest_s, time.thread_time() - begun)
-    assert longest_s < 0.05
+    return max(longest_s, time.thread_time() - begun)
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+async def test_one_piece_never_takes_long(name: str) -> None:
+    # The least of several tries contains no garbage collection.
+    assert min([await longest_step_s(name) for _ in range(3)]) < 0.05
 
 
 @pytest.mark.parametrize("name", ["file", "files", "image", "images", "file[]", "images[]"])

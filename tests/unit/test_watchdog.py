@@ -47,15 +47,15 @@ def sleeper() -> Iterator[subprocess.Popen[bytes]]:
     assert process.stdout is not None
     # While the process starts it may wait for a processor, and the watchdog would consider it starved.
     process.stdout.readline()
-    wait_for(lambda: _sleeps(process.pid))
+    wait_for(lambda: _state(process.pid) == "S")
     yield process
     process.kill()
     process.wait()
     process.stdout.close()
 
 
-def _sleeps(pid: int) -> bool:
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "S"
+def _state(pid: int) -> str:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
 def test_a_silent_process_is_killed_at_its_limit_and_looked_at_in_time(
@@ -110,11 +110,11 @@ def test_a_process_without_a_processor_is_starved_and_a_stopped_one_is_not() -> 
     try:
         for process in processes:
             os.sched_setaffinity(process.pid, {cpu})
-        time.sleep(0.2)
         watched = Starvation(processes[0].pid)
-        time.sleep(1.0)
-        assert watched.starved
+        wait_for(lambda: watched.starved)
         processes[1].send_signal(signal.SIGSTOP)
+        # The process stops when it gets the processor; until then it waits for it.
+        wait_for(lambda: _state(processes[1].pid) == "T")
         stopped = Starvation(processes[1].pid)
         time.sleep(0.5)
         assert not stopped.starved
