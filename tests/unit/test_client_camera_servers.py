@@ -20,7 +20,7 @@ import av
 import numpy as np
 import pytest
 
-from streamer.client import snapshots, sources
+from streamer.client import snapshots, sources, video
 from streamer.client.capture import Captured, Source
 from streamer.client.errors import SourceFailed
 from streamer.client.snapshots import Snapshots
@@ -51,9 +51,16 @@ class Camera:
         return f"http://{user}127.0.0.1:{self.port}{path}"
 
 
+@pytest.fixture(autouse=True)
+def _time_for_slow_machines(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(snapshots, "REQUEST_TIMEOUT_S", 60.0)
+    for name in ("OPEN_TIMEOUT_S", "READ_TIMEOUT_S", "STALE_S"):
+        monkeypatch.setattr(video, name, 60.0)
+
+
 @pytest.fixture
 def camera() -> Iterator[Callable[[Respond], Camera]]:
-    """Start a camera that serves one client at a time, and refuses a second one with 503 after ten seconds.
+    """Start a camera that serves one client at a time, and refuses a second one with 503 after half a minute.
 
     It waits because a client may send its next request before the thread that served the last one runs again.
     """
@@ -63,7 +70,7 @@ def camera() -> Iterator[Callable[[Respond], Camera]]:
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 found.requests.append({name.lower(): value for name, value in self.headers.items()})
-                if not found.busy.acquire(timeout=10):
+                if not found.busy.acquire(timeout=30):
                     self.send_error(503)
                     return
                 try:
@@ -204,8 +211,6 @@ def test_a_stream_of_jpegs_is_played_over_one_connection(camera: Callable[[Respo
 
 def test_a_live_decoder_holds_no_frames_back() -> None:
     """Check that decoding is not threaded by frame, which would delay as many frames as there are cores."""
-    from streamer.client import video  # noqa: PLC0415 - only here
-
     data = io.BytesIO(b"".join(piece for _, piece in transport_stream()))
     with av.open(data) as container:
         video._set_threads(container.streams.video[0], live=True)
