@@ -12,6 +12,7 @@ from streamer.sampling.candidate import SampleCandidate, StreamInfo
 from streamer.sampling.selection import Choice
 from tests.unit.images import encode, scene
 
+_IMAGE = encode(scene())
 STREAM = StreamInfo("gate", "websocket", "v1", "nano", "ab" * 32, ("cat", "dog", "bird"))
 
 
@@ -36,7 +37,7 @@ def candidate(
         "width": 160,
         "height": 96,
         "rotation": 0,
-        "data": encode(scene()),
+        "data": _IMAGE,
         "boxes": boxes(*scores),
     }
     return SampleCandidate(**(values | fields))

@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import socket
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
+from botocore.loaders import create_loader
 
 from streamer.config.settings import SettingsError, load_settings
 from streamer.sampling.errors import ObjectRefused, StoreError, StoreMisconfigured, StoreUnavailable
 from streamer.sampling.s3 import Bucket, S3Store, meaning_of
 from streamer.sampling.store import bucket_of
 from tests.helpers.stores.faulty import BUCKET, FaultyS3
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _descriptions_are_read_once() -> Iterator[None]:
+    """Let all clients share the description of S3, which botocore otherwise reads again for each of them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("botocore.session.create_loader", functools.cache(create_loader))
+        yield
 
 
 @pytest.fixture
