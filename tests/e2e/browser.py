@@ -22,7 +22,7 @@ from streamer.protocol.wire import Frame, unpack_frame
 
 Image = npt.NDArray[np.uint8]
 
-WAIT_S = 40.0
+WAIT_S = 60.0
 _ARGUMENTS = (
     "--disable-gpu",
     "--disable-quic",
@@ -71,6 +71,7 @@ class DemoPage:
     def __init__(self, browser: Browser, base_url: str, **options: Any) -> None:
         options = {"viewport": {"width": 1280, "height": 800}} | options
         self.context = browser.new_context(**options)
+        self.context.set_default_timeout(WAIT_S * 1e3)
         self.page: Page = self.context.new_page()
         self.page.add_init_script(_LISTEN_FOR_VIOLATIONS)
         self.base_url = base_url
@@ -141,8 +142,23 @@ class DemoPage:
         )
         raise AssertionError(f"never true: {condition}; page: {state}; errors: {self.errors}")
 
+    def wait_text(self, selector: str, text: str) -> None:
+        """Wait until an element is visible and contains a text, ignoring case."""
+        self.page.locator(selector).filter(has_text=text).wait_for()
+
+    def wait_visible(self, selector: str) -> None:
+        """Wait until an element is visible."""
+        self.page.locator(selector).wait_for()
+
+    def wait_hidden(self, selector: str) -> None:
+        """Wait until an element is not visible."""
+        self.page.locator(selector).wait_for(state="hidden")
+
     def wait_for_results(self, count: int = 1) -> None:
-        """Wait until the page has received ``count`` more results."""
+        """Wait until the page has received ``count`` more results.
+
+        This says nothing about texts and states that the page updates later: wait for these themselves.
+        """
         before = self.evaluate("demo.counts.results")
         self.wait(f"demo.counts.results >= {before + count}")
 
