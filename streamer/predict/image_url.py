@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import aiohttp
@@ -55,6 +55,17 @@ class ImageUrl:
 
     field: str
     url: str
+
+
+@dataclass(slots=True)
+class FilledImages:
+    """Holds the images of a request after those at URLs were fetched."""
+
+    #: All images, in order. The bytes of an image that cannot be fetched are empty.
+    images: list[bytes | memoryview] = field(default_factory=list)
+    #: The problem of each image that cannot be fetched, by its position in ``images``.
+    failed: dict[int, Problem] = field(default_factory=dict)
+    fetched_bytes: int = 0
 
 
 class NotPublic(OSError):
@@ -155,31 +166,38 @@ class ImageFetcher:
 
     async def fill_in(
         self, images: Sequence[bytes | memoryview | ImageUrl], client: str, limits: Limits, holding: Holding
-    ) -> list[bytes | memoryview]:
-        """Fetch the images that are given as URLs, one after the other, and return all images in order.
+    ) -> FilledImages:
+        """Fetch the images that are given as URLs, one after the other.
 
-        ``holding`` is charged for the fetched images. Raises Problem: 400 if a URL is not allowed, 413 if an
-        image is too large, 422 if an image cannot be fetched or if all of them together take longer than
-        ``limits.body_timeout_s``, 503 if too many images are being fetched or the byte budget has no room.
+        ``holding`` is charged for the fetched images. An image has a Problem 400 if its URL is not allowed,
+        413 if it is too large, and 422 if it cannot be fetched or if all images together take longer than
+        ``limits.body_timeout_s``. Raises this Problem if the image is the only one, and always raises Problem
+        503 if too many images are being fetched or the byte budget has no room.
         """
         left_bytes = limits.total_bytes - sum(len(each) for each in images if not isinstance(each, ImageUrl))
-        found: list[bytes | memoryview] = []
+        filled = FilledImages()
         due = asyncio.get_running_loop().time() + limits.body_timeout_s
-        for each in images:
+        for number, each in enumerate(images):
             if not isinstance(each, ImageUrl):
-                found.append(each)
+                filled.images.append(each)
                 continue
+            data: bytes | memoryview = b""
+            before_bytes = holding.held_bytes
             try:
-                async with asyncio.timeout_at(due):
-                    with self._place(client):
-                        data = await self._fetch(each, min(limits.image_bytes, left_bytes), holding)
-            except TimeoutError:
-                raise _failed(each, "does not arrive in time") from None
-            except aiohttp.ClientError as error:
-                raise _client_problem(each, error) from error
+                with self._place(client):
+                    data = await self._fetch_by(due, each, min(limits.image_bytes, left_bytes), holding)
+            except Problem as problem:
+                if problem.status >= 500 or len(images) == 1:
+                    raise
+                filled.failed[number] = problem
+                # What has arrived of it counts towards the limit of the request, and is no longer held.
+                received_bytes = holding.held_bytes - before_bytes
+                left_bytes = max(0, left_bytes - received_bytes)
+                holding.give_back(received_bytes)
             left_bytes -= len(data)
-            found.append(data)
-        return found
+            filled.fetched_bytes += len(data)
+            filled.images.append(data)
+        return filled
 
     @contextmanager
     def _place(self, client: str) -> Iterator[None]:
@@ -193,6 +211,18 @@ class ImageFetcher:
             self._running[client] -= 1
             if not self._running[client]:
                 del self._running[client]
+
+    async def _fetch_by(
+        self, due: float, image: ImageUrl, most_bytes: int, holding: Holding
+    ) -> bytes | memoryview:
+        """Fetch an image by a time of the event loop. Raises every expected error as a Problem."""
+        try:
+            async with asyncio.timeout_at(due):
+                return await self._fetch(image, most_bytes, holding)
+        except TimeoutError:
+            raise _failed(image, "does not arrive in time") from None
+        except aiohttp.ClientError as error:
+            raise _client_problem(image, error) from error
 
     async def _fetch(self, image: ImageUrl, most_bytes: int, holding: Holding) -> bytes | memoryview:
         url = self._check(image, image.url)

@@ -8,8 +8,8 @@ programs send: text before the first boundary, and headers that span several lin
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from aiohttp import hdrs, web
@@ -26,7 +26,7 @@ from streamer.http.body import BodyReader, PieceBuffer, media_type
 from streamer.http.caller import identity_of
 from streamer.http.problem_details import Problem, request_id
 from streamer.imaging.image_header import Limits
-from streamer.predict.image_url import ImageFetcher, ImageUrl
+from streamer.predict.image_url import ImageFetcher
 from streamer.predict.json_body import STEP_BYTES, JsonBody
 
 #: Key of the application's limits on requests.
@@ -243,6 +243,8 @@ class Upload:
     fields: tuple[tuple[str, str], ...] = ()
     #: Bytes of the images that were fetched from URLs; the length of the body does not include them.
     fetched_bytes: int = 0
+    #: The problem of each image that could not be fetched, by its position in ``images``.
+    failed: Mapping[int, Problem] = field(default_factory=dict)
 
 
 async def read_upload(request: web.Request, limits: Limits, holding: Holding) -> Upload:
@@ -250,7 +252,7 @@ async def read_upload(request: web.Request, limits: Limits, holding: Holding) ->
 
     Raises Problem: 400 if it has no image or is malformed, 408 if it is too slow, 413 if it is too large (at
     once if Content-Length says so, else while reading), 415 if it is neither an image nor a form nor JSON,
-    422 if an image cannot be fetched from its URL, 503 if the byte budget has no room.
+    422 if its only image cannot be fetched from its URL, 503 if the byte budget has no room.
     """
     kind = check_head(request, limits)
     body = BodyReader(
@@ -303,10 +305,8 @@ async def _read_json(request: web.Request, body: BodyReader, limits: Limits, hol
         holding.give_back(max(0, holding.held_bytes - before_bytes - content.held_bytes))
     content.finish()
     fetcher, client = request.app[FETCHER], identity_of(request).name
-    images = await fetcher.fill_in(content.images, client, limits, holding)
-    fetched = zip(images, content.images, strict=True)
-    fetched_bytes = sum(len(image) for image, named in fetched if isinstance(named, ImageUrl))
-    return Upload(tuple(images), tuple(content.fields), fetched_bytes)
+    filled = await fetcher.fill_in(content.images, client, limits, holding)
+    return Upload(tuple(filled.images), tuple(content.fields), filled.fetched_bytes, filled.failed)
 
 
 def _most_bytes(limits: Limits, kind: BodyKind) -> int:

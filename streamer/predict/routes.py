@@ -230,10 +230,9 @@ async def _answer(request: web.Request, version: str, trace: Trace | None) -> we
             body = await job.annotate(upload.images[0], kind)
         else:
             body = await job.describe(upload, kind, form)
-    traces = None if trace is None else app[METRICS].traces
-    if traces is None or trace is None:
-        return large_answer(request, body, form.value)
-    return large_answer(request, body, form.value, on_sent=_send_ends(traces, trace))
+    traces = app[METRICS].traces
+    on_sent = None if traces is None or trace is None else _send_ends(traces, trace)
+    return large_answer(request, body, form.value, on_sent=on_sent)
 
 
 class _Job:
@@ -266,15 +265,14 @@ class _Job:
     async def describe(self, upload: Upload, kind: Kind, form: AnswerForm) -> bytes:
         """Return the answer encoded as ``form``, with one entry for each image if there are several.
 
-        ``kind`` applies to a single image. If one of several images fails, its entry contains the
-        problem. Raises Problem if a single image fails, and if all of several images fail through errors of
-        the server, so that the status tells the client to retry.
+        ``kind`` applies to a single image. If one of several images fails, its entry contains the problem.
+        Raises Problem if a single image fails, and if all of several fail through errors of the server.
         """
         if len(upload.images) == 1:
             return encode_answer(self._entry(await self._predict(upload.images[0], kind)), form)
         async with asyncio.TaskGroup() as group:
             # `_try` returns problems instead of raising them, because one must not cancel the other images.
-            tasks = [group.create_task(self._try(data)) for data in upload.images]
+            tasks = [group.create_task(self._try(upload, number)) for number in range(len(upload.images))]
         outcomes = [task.result() for task in tasks]
         raise_if_all_ours(outcomes)
         entries: list[bytes] = []
@@ -299,9 +297,11 @@ class _Job:
         total_ms = (time.monotonic() - self._begun) * 1e3
         return describe_prediction(outcome, self._version, self._model, total_ms, self._id)
 
-    async def _try(self, data: bytes | memoryview) -> Prediction | Problem:
+    async def _try(self, upload: Upload, number: int) -> Prediction | Problem:
+        if number in upload.failed:
+            return upload.failed[number]
         try:
-            return await self._predict(data)
+            return await self._predict(upload.images[number])
         except Problem as problem:
             return problem
         except Exception:

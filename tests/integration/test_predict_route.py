@@ -123,6 +123,9 @@ async def test_json_bodies_get_the_same_boxes_as_the_image_itself(
     status, several = await send({"images": [text, text[:60]]}, "?classes=bus,person")
     assert (status, several["results"][0]["detections"]) == (200, expected["detections"])
     assert several["results"][1]["error"]["status"] == 422
+    status, several = await send({"images": ["https://a.example/1.jpg", text]}, "?classes=bus,person")
+    assert (status, several["results"][1]["detections"]) == (200, expected["detections"])
+    assert several["results"][0]["error"]["code"] == "url_not_allowed"
     status, refused = await send({"image": text, "classes": "bus", "threshold": 1})
     assert (status, refused["field"]) == (400, "threshold")
     status, refused = await send({"image": text, "conf_threshold": 0.5}, "?conf_threshold=0.4")

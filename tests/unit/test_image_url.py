@@ -16,7 +16,7 @@ from aiohttp.test_utils import TestClient, TestServer
 
 from streamer.access.identity import ALL_SCOPES, Identity, Quotas
 from streamer.config.image_hosts import parse_image_hosts
-from streamer.core.byte_budget import ByteBudget
+from streamer.core.byte_budget import ByteBudget, Holding
 from streamer.core.public_address import is_public
 from streamer.http.caller import IDENTITY
 from streamer.http.problem_details import Problem
@@ -58,8 +58,8 @@ async def server(routes: dict[str, Any]) -> AsyncIterator[TestServer]:
 
 async def fetch(
     urls: str | Sequence[str], rules: str = "*", allowed: Any = is_own, budget: ByteBudget | None = None
-) -> list[bytes]:
-    """Fetch the images at the URLs; check that the budget is charged for them."""
+) -> list[bytes | Problem]:
+    """Fetch the images at the URLs, or their problems; check that the budget is charged for them."""
     fetcher = ImageFetcher(parse_image_hosts(rules), allowed)
     lifetime = fetcher.lifetime(web.Application())
     await anext(lifetime)
@@ -67,8 +67,9 @@ async def fetch(
     try:
         with (budget or ByteBudget(1 << 20)).hold("client", "body") as holding:
             found = await fetcher.fill_in(named, "client", LIMITS, holding)
-            assert holding.held_bytes >= sum(map(len, found))
-            return [bytes(each) for each in found]
+            assert holding.held_bytes >= found.fetched_bytes == sum(map(len, found.images))
+            assert all(not found.images[number] for number in found.failed)
+            return [found.failed.get(number, bytes(each)) for number, each in enumerate(found.images)]
     finally:
         with pytest.raises(StopAsyncIteration):
             await anext(lifetime)
@@ -294,12 +295,49 @@ async def test_sizes_and_times_are_bounded(monkeypatch: pytest.MonkeyPatch) -> N
             monkeypatch.setattr(image_url, "GRACE_S", 0.5 if path == "drip" else 60)
             problem = await refused(f"{base}/{path}", rules)
             assert (path, problem.status, said in problem.detail) == (path, status, True), problem.detail
-        problem = await refused([f"{base}/half"] * 2, rules)
-        assert (problem.status, "`images[1]`" in problem.detail) == (413, True)
+        first, second = await fetch([f"{base}/half"] * 2, rules)
+        assert first == bytes(4500)
+        assert isinstance(second, Problem)
+        assert (second.status, "`images[1]`" in second.detail) == (413, True)
         problem = await refused(f"{base}/half", rules, budget=ByteBudget(3000))
         assert problem.status == 503
     problem = await refused(f"{base}/gone", rules)
     assert (problem.status, "cannot be reached" in problem.detail) == (422, True)
+
+
+async def test_a_bad_url_of_several_costs_only_its_own_image() -> None:
+    async with server({"/missing": web.Response(status=404)}) as running:
+        base = f"http://127.0.0.1:{running.port}"
+        urls = [f"{base}/missing", f"{base}/1", "http://other.example/", f"{base}/2"]
+        found = await fetch(urls, f"127.0.0.1:{running.port}")
+        assert (found[1], found[3]) == (IMAGE, IMAGE)
+        for number, code in ((0, "url_failed"), (2, "url_not_allowed")):
+            problem = found[number]
+            assert isinstance(problem, Problem)
+            assert (problem.code, problem.extra["field"]) == (code, f"images[{number}]")
+        # The server has no room for any image, so this error does not belong to one of them.
+        assert (await refused(urls, f"127.0.0.1:{running.port}", budget=ByteBudget(10))).status == 503
+
+
+async def test_a_part_of_an_image_counts_towards_the_limit_and_is_not_held(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    real, limits = ImageFetcher._fetch, []
+
+    async def fetch_part(
+        fetcher: ImageFetcher, image: ImageUrl, most_bytes: int, holding: Holding
+    ) -> bytes | memoryview:
+        if image.field == "images[0]":
+            assert holding.take(4000)
+            raise Problem(422, "url_failed", "The connection breaks.")
+        limits.append((most_bytes, holding.held_bytes))
+        return await real(fetcher, image, most_bytes, holding)
+
+    monkeypatch.setattr(ImageFetcher, "_fetch", fetch_part)
+    async with server({}) as running:
+        found = await fetch([f"http://127.0.0.1:{running.port}/"] * 2, f"127.0.0.1:{running.port}")
+    assert found[1] == IMAGE
+    assert limits == [(LIMITS.total_bytes - 4000, 0)]
 
 
 async def test_fetched_images_of_a_body_are_counted_apart() -> None:
@@ -319,10 +357,11 @@ async def test_fetched_images_of_a_body_are_counted_apart() -> None:
         app[FETCHER] = fetcher = ImageFetcher(parse_image_hosts(f"127.0.0.1:{images.port}"), is_own)
         app.cleanup_ctx.append(fetcher.lifetime)
         encoded = base64.b64encode(IMAGE).decode()
-        document = {"images": [f"http://127.0.0.1:{images.port}/", encoded]}
+        document = {"images": [f"http://127.0.0.1:{images.port}/", encoded, "http://other.example/"]}
         async with TestClient(TestServer(app)) as client, client.post("/predict", json=document) as answer:
             assert answer.status == 200
-    assert [bytes(image) for image in found[0].images] == [IMAGE, IMAGE]
+    assert [bytes(image) for image in found[0].images] == [IMAGE, IMAGE, b""]
+    assert [(number, problem.status) for number, problem in found[0].failed.items()] == [(2, 400)]
     assert found[0].fetched_bytes == len(IMAGE)
     assert budget.held_bytes == 0
 
