@@ -129,7 +129,7 @@ def read_results(location: str, count: int, timeout_s: float = 30.0) -> list[dic
     return results
 
 
-def _answers_stun(port: int) -> bool:
+def answers_stun(port: int) -> bool:
     """Return whether a server answers a binding request (RFC 8489, section 6) within 0.2 s."""
     request = b"\x00\x01\x00\x00\x21\x12\xa4\x42" + bytes(12)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as client:
@@ -155,7 +155,7 @@ def turn_server(folder: Path, secret: str) -> Iterator[int]:
     with (folder / "turn.log").open("w") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder)
         try:
-            wait_for(lambda: process.poll() is not None or _answers_stun(port), "an answer of coturn")
+            wait_for(lambda: process.poll() is not None or answers_stun(port), "an answer of coturn")
             assert process.poll() is None, (folder / "turn.log").read_text()[-1000:]
             yield port
         finally:

@@ -1,15 +1,21 @@
-"""Creates sample candidates and their boxes for tests of the sampling process."""
+"""Creates sample candidates and their boxes for tests of the sampling process, and stores samples."""
 
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from inference.core.detections import Boxes
+from streamer.imaging.image_header import Limits, read_header
+from streamer.protocol.wire import Codec
 from streamer.sampling.candidate import SampleCandidate, StreamInfo
 from streamer.sampling.selection import Choice
+from streamer.sampling.sidecar import StoredImage, describe, image_key, sidecar_key
 from tests.unit.images import encode, scene
 
 _IMAGE = encode(scene())
@@ -46,3 +52,18 @@ def candidate(
 def choice(found: SampleCandidate, *reasons: str) -> Choice:
     """Return a selection of this candidate."""
     return Choice(found, reasons or ("uncertainty",), {"uncertainty": 0.9}, 0.8, 0x0123456789ABCDEF)
+
+
+def store_sample(folder: Path, data: bytes, *reasons: str, **fields: Any) -> str:
+    """Store one sample as the service does, and return its key."""
+    found = candidate(0.9, 0.3, data=data, **fields)
+    header = read_header(data, Limits())
+    digest = hashlib.sha256(data).hexdigest()
+    kind = {Codec.JPEG: "jpg", Codec.PNG: "png"}[header.codec]
+    key = image_key(found.stream.name, found.captured_at, digest, kind)
+    image = StoredImage(key, digest, len(data), kind, header.orientation, stripped=False, source="original")
+    sidecar = describe(choice(found, *reasons), image, threshold=0.7, service_version="1", features={})
+    for name, body in ((key, data), (sidecar_key(key), json.dumps(sidecar).encode())):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(body)
+    return key

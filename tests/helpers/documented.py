@@ -23,8 +23,10 @@ import pytest
 
 import streamer.client.oneshot as client_http
 from streamer.cli.main import main
+from tests.helpers.candidates import store_sample
 from tests.helpers.model_factory import colour_model
 from tests.helpers.service import ROOT
+from tests.unit.images import encode, scene
 
 DEFAULT_ADDRESS = "127.0.0.1:8000"
 #: Time limit in seconds of one shell command.
@@ -75,7 +77,7 @@ def _without(prefix: str, text: str) -> str:
 def make_workplace(folder: Path) -> Path:
     """Create the files that the pages mention in ``folder``; return the folder.
 
-    These are images, a video, a model, and links to the data and examples of the project.
+    These are images, a video, a model, a collected sample, and links to the data and examples of the project.
     """
     leaflet, belt = (cv2.imread(str(ROOT / "data" / "stills" / name)) for name in ("leaflet.jpg", "belt.jpg"))
     assert leaflet is not None
@@ -96,6 +98,7 @@ def make_workplace(folder: Path) -> Path:
     # The client prefers a file of this name to the bundled clip, which lasts nine seconds.
     shutil.copy(folder / "video.mp4", folder / "sample")
     colour_model(folder / "best.onnx")
+    store_sample(folder / "samples", encode(scene()))
     (folder / "data").symlink_to(ROOT / "data")
     (folder / "examples").symlink_to(ROOT / "examples")
     return folder

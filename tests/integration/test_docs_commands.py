@@ -6,6 +6,7 @@ import contextlib
 import http.server
 import json
 import re
+import shlex
 import shutil
 import socket
 import subprocess
@@ -20,6 +21,8 @@ import pytest
 from paho.mqtt.client import Client, MQTTMessage
 from paho.mqtt.enums import CallbackAPIVersion
 
+from streamer.cli import models_files
+from tests.e2e.webrtc_tools import answers_stun, free_udp_port, program
 from tests.helpers.documented import DEFAULT_ADDRESS, Block, Reader, blocks, make_workplace
 from tests.helpers.service import ROOT, Service
 from tests.helpers.waiting import wait_for
@@ -32,11 +35,15 @@ PAGES = [
             "cameras",
             "client",
             "configuration",
+            "drift",
             "faq",
             "http",
             "integrations",
+            "models",
             "own-model",
             "protocol",
+            "sampling",
+            "webrtc",
         )
     ),
 ]
@@ -53,6 +60,9 @@ ELSEWHERE = {
     r"^streamer push /dev/video0 ": "a camera; tests/unit/test_client_cameras.py",
     r"rtsp://": "a camera; tests/integration/test_cameras.py",
     r"^streamer push http://\S+/jpg ": "a camera; tests/unit/test_client_camera_servers.py",
+    r"/reference/update$": "hours of measurements; tests/integration/test_drift.py",
+    r"/v1/whip/SESSION/results$": "a session; tests/integration/test_whip_route.py",
+    r"turnserver\b": "below",
 }
 
 
@@ -79,6 +89,8 @@ def bundled() -> Iterator[Service]:
 @pytest.fixture
 def reader(bundled: Service, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Reader:
     monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.setenv("SAMPLES_DIR", str(tmp_path / "samples"))
+    monkeypatch.setattr(models_files, "TIMING_S", 0.05)
     return Reader(make_workplace(tmp_path), f"127.0.0.1:{bundled.port}", monkeypatch)
 
 
@@ -99,6 +111,33 @@ def test_every_command_succeeds(reader: Reader, page: Path) -> None:
     for command in shell_commands(page):
         if not is_tried_elsewhere(command):
             assert reader.run_command(command) == 0, command
+
+
+def test_the_turn_server_starts_as_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program("turnserver", "coturn")
+    monkeypatch.setenv("TURN_SECRET", "dummy")
+    write, start = [
+        command for command in shell_commands(ROOT / "docs" / "webrtc.md") if "turnserver" in command
+    ]
+    subprocess.run(["bash", "-c", write], cwd=tmp_path, check=True)
+    configuration = tmp_path / "turnserver.conf"
+    assert configuration.read_text() == "static-auth-secret=dummy\n"
+    assert configuration.stat().st_mode & 0o777 == 0o600
+    port = free_udp_port()
+    here = ["-L", "127.0.0.1", "-p", str(port), "--log-file", "stdout", "--pidfile", "pid", "--userdb", "db"]
+    with (tmp_path / "log").open("w") as log:
+        process = subprocess.Popen(
+            [*shlex.split(start.replace("SERVICE_IP", "127.0.0.1")), *here],
+            cwd=tmp_path,
+            stdout=log,
+            stderr=log,
+        )
+        try:
+            wait_for(lambda: process.poll() is not None or answers_stun(port), "an answer of coturn")
+            assert process.poll() is None, (tmp_path / "log").read_text()[-1000:]
+        finally:
+            process.terminate()
+            process.wait(10)
 
 
 def test_what_runs_elsewhere_is_shown_somewhere() -> None:

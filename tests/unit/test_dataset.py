@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections import Counter
 from pathlib import Path
@@ -26,34 +25,16 @@ from streamer.datasets.export import (
 from streamer.datasets.sample import BadRequest, CannotRead, DamagedSample, parse_sample
 from streamer.datasets.source import FolderSource, verify
 from streamer.datasets.statistics import SUBSETS, Split
-from streamer.imaging.image_header import Limits, read_header
-from streamer.protocol.wire import Codec
-from streamer.sampling.sidecar import StoredImage, describe, image_key, sidecar_key
-from tests.helpers.candidates import candidate, choice
+from tests.helpers.candidates import store_sample
 from tests.unit.images import encode, scene, with_exif
 
 ALL = Split((1.0, 0.0, 0.0))
 
 
-def put(folder: Path, data: bytes, *reasons: str, **fields: Any) -> str:
-    """Store one sample as the service does, and return its key."""
-    found = candidate(0.9, 0.3, data=data, **fields)
-    header = read_header(data, Limits())
-    digest = hashlib.sha256(data).hexdigest()
-    kind = {Codec.JPEG: "jpg", Codec.PNG: "png"}[header.codec]
-    key = image_key(found.stream.name, found.captured_at, digest, kind)
-    image = StoredImage(key, digest, len(data), kind, header.orientation, stripped=False, source="original")
-    sidecar = describe(choice(found, *reasons), image, threshold=0.7, service_version="1", features={})
-    for name, body in ((key, data), (sidecar_key(key), json.dumps(sidecar).encode())):
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(body)
-    return key
-
-
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Return a folder with one sample."""
-    put(tmp_path / "samples", encode(scene()))
+    store_sample(tmp_path / "samples", encode(scene()))
     return tmp_path / "samples"
 
 
@@ -128,7 +109,9 @@ def test_exported_images_are_upright(tmp_path: Path, suffix: str, orientation: i
     }
     stored = undone[orientation](stored)
     data = encode(stored, suffix)
-    put(tmp_path / "samples", with_exif(data, orientation) if orientation != 1 else data, rotation=rotation)
+    store_sample(
+        tmp_path / "samples", with_exif(data, orientation) if orientation != 1 else data, rotation=rotation
+    )
     assert verify(FolderSource(tmp_path / "samples")).problems == []
     export(FolderSource(tmp_path / "samples"), tmp_path / "out", ExportOptions(DatasetFormat.COCO, ALL))
     (path,) = (tmp_path / "out" / "images" / "train").iterdir()
@@ -140,7 +123,7 @@ def test_exported_images_are_upright(tmp_path: Path, suffix: str, orientation: i
 
 def test_coco_loads_in_pycocotools(folder: Path, tmp_path: Path) -> None:
     coco = pytest.importorskip("pycocotools.coco", reason="needs pycocotools")
-    put(folder, encode(scene()[:, ::-1].copy()), "random")
+    store_sample(folder, encode(scene()[:, ::-1].copy()), "random")
     parts = export(FolderSource(folder), tmp_path / "out", ExportOptions(DatasetFormat.COCO, ALL))
     assert parts == {"train": 2}
     loaded = coco.COCO(str(tmp_path / "out" / "annotations" / "instances_train.json"))
@@ -201,7 +184,7 @@ def test_every_format_has_the_same_boxes_and_labels(folder: Path) -> None:
 
 
 def test_samples_are_selected_by_reason_and_no_samples_is_an_error(folder: Path, tmp_path: Path) -> None:
-    put(folder, encode(scene()[::-1].copy()), "random", "uncertainty")
+    store_sample(folder, encode(scene()[::-1].copy()), "random", "uncertainty")
     random_only = ExportOptions(DatasetFormat.YOLO, ALL, reasons=frozenset({"random"}))
     assert export(FolderSource(folder), tmp_path / "a", random_only).total() == 1
     with pytest.raises(BadRequest, match="reasons"):
@@ -247,7 +230,7 @@ def test_an_image_without_a_sidecar_is_no_problem(folder: Path) -> None:
 
 
 def test_a_size_that_differs_from_the_boxes_is_found(tmp_path: Path) -> None:
-    put(tmp_path, encode(scene(96, 160)))
+    store_sample(tmp_path, encode(scene(96, 160)))
     assert "its sidecar says 160x96" in verify(FolderSource(tmp_path)).problems[0]
 
 
