@@ -73,6 +73,17 @@ def together(accounts: list[Account]) -> Account:
     return whole
 
 
+async def _connect(session: aiohttp.ClientSession, url: str) -> aiohttp.ClientWebSocketResponse:
+    """Open a WebSocket. Retry while too many of this address are being opened, as the service asks for."""
+    while True:
+        try:
+            return await session.ws_connect(url, protocols=["detect.v1.json"], compress=0)
+        except aiohttp.WSServerHandshakeError as refusal:
+            if refusal.status != 503 or refusal.headers is None or "Retry-After" not in refusal.headers:
+                raise
+            await asyncio.sleep(float(refusal.headers["Retry-After"]))
+
+
 class NonceStream:
     """One stream; each of its frames encodes the number of its client and a counter."""
 
@@ -87,7 +98,7 @@ class NonceStream:
 
     async def run(self, session: aiohttp.ClientSession, url: str, until: End) -> Account:
         """Send at the fixed rate until ``until``, wait for the outcomes and close; return the account."""
-        async with session.ws_connect(url, protocols=["detect.v1.json"], compress=0) as socket:
+        async with await _connect(session, url) as socket:
             streams = [{"id": 0, "codec": "png", "mode": self._mode}]
             await socket.send_json({"type": "hello", "streams": streams})
             reader = asyncio.create_task(self._read(socket))
