@@ -35,6 +35,7 @@ def hashes_in(store: FaultyS3) -> set[str]:
     return complete
 
 
+@pytest.mark.timeout(600)  # eight starts of the sampling process
 def test_kills_at_random_moments_and_every_fault_lose_nothing_that_was_accepted(tmp_path: Path) -> None:
     rng = random.Random(5)
     accepted: set[str] = set()
@@ -46,17 +47,16 @@ def test_kills_at_random_moments_and_every_fault_lose_nothing_that_was_accepted(
         for turn in range(8):
             run.wait_on()
             # The sampling process starts its decoder at the first image. Even turns may kill it during that
-            # start; odd turns delay the kill until the process has accepted another sample.
-            begun, until_one, before = time.monotonic(), turn % 2 == 1, run.spooled() | hashes_in(store)
-            length_s = rng.uniform(0.05, 1.2)
-            while time.monotonic() < begun + length_s:
+            # start; odd turns delay the kill until the process has accepted six more samples.
+            before, wanted = run.spooled() | hashes_in(store), 6 * (turn % 2)
+            length_s, give_up = rng.uniform(0.05, 1.2), time.monotonic() + 60
+            kill_at = time.monotonic() + length_s
+            while wanted or time.monotonic() < kill_at:
                 run.submit(number := number + 1)
                 time.sleep(0.02)
-                if until_one and time.monotonic() < begun + 10:
-                    if run.spooled() | hashes_in(store) == before:
-                        begun += 0.02
-                    else:
-                        until_one = False
+                if wanted and len((run.spooled() | hashes_in(store)) - before) >= wanted:
+                    wanted, kill_at = 0, time.monotonic() + length_s
+                assert not wanted or time.monotonic() < give_up, "samples are accepted"
             run.kill()
             accepted |= run.spooled() | hashes_in(store)
             run.start()
