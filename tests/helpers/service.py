@@ -72,7 +72,8 @@ class Service:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.stop()
+        # SIGINT skips `DRAIN_DELAY_S`, the time in which load balancers notice a drain.
+        self.stop(signal.SIGINT)
 
     def wait_ready(self, timeout_s: float = START_TIMEOUT_S) -> None:
         """Wait until ``/health`` answers 200; raise AssertionError with the log if it does not in time."""
