@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from streamer.imaging.bits import BadBits, BitReader
 from streamer.protocol.wire import Codec
 
 #: 4096x2304 in either orientation: the largest frames that cameras and encoders of browsers send.
@@ -72,7 +73,10 @@ def _h264_header(data: bytes) -> VideoHeader:
         kind = unit[0] & 0x1F
         key = key or kind == _NAL_IDR
         if kind == _NAL_SPS:
-            size = _sps_size(unit[:_SPS_BYTES])
+            try:
+                size = _sps_size(unit[:_SPS_BYTES])
+            except BadBits as error:
+                raise BadVideo(f"an H.264 parameter set {error}") from error
             # Take the maximum, so that a second set with a larger size is not missed.
             width, height = max(width, size[0]), max(height, size[1])
     return VideoHeader(key, width, height)
@@ -86,40 +90,9 @@ def _units(data: bytes) -> Iterator[bytes]:
             yield data[at : at + _SPS_BYTES]
 
 
-class _Bits:
-    """Reads a parameter set bit by bit, without its emulation prevention bytes."""
-
-    def __init__(self, unit: bytes) -> None:
-        self._data = unit.replace(b"\x00\x00\x03", b"\x00\x00")
-        self._at = 0
-
-    def take(self, count: int) -> int:
-        value = 0
-        for _ in range(count):
-            byte, bit = divmod(self._at, 8)
-            if byte >= len(self._data):
-                raise BadVideo("an H.264 parameter set ends within its header")
-            value = value << 1 | self._data[byte] >> (7 - bit) & 1
-            self._at += 1
-        return value
-
-    def unsigned(self) -> int:
-        """Return an unsigned Exp-Golomb code (H.264 section 9.1)."""
-        zeros = 0
-        while not self.take(1):
-            zeros += 1
-            if zeros > 31:
-                raise BadVideo("an H.264 parameter set holds a number of more than 32 bits")
-        return (1 << zeros) - 1 + self.take(zeros)
-
-    def signed(self) -> int:
-        code = self.unsigned()
-        return (code + 1) // 2 if code & 1 else -(code // 2)
-
-
 def _sps_size(unit: bytes) -> tuple[int, int]:
     """Return width and height, before cropping, of a sequence parameter set (H.264 section 7.3.2.1.1)."""
-    bits = _Bits(unit[1:])
+    bits = BitReader.of_unit(unit[1:])
     profile = bits.take(8)
     bits.take(16)  # constraints and level
     bits.unsigned()  # id
@@ -146,7 +119,7 @@ def _sps_size(unit: bytes) -> tuple[int, int]:
     return width, map_units * 16 * (2 - frames_only)
 
 
-def _skip_high(bits: _Bits) -> None:
+def _skip_high(bits: BitReader) -> None:
     chroma_format = bits.unsigned()
     if chroma_format == 3:
         bits.take(1)
@@ -160,7 +133,7 @@ def _skip_high(bits: _Bits) -> None:
             _skip_scaling_list(bits, 16 if index < 6 else 64)
 
 
-def _skip_scaling_list(bits: _Bits, size: int) -> None:
+def _skip_scaling_list(bits: BitReader, size: int) -> None:
     last = following = 8
     for _ in range(size):
         if following:
