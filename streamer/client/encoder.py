@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from os import PathLike
@@ -14,7 +15,9 @@ import numpy.typing as npt
 import simplejpeg
 
 from streamer.client.errors import BadInput
-from streamer.imaging.image_header import ImageError, ImageErrorCode, ImageHeader, read_header
+from streamer.core.extras import explain_missing
+from streamer.imaging.heif_boxes import name_heif
+from streamer.imaging.image_header import ALLOWED, ImageError, ImageErrorCode, ImageHeader, read_header
 from streamer.imaging.pixel_limits import NoPixelLimits, read_orientation
 from streamer.protocol.wire import FRAME_HEADER_BYTES, Codec
 
@@ -26,11 +29,13 @@ DEFAULT_QUALITY = 85
 
 def decode(data: bytes) -> Pixels:
     """Decode an image file to upright BGR pixels. Raises BadInput when it is not an image."""
+    if name_heif(data):
+        return _decode_heif(data)
     pixels = _decode_jpeg(data)
     if pixels is None:
         pixels = _decode_with_ffmpeg(data)
     if pixels is None:
-        raise BadInput("not an image that can be decoded; supported are JPEG, PNG, WebP, BMP and TIFF")
+        raise BadInput(f"not an image that can be decoded; supported are {ALLOWED}, BMP and TIFF")
     return _upright(pixels, _orientation(data))
 
 
@@ -102,6 +107,30 @@ def _decode_with_ffmpeg(data: bytes) -> Pixels | None:
             return np.asarray(frame.to_ndarray(format="bgr24"), np.uint8)
     except (av.error.FFmpegError, OSError, ValueError, StopIteration, IndexError):
         return None
+
+
+def _decode_heif(data: bytes) -> Pixels:
+    """Decode a HEIC or AVIF, which FFmpeg alone would decode as one of its tiles. Raises BadInput."""
+    if sys.platform != "linux":
+        raise BadInput(f"a {name_heif(data)} image that must be decoded here, which works on Linux only")
+    try:
+        from streamer.imaging.heif_pixels import decode_heif  # noqa: PLC0415 - it needs OpenCV
+        from streamer.imaging.turning import Turning  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        text = explain_missing(error)
+        if text is None:
+            raise
+        raise BadInput(
+            f"a {name_heif(data)} image that must be decoded here, to show it or to send it smaller; {text}"
+        ) from error
+    try:
+        header = read_header(data, NoPixelLimits())
+        width, height = header.upright_size
+        pixels: Pixels = np.empty((height, width, 3), np.uint8)
+        decode_heif(data, Turning.of(header.orientation, 0), pixels)
+    except ImageError as error:
+        raise BadInput(f"not an image that can be decoded: {error.detail}") from error
+    return pixels
 
 
 def _orientation(data: bytes) -> int:

@@ -16,8 +16,8 @@ from streamer.client.errors import BadInput, SourceFailed
 from streamer.core.backoff import Backoff
 from streamer.core.redact import MASK, redact
 
-#: Image formats that the client decodes. The first four are sent as they are.
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+#: Image formats that the client decodes. The first seven are sent as they are.
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".heic", ".heif", ".avif", ".bmp", ".tif", ".tiff")
 #: Rate of image files, which have no capture times.
 DEFAULT_FPS = 5.0
 

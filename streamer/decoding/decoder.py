@@ -39,6 +39,7 @@ from streamer.decoding.messages import (
 from streamer.decoding.sandbox import CpuLimit, Sandbox, enter_sandbox
 from streamer.imaging.decode import Decoded, decode
 from streamer.imaging.draw import annotate
+from streamer.imaging.heif_pixels import warm_up as warm_up_heif
 from streamer.imaging.image_header import ImageError, ImageErrorCode, ImageHeader, read_header
 from streamer.imaging.sampled_pixels import sampled_memory, sampled_rows
 
@@ -245,6 +246,7 @@ def _warm_up() -> None:
         _, encoded = cv2.imencode(ending, canvas)
         data = encoded.tobytes()
         decode(data, read_header(data, limits))
+    warm_up_heif()
     sampled_memory(4096, 4096, sampled_rows(4096, 16))
     annotate(canvas, np.asarray([[1, 1, 9, 9, 0.5, 0]], np.float32), ["a"])
     cv2.resize(canvas, (9, 9), interpolation=cv2.INTER_LINEAR)

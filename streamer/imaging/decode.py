@@ -14,7 +14,7 @@ from streamer.imaging.jpeg_pixels import UnsupportedSampling, check_rows, decode
 from streamer.imaging.pixel_limits import ImageHeader, damaged
 from streamer.imaging.png import bare_png
 from streamer.imaging.png_strips import decode_strips
-from streamer.imaging.sampled_pixels import LEAST_BYTES, Rows, sampled_memory
+from streamer.imaging.sampled_pixels import LEAST_BYTES, Rows, sampled_memory, sampled_rows
 from streamer.imaging.turning import Turning
 from streamer.imaging.webp import WebpImage, bare_webp
 from streamer.protocol.wire import Codec
@@ -49,11 +49,12 @@ def decode(
 ) -> Decoded:
     """Return the image upright; ``header`` is what `read_header` returned for the same ``data``.
 
-    The EXIF orientation of ``header`` is applied first, for PNG and WebP too, so that all formats follow one
-    rule; then ``rotation`` clockwise quarter turns are applied. Greyscale, palette and CMYK images are
-    converted to BGR, 16-bit samples to their upper 8 bits; alpha is dropped without blending, and only the
-    first frame of an animation is decoded. The decoders of PNG and WebP get a file that contains only that
-    image, because decoding metadata, profiles and further frames could take unbounded time and memory.
+    The orientation of ``header`` is applied first, for PNG and WebP too, so that all formats follow one rule;
+    it is that of EXIF, except for HEIC and AVIF, which have properties for it. Then ``rotation`` clockwise
+    quarter turns are applied. Greyscale, palette and CMYK images are converted to BGR, samples of 10 to 16
+    bits to their upper 8 bits; alpha is dropped without blending, and only the first frame of an animation is
+    decoded. The decoders of all formats but JPEG get data that contain only that image, because decoding
+    metadata, profiles and further frames could take unbounded time and memory.
 
     With ``reduce``, a JPEG much larger than ``target`` (width and height of the model input) is decoded at
     1/2, 1/4 or 1/8 of its size. This saves a third of the decode time. It is off by default, because it
@@ -63,8 +64,8 @@ def decode(
     0.02, because linear resizing samples different pixels of a reduced image.
 
     ``resized`` is the width and height to which the caller will resize the upright image with `cv2.resize`
-    and INTER_LINEAR. If the image is a large JPEG or PNG, the result then contains only the pixels that this
-    resizing reads; the other pixels are undefined and take no memory.
+    and INTER_LINEAR. If the image is large and not decoded as a whole (as WebP is), the result then contains
+    only the pixels that this resizing reads; the other pixels are undefined and take no memory.
 
     With ``most_bytes``, decoding takes at most this much memory: a JPEG is reduced if that is enough, and
     other images are refused.
@@ -78,6 +79,8 @@ def decode(
         least = max(least, choose_reduction(header, rotation, target))
     turning = Turning.of(header.orientation, rotation)
     scale = choose_scale(header, turning, resized, least, most_bytes)
+    if header.turned_in_parts:
+        return Decoded(_in_parts(data, header, turning, resized))
     width, height = scaled(header, scale)
     rows, space = None, None
     if resized is not None and is_sampled(header) and 3 * width * height >= LEAST_BYTES:
@@ -93,6 +96,22 @@ def decode(
     if space is None or resized is None:
         return Decoded(turning.upright(image), is_damaged, scale)
     return Decoded(turning.upright_sampled(image, resized), is_damaged, scale)
+
+
+def _in_parts(
+    data: bytes | memoryview, header: ImageHeader, turning: Turning, resized: tuple[int, int] | None
+) -> Image:
+    """Decode an image whose parts are turned one by one. Raises ImageError."""
+    # The other processes that import this file decode no such image, so they do without FFmpeg.
+    from streamer.imaging.heif_pixels import decode_heif  # noqa: PLC0415
+
+    width, height = turning.upright_size(header.width, header.height)
+    space = None
+    if resized is not None and 3 * width * height >= LEAST_BYTES:
+        space = sampled_memory(height, width, sampled_rows(height, resized[1]))
+    upright = _memory_of((width, height)) if space is None else space
+    decode_heif(bytes(data), turning, upright)
+    return upright
 
 
 def _stored_pixels(

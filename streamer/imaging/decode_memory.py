@@ -55,9 +55,13 @@ def decode_memory(
     if not header.pixel_bytes:
         return max(header.decode_bytes, _turning_bytes(header, turning))
     width, height = scaled(header, scale)
+    if header.turned_in_parts and resized is not None:
+        width, height = turning.upright_size(width, height)
+        pixels = kept_bytes(height, width, sampled_rows(height, resized[1]))
+        return max(header.first_bytes, header.beside_bytes + pixels)
     if resized is None or not is_sampled(header):
-        turned = turn_bytes(width, height) if turning.changes else 0
-        return header.beside_bytes + max(header.pixel_bytes * width * height, turned)
+        turned = turn_bytes(width, height) if turning.changes and not header.turned_in_parts else 0
+        return max(header.first_bytes, header.beside_bytes + max(header.pixel_bytes * width * height, turned))
     stored = kept_bytes(height, width, turning.stored_rows(height, width, resized))
     if not turning.changes:
         return header.beside_bytes + stored
@@ -67,4 +71,4 @@ def decode_memory(
 
 
 def _turning_bytes(header: ImageHeader, turning: Turning) -> int:
-    return turn_bytes(header.width, header.height) if turning.changes else 0
+    return turn_bytes(header.width, header.height) if turning.changes and not header.turned_in_parts else 0

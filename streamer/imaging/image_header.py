@@ -10,9 +10,12 @@ import dataclasses
 import struct
 from dataclasses import dataclass
 
+from streamer.imaging.heif import read_heif
+from streamer.imaging.heif_boxes import name_heif
 from streamer.imaging.jpeg import read_jpeg
 from streamer.imaging.pixel_limits import (
     ALLOWED,
+    ANY_ALLOWED,
     DECODE_BYTES,
     ImageError,
     ImageErrorCode,
@@ -47,18 +50,6 @@ _MAGIC: tuple[tuple[int, bytes, str], ...] = (
     (8, b"AVI ", "AVI video"),
     (8, b"WAVE", "WAVE audio"),
 )
-#: Image brands of ISO media files, which begin with `....ftypBRAND`; other brands are treated as video.
-_BRANDS = {
-    b"avif": "AVIF",
-    b"avis": "AVIF",
-    b"heic": "HEIC",
-    b"heix": "HEIC",
-    b"hevc": "HEIC",
-    b"heim": "HEIC",
-    b"mif1": "HEIF",
-    b"msf1": "HEIF",
-    b"crx ": "Canon raw",
-}
 _TEXT_BYTES = 512
 _TEXT_CONTROLS = frozenset(b"\t\n\r\x0c\x1b")
 
@@ -69,7 +60,8 @@ def name_kind(data: bytes) -> str:
         if data.startswith(magic, offset):
             return name
     if data[4:8] == b"ftyp":
-        return _BRANDS.get(data[8:12], "MP4 or QuickTime video")
+        raw = "Canon raw" if data[8:12] == b"crx " else "MP4 or QuickTime video"
+        return name_heif(data) or raw
     if len(data) > 2 and data[:1] == b"P" and data[1:2] in b"1234567fF" and data[2:3].isspace():
         return "PNM"
     return _name_text(data[:_TEXT_BYTES])
@@ -103,7 +95,10 @@ def read_header(data: bytes | memoryview, limits: PixelLimits) -> ImageHeader:
     """
     blob = data if isinstance(data, bytes) else bytes(data)
     if not blob:
-        raise ImageError(ImageErrorCode.EMPTY, "the image is empty (0 bytes); send a JPEG, PNG or WebP file")
+        raise ImageError(
+            ImageErrorCode.EMPTY,
+            f"the image is empty (0 bytes); send a {ANY_ALLOWED} file",
+        )
     try:
         if blob.startswith(b"\xff\xd8\xff"):
             return read_jpeg(blob, limits)
@@ -111,6 +106,8 @@ def read_header(data: bytes | memoryview, limits: PixelLimits) -> ImageHeader:
             return read_png(blob, limits)
         if blob.startswith(b"RIFF") and blob[8:12] == b"WEBP":
             return read_webp(blob, limits)
+        if name_heif(blob):
+            return read_heif(blob, limits)
     except (struct.error, IndexError):
         raise damaged("the file ends within its header") from None
     if any(whole.startswith(blob[: len(whole)]) and len(blob) < 12 for whole in _SIGNATURES):

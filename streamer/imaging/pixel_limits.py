@@ -9,7 +9,9 @@ from typing import Protocol
 
 from streamer.protocol.wire import Codec
 
-ALLOWED = "JPEG, PNG and WebP"
+ALLOWED = "JPEG, PNG, WebP, HEIC and AVIF"
+#: The same, after "a".
+ANY_ALLOWED = ALLOWED.replace(" and ", " or ")
 
 
 class ImageErrorCode(StrEnum):
@@ -45,6 +47,17 @@ def too_large(what: str) -> ImageError:
     return ImageError(ImageErrorCode.TOO_LARGE, what)
 
 
+#: By EXIF orientation: whether to mirror left to right first, and clockwise quarter turns after that.
+ORIENTATIONS = {
+    1: (False, 0),
+    2: (True, 0),
+    3: (False, 2),
+    4: (True, 2),
+    5: (True, 3),
+    6: (False, 1),
+    7: (True, 1),
+    8: (False, 3),
+}
 _ORIENTATION_TAG = 0x0112
 _SHORT, _LONG = 3, 4
 #: Real files have about a dozen entries in the first directory; the limit bounds the work for hostile ones.
@@ -151,6 +164,10 @@ class ImageHeader:
     #: The scale denominator, one of `SCALES`, with which it must be decoded because it has more pixels than
     #: the limits allow.
     reduction: int = 1
+    #: Whether its pixels are turned upright in parts while they are decoded, which takes no further memory.
+    turned_in_parts: bool = False
+    #: Memory in bytes that decoding such an image takes before it writes the first pixel.
+    first_bytes: int = 0
 
     @property
     def upright_size(self) -> tuple[int, int]:

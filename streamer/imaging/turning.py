@@ -8,21 +8,11 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from streamer.imaging.pixel_limits import ORIENTATIONS
 from streamer.imaging.sampled_pixels import Rows, sampled_memory, sampled_rows
 
 Image = npt.NDArray[np.uint8]
 
-#: By EXIF orientation: whether to mirror left to right first, and clockwise quarter turns after that.
-_ORIENTATIONS = {
-    1: (False, 0),
-    2: (True, 0),
-    3: (False, 2),
-    4: (True, 2),
-    5: (True, 3),
-    6: (False, 1),
-    7: (True, 1),
-    8: (False, 3),
-}
 _TURNS = {1: cv2.ROTATE_90_CLOCKWISE, 2: cv2.ROTATE_180, 3: cv2.ROTATE_90_COUNTERCLOCKWISE}
 #: Axes of `cv2.flip`.
 _UP_DOWN, _LEFT_RIGHT, _BOTH = 0, 1, -1
@@ -39,13 +29,35 @@ class Turning:
     @classmethod
     def of(cls, orientation: int, rotation: int) -> Turning:
         """Return the turning for an EXIF ``orientation`` and then ``rotation`` clockwise quarter turns."""
-        mirrored, turns = _ORIENTATIONS[orientation]
+        mirrored, turns = ORIENTATIONS[orientation]
         return cls(mirrored, (turns + rotation) % 4)
 
     @property
     def changes(self) -> bool:
         """Whether the stored pixels are not upright yet."""
         return self.mirrored or self.turns != 0
+
+    def upright_size(self, width: int, height: int) -> tuple[int, int]:
+        """Return width and height of the upright image, from those of the stored one."""
+        return (height, width) if self.turns % 2 else (width, height)
+
+    def place(self, image: Image, left: int, top: int, stored: tuple[int, int], upright: Image) -> None:
+        """Turn a part of a stored image, and write it to its place in ``upright``.
+
+        The part begins at ``left`` and ``top``; ``stored`` is width and height of the stored image.
+        """
+        height, width = image.shape[:2]
+        if self.mirrored:
+            left = stored[0] - left - width
+        across, down = left, top
+        if self.turns == 1:
+            across, down = stored[1] - top - height, left
+        elif self.turns == 2:
+            across, down = stored[0] - left - width, stored[1] - top - height
+        elif self.turns == 3:
+            across, down = top, stored[0] - left - width
+        width, height = self.upright_size(width, height)
+        upright[down : down + height, across : across + width] = self.upright(image)
 
     def upright(self, image: Image) -> Image:
         """Return the image upright, in a single pass over the pixels where possible."""

@@ -12,7 +12,8 @@ import secrets
 from typing import Any, NoReturn
 
 from streamer.http.problem_details import Problem
-from streamer.imaging.image_header import ALLOWED, Limits, name_kind
+from streamer.imaging.image_header import Limits, name_kind
+from streamer.imaging.pixel_limits import ANY_ALLOWED
 from streamer.imaging.png import SIGNATURE as PNG_SIGNATURE
 from streamer.predict.base64_image import Base64Image, NotBase64
 from streamer.predict.image_url import ImageUrl
@@ -27,12 +28,14 @@ STEP_BYTES = 16 << 10
 #: Most fields besides the images, as in a form.
 _MAX_FIELDS = 64
 #: Describes the allowed values of the fields `image` and `images` in error messages.
-IMAGE_TEXT = f"base64 of a {ALLOWED.replace(' and ', ' or ')} file, a data URL of one, or its http(s) URL"
+IMAGE_TEXT = f"base64 of a {ANY_ALLOWED} file, a data URL of one, or its http(s) URL"
 #: Kinds of images by the media types that data URLs state; other types state no kind.
 _KINDS = {
     **dict.fromkeys(("image/jpeg", "image/jpg", "image/pjpeg"), "JPEG"),
     **dict.fromkeys(("image/png", "image/x-png"), "PNG"),
     "image/webp": "WebP",
+    **dict.fromkeys(("image/heic", "image/heif"), "HEIC"),
+    "image/avif": "AVIF",
 }
 
 
@@ -266,6 +269,8 @@ def _check_kind(name: str, media_type: str, head: bytes) -> None:
         raise Problem.unsupported_media(f"Field `{name}` is a data URL of {media_type}; allowed is image/….")
     stated = _KINDS.get(media_type)
     found = _kind_of(head)
+    if found == "HEIF" and stated in ("HEIC", "AVIF"):  # its first bytes do not say which
+        return
     if stated is not None and found != stated:
         raise Problem.unsupported_media(
             f"Field `{name}` is a data URL of {media_type}, and its data are {found}; state what it is."

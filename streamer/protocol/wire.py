@@ -41,6 +41,8 @@ class Codec(IntEnum):
     JPEG = 0
     PNG = 1
     WEBP = 2
+    HEIC = 3
+    AVIF = 4
     H264 = 16
     VP8 = 17
     VP9 = 18
@@ -51,7 +53,7 @@ class Codec(IntEnum):
 CODEC_NAMES = {codec.name.lower(): codec for codec in Codec}
 #: Codecs by their number. This is faster than calling the enumeration, which takes three calls.
 _CODECS = {codec.value: codec for codec in Codec}
-IMAGE_CODECS = (Codec.JPEG, Codec.PNG, Codec.WEBP)
+IMAGE_CODECS = (Codec.JPEG, Codec.PNG, Codec.WEBP, Codec.HEIC, Codec.AVIF)
 
 
 class FrameFlag(IntFlag):

@@ -60,6 +60,16 @@ def encoded(candidate: SampleCandidate) -> SampleCandidate:
     return dataclasses.replace(candidate, data=data.tobytes(), source=ENCODED)
 
 
+def stored_as_jpeg(candidate: SampleCandidate, decode: Decode) -> SampleCandidate:
+    """Return the candidate with its upright image as a JPEG.
+
+    Samples of formats that many training tools do not read are stored in this form. Raises ImageError.
+    """
+    image = image_of(candidate, decode=decode)
+    _, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+    return dataclasses.replace(candidate, data=data.tobytes(), rotation=0, source=ENCODED)
+
+
 def image_bytes(candidate: SampleCandidate) -> bytes:
     """Return the bytes of the image in its present form."""
     if not isinstance(candidate.data, bytes | memoryview):
@@ -90,8 +100,8 @@ _VP8X_EXIF, _VP8X_XMP = 0x08, 0x04
 def strip_metadata(data: bytes, codec: Codec, orientation: int) -> bytes:
     """Return the image without any metadata except an ``orientation`` other than 1.
 
-    ``data`` must have passed `image_header.read_header`. Raises ValueError when its metadata is
-    truncated or malformed.
+    ``data`` is a JPEG, PNG or WebP that has passed `image_header.read_header`. Raises ValueError when its
+    metadata is truncated or malformed.
     """
     try:
         if codec is Codec.JPEG:

@@ -10,6 +10,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Protocol
 
 from streamer.imaging.image_header import ImageError, ImageHeader, read_header
@@ -22,6 +23,7 @@ from streamer.sampling.candidate_image import (
     fingerprint,
     image_bytes,
     image_of,
+    stored_as_jpeg,
     strip_metadata,
 )
 from streamer.sampling.errors import SpoolBroken, SpoolFull
@@ -39,6 +41,7 @@ DISK_PAUSE_S = 60.0
 LOG_EVERY_S = 600.0
 #: Size in pixels to which images may be reduced for a fingerprint.
 _FINGERPRINT_PX = (160, 160)
+#: Extension of each format in which images are stored; others become JPEGs.
 _EXTENSIONS = {Codec.JPEG: "jpg", Codec.PNG: "png", Codec.WEBP: "webp"}
 
 
@@ -144,9 +147,13 @@ class Collector:
         try:
             data = image_bytes(choice.candidate)
             header = read_header(data, NoPixelLimits())
+            if header.codec not in _EXTENSIONS:
+                choice = replace(choice, candidate=stored_as_jpeg(choice.candidate, self.decode))
+                data = image_bytes(choice.candidate)
+                header = read_header(data, NoPixelLimits())
             if self._strip:
                 data = strip_metadata(data, header.codec, header.orientation)
-        except (ImageError, ValueError):
+        except (ImageError, ValueError, MemoryError, OSError):
             self._metrics.drops.labels("damaged").inc()
             return
         try:

@@ -39,7 +39,7 @@ class StoredImage:
     orientation: int
     #: Whether its metadata was removed.
     stripped: bool
-    #: ``original``, or ``encoded_q95`` for a frame of a video.
+    #: ``original``, or ``encoded_q95`` for a frame of a video, a HEIC or an AVIF.
     source: str
 
 

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from streamer.imaging.heif_boxes import name_heif
 from streamer.imaging.sampled_pixels import LEAST_BYTES
 
 #: Initial estimate in milliseconds per megapixel, before any measurement: OpenCV on one core of 2020.
-_START_MS = {"jpeg": 8.0, "jpeg progressive": 40.0, "png": 25.0, "webp": 20.0}
+_START_MS = {"jpeg": 8.0, "jpeg progressive": 40.0, "png": 25.0, "webp": 20.0, "heic": 30.0, "avif": 26.0}
 _OTHER_MS = 30.0
 #: Fixed cost of every image in milliseconds, whatever its size.
 _BASE_MS = 0.2
@@ -25,7 +26,7 @@ _RANGE = 16.0
 
 #: Estimated peak bytes per pixel while an image is decoded; `decode_memory` computes the memory from headers.
 #: A progressive JPEG keeps its coefficients, and OpenCV holds two copies of other images.
-_BYTES_PER_PX = {"jpeg": 3, "jpeg progressive": 9}
+_BYTES_PER_PX = {"jpeg": 3, "jpeg progressive": 9, "heic": 4, "avif": 4}
 #: A large JPEG is decoded into memory that keeps at most half of its rows (`sampled_pixels`).
 _SAMPLED_BYTES_PER_PX = 1.5
 _OTHER_BYTES_PER_PX = 7
@@ -79,6 +80,8 @@ _MAX_SEGMENTS = 24
 #: Markers of JPEG frame headers, and those of them that mean progressive.
 _FRAMES = frozenset({0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF})
 _PROGRESSIVE = frozenset({0xC2, 0xC6, 0xCA, 0xCE})
+#: First bytes of a HEIC or AVIF in which sizes are searched, and how many. Tiles and thumbnails have some.
+_HEIF_BYTES, _MAX_SIZES = 8192, 16
 #: Pixels per encoded byte if nothing else is known: a JPEG of quality 80.
 _PIXELS_PER_BYTE = 7.0
 
@@ -130,6 +133,8 @@ def _hint_and_head(data: bytes | memoryview) -> tuple[Kind, bytes]:
         found = _kind("png", int.from_bytes(head[16:20], "big"), int.from_bytes(head[20:24], "big"))
     elif head.startswith(b"RIFF") and head[8:12] == b"WEBP":
         found = _webp(head)
+    elif name := name_heif(head):
+        return _heif(data, name.lower()), b""
     if found is None:
         return Kind("", len(data) * _PIXELS_PER_BYTE / 1e6), b""
     return found, head
@@ -163,6 +168,20 @@ def _webp(head: bytes) -> Kind | None:
         bits = int.from_bytes(head[21:25], "little")
         return _kind("webp", (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1)
     return None
+
+
+def _heif(data: bytes | memoryview, name: str) -> Kind:
+    """Return the hint of the largest size that the first bytes state, which is that of the image."""
+    head, at, found = bytes(data[:_HEIF_BYTES]), -1, Kind("", len(data) * _PIXELS_PER_BYTE / 1e6)
+    for _ in range(_MAX_SIZES):
+        at = head.find(b"ispe", at + 1)
+        if at < 0:
+            break
+        size = (int.from_bytes(head[at + offset : at + offset + 4], "big") for offset in (8, 12))
+        kind = _kind(name, *size)
+        if kind is not None and (not found.name or kind.megapixels > found.megapixels):
+            found = kind
+    return found
 
 
 def _kind(name: str, width: int, height: int, *, turned: bool = False) -> Kind | None:

@@ -111,7 +111,7 @@ class Session:
             if codec not in IMAGE_CODECS:
                 raise UnsupportedCodec(
                     f"field `streams[{index}].codec` is {offer.codec!r}; "
-                    "this server takes jpeg, png and webp",
+                    f"this server takes {', '.join(codec.name.lower() for codec in IMAGE_CODECS)}",
                     code="unsupported_codec",
                     field=f"streams[{index}].codec",
                 )

@@ -18,6 +18,7 @@ from streamer.protocol.wire import Codec
 from streamer.webrtc.depacketizer import BadPayload, BadVideo, depacketise, read_video_header
 from streamer.webrtc.jitter_buffer import JitterBuffer, RtpPayload
 from tests.fuzz.target import Target
+from tests.unit.heif_files import hevc, irot, libavif_file, libheif_file, tiled
 from tests.unit.images import encode, exif_block, png_chunk, png_claiming, scene, with_exif, with_jpeg_segment
 
 _LIMITS = Limits()
@@ -36,6 +37,7 @@ def _images() -> Iterator[bytes]:
     yield with_jpeg_segment(jpeg, 0xFE, b"comment")
     yield png[:33] + png_chunk(b"tEXt", b"k\0v") + png[33:]
     yield from (jpeg[:-2], encode(image, ".jpg", cv2.IMWRITE_JPEG_PROGRESSIVE, 1)[:-2])
+    yield from (libheif_file(image), libavif_file(image), tiled([hevc()] * 2, 2, 100, 60, irot(1)).build())
     yield encode(scene(200, 150))  # with the limits of `_SMALL`, the decoder reduces it
 
 
@@ -125,7 +127,7 @@ _SMALL = Limits(image_px=16_384, image_side_px=512, reducible_px=65_536)
 
 
 def _decode(data: bytes) -> None:
-    """Decode an image as a decoder process does, with libjpeg, libpng and libwebp."""
+    """Decode an image as a decoder process does, with libjpeg, libpng, libwebp and FFmpeg."""
     header = read_header(data, _SMALL)
     image = decode(data, header)
     assert image is not None

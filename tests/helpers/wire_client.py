@@ -15,7 +15,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.typing import Subprotocol
 
 HEADER = struct.Struct("<BBBBIQHHBBH")
-CODECS = {"jpeg": 0, "png": 1, "webp": 2, "h264": 16}
+CODECS = {"jpeg": 0, "png": 1, "webp": 2, "heic": 3, "avif": 4, "h264": 16}
 
 
 def frame_message(

@@ -22,6 +22,15 @@ from tests.conftest import shared
 from tests.helpers.model_factory import null_model
 from tests.helpers.reference import iou
 from tests.helpers.service import Service
+from tests.unit.heif_files import (
+    irot,
+    libavif_file,
+    libheif_file,
+    nclx,
+    picture_of,
+    read_independently,
+    single,
+)
 from tests.unit.images import encode, jpeg_claiming, png_chunk, png_claiming, scene, with_exif
 
 
@@ -92,10 +101,24 @@ def cmyk_jpeg() -> bytes:
         (b"GIF89a" + bytes(40), 415, "GIF"),
         (b"II*\x00" + bytes(40), 415, "TIFF"),
         (b"BM" + bytes(60), 415, "BMP"),
-        (b"\x00\x00\x00\x18ftypheic" + bytes(40), 415, "HEI"),
+        (b"\x00\x00\x00\x18ftypheic" + bytes(40), 422, "damaged"),
+        (b"\x00\x00\x00\x18ftypmsf1" + bytes(12) + b"\x00\x00\x00\x08moov", 415, "HEIF sequence"),
         (b"%PDF-1.7" + bytes(40), 415, "PDF"),
     ],
-    ids=["empty", "huge jpeg", "huge png", "cut", "cut early", "text", "gif", "tiff", "bmp", "heic", "pdf"],
+    ids=[
+        "empty",
+        "huge jpeg",
+        "huge png",
+        "cut",
+        "cut early",
+        "text",
+        "gif",
+        "tiff",
+        "bmp",
+        "heic",
+        "heif sequence",
+        "pdf",
+    ],
 )
 @pytest.mark.parametrize("as_form", [False, True], ids=["raw", "form"])
 async def test_what_is_no_usable_image_is_refused_with_a_reason(
@@ -104,6 +127,27 @@ async def test_what_is_no_usable_image_is_refused_with_a_reason(
     body = form(data) if as_form else data
     found, answer = await post(session, f"{service.http_url}/v1/predict", body)
     assert (found, said in answer["detail"] or said in str(answer)) == (status, True), answer
+
+
+@pytest.mark.parametrize("kind", ["HEIC", "AVIF"])
+async def test_heic_and_avif_get_the_boxes_of_their_upright_pixels(
+    service: Service, session: aiohttp.ClientSession, bus: bytes, kind: str
+) -> None:
+    pixels = np.asarray(cv2.imdecode(np.frombuffer(bus, np.uint8), cv2.IMREAD_COLOR), np.uint8)
+    lying = np.ascontiguousarray(np.rot90(pixels))
+    picture = picture_of(libheif_file(lying) if kind == "HEIC" else libavif_file(lying))
+    data = single(picture, nclx(6, full_range=True), irot(3)).build()
+    url = f"{service.http_url}/v1/predict"
+    status, answer = await post(session, url, data)
+    assert (status, answer["image"]) == (200, {"width": 810, "height": 1080})
+    _, expected = await post(session, url, encode(read_independently(data), ".png"))
+    assert len(expected["detections"]) >= 4
+    for found, one in zip(answer["detections"], expected["detections"], strict=True):
+        assert found["label"] == one["label"]
+        np.testing.assert_allclose(found["box"], one["box"], atol=3)
+    async with session.post(url, data=io.BytesIO(data), headers={"Accept": "image/jpeg"}) as annotated:
+        drawn = cv2.imdecode(np.frombuffer(await annotated.read(), np.uint8), cv2.IMREAD_COLOR)
+    assert np.asarray(drawn).shape == (1080, 810, 3)
 
 
 async def test_json_bodies_get_the_same_boxes_as_the_image_itself(

@@ -15,6 +15,7 @@ from websockets.exceptions import InvalidStatus
 from tests.conftest import shared
 from tests.helpers.service import Service
 from tests.helpers.wire_client import WireClient, frame_message
+from tests.unit.heif_files import libavif_file, libheif_file
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +93,21 @@ async def test_rotation_turns_the_image_upright_and_boxes_with_it(service: Servi
         turned = await client.receive("result")
     assert (turned["width"], turned["height"]) == (810, 1080)
     np.testing.assert_allclose(turned["boxes"], upright["boxes"], atol=0.6)
+
+
+async def test_frames_may_be_heic_and_avif(service: Service, bus: bytes) -> None:
+    image = np.asarray(cv2.imdecode(np.frombuffer(bus, np.uint8), cv2.IMREAD_COLOR), np.uint8)
+    async with WireClient(f"{service.ws_url}/v1/stream") as client:
+        await client.hello(streams=[{"id": 0, "codec": "heic"}])
+        results = []
+        for seq, (codec, data) in enumerate(
+            (("jpeg", bus), ("heic", libheif_file(image)), ("avif", libavif_file(image))), 1
+        ):
+            await client.send_frame(seq, data, codec=codec)
+            results.append(await client.receive("result"))
+    for result in results:
+        assert (result["width"], result["height"]) == (810, 1080)
+        np.testing.assert_allclose(result["boxes"], results[0]["boxes"], atol=6)
 
 
 async def test_parameters_change_in_mid_stream_and_are_echoed(service: Service, bus: bytes) -> None:

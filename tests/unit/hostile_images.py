@@ -11,6 +11,7 @@ from functools import partial
 import cv2
 import numpy as np
 
+from tests.unit import hostile_heifs
 from tests.unit import hostile_jpegs as jpegs
 from tests.unit.hostile_builders import (
     BOMB,
@@ -305,14 +306,15 @@ WEBPS = (
     Hostile("megabytes behind it", lambda: WEBP + bytes(6 << 20), W),
 )
 
+HEIFS = tuple(Hostile(name, make, Outcome(outcome)) for name, make, outcome in hostile_heifs.FILES)
+
 OTHERS = (
     Hostile("GIF with several images", lambda: b"GIF89a" + bytes(5000), U),
     Hostile("SVG", lambda: b'<svg xmlns="http://www.w3.org/2000/svg"><script/></svg>', U),
     Hostile(
         "SVG with a prolog", lambda: b'<?xml version="1.0"?><!DOCTYPE svg [<!ENTITY a "a">]><svg>&a;</svg>', U
     ),
-    Hostile("HEIC", lambda: b"\x00\x00\x00\x18ftypheic" + bytes(100), U),
-    Hostile("AVIF", lambda: b"\x00\x00\x00\x18ftypavif" + bytes(100), U),
+    Hostile("Canon raw", lambda: b"\x00\x00\x00\x18ftypcrx " + bytes(100), U),
     Hostile("BMP", lambda: encode(scene(), ".bmp"), U),
     Hostile("TIFF", lambda: encode(scene(), ".tiff"), U),
     Hostile("JPEG 2000", lambda: encode(scene(), ".jp2"), U),
@@ -334,6 +336,7 @@ CORPUS = {
         ("JPEG", JPEGS),
         ("PNG", PNGS),
         ("WebP", WEBPS),
+        ("HEIF", HEIFS),
         ("other", OTHERS),
         ("turned", TURNED),
     )

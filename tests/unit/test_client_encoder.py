@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from streamer.client.encoder import ImageLimits, encode
+from streamer.client.encoder import ImageLimits, decode, encode
 from streamer.client.errors import BadInput
+from streamer.imaging import decode as service
 from streamer.imaging.image_header import read_header
 from streamer.imaging.pixel_limits import ImageHeader, NoPixelLimits
 from streamer.protocol.wire import Codec
+from tests.unit.heif_files import hevc, irot, libavif_file, libheif_file, tiled
+from tests.unit.hostile_builders import photograph
 from tests.unit.images import encode as encode_file
 from tests.unit.images import scene, with_exif
 
@@ -32,6 +36,32 @@ def test_files_that_the_server_takes_go_out_byte_for_byte(suffix: str, codec: Co
     for image in (data, bytearray(data), memoryview(data), tmp_path / "x", str(tmp_path / "x")):
         encoded = encode(image, LIMITS)
         assert (encoded.payload, encoded.codec, encoded.scale, encoded.size) == (data, codec, (1, 1), (0, 0))
+
+
+@pytest.mark.parametrize(
+    ("data", "codec"),
+    [
+        (libheif_file(photograph(96, 64)), Codec.HEIC),
+        (tiled([hevc()] * 2, 2, 100, 60, irot(1)).build(), Codec.HEIC),
+        (libavif_file(photograph(96, 64)), Codec.AVIF),
+    ],
+    ids=["HEIC", "HEIC of tiles", "AVIF"],
+)
+def test_heic_and_avif_go_out_as_they_are_or_are_decoded_whole(data: bytes, codec: Codec) -> None:
+    encoded = encode(data, LIMITS)
+    assert (encoded.payload, encoded.codec) == (data, codec)
+    assert np.array_equal(decode(data), service.decode(data, header(data)).pixels)
+    smaller = encode(data, LIMITS, max_side=32)
+    assert (smaller.codec, max(smaller.size)) == (Codec.JPEG, max(header(data).upright_size))
+    with pytest.raises(BadInput, match="not an image that can be decoded: the image is damaged"):
+        encode(data[: len(data) // 2], LIMITS)
+
+
+def test_without_opencv_the_client_says_what_decoding_a_heic_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    monkeypatch.delitem(sys.modules, "streamer.imaging.heif_pixels", raising=False)
+    with pytest.raises(BadInput, match=r"a HEIC image that must be decoded here.*\[view\]"):
+        decode(libheif_file(photograph(64, 64)))
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp"])

@@ -12,6 +12,7 @@ from streamer.imaging.decode import decode
 from streamer.imaging.image_header import ImageError, ImageErrorCode, ImageHeader, Limits
 from streamer.imaging.pixel_limits import DECODE_BYTES
 from tests.unit import hostile_jpegs as jpegs
+from tests.unit.heif_files import hevc, irot, libavif_file, libheif_file, tiled
 from tests.unit.hostile_builders import cmyk, interlaced
 from tests.unit.images import Image, encode, jpeg_claiming, png_claiming, scene, with_exif
 
@@ -48,6 +49,8 @@ COMMON = {
     "PNG of 12 megapixels": lambda: encode(flat(4032, 3024), ".png"),
     "PNG of 33 megapixels": lambda: encode(flat(8000, 4100), ".png"),
     "lossless WebP of a screen": lambda: encode(screen(), ".webp", cv2.IMWRITE_WEBP_QUALITY, 101),
+    "HEIC of a phone": lambda: tiled([hevc(512, 512)] * 48, 8, 4032, 3024, irot(3)).build(),
+    "AVIF of 12 megapixels": lambda: libavif_file(flat(4000, 3000), subsampling="4:2:0", speed=10),
     "WebP in 4K": lambda: encode(flat(3840, 2160), ".webp", cv2.IMWRITE_WEBP_QUALITY, 80),
 }
 
@@ -69,6 +72,8 @@ def test_common_images_are_decoded_at_full_size(name: str) -> None:
         (encode(flat(1600, 1200), ".webp", cv2.IMWRITE_WEBP_QUALITY, 80), "WebP"),
         (encode(flat(1600, 1200), ".webp", cv2.IMWRITE_WEBP_QUALITY, 101), "lossless WebP"),
         (interlaced(1600, 1200, bytes), "interlaced PNG"),
+        (libheif_file(flat(1600, 1200)), "HEIC"),
+        (libavif_file(flat(1600, 1200)), "AVIF"),
         (jpegs.unusual(32), "JPEG of unusual sampling"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -160,13 +165,15 @@ def test_beyond_the_second_limit_a_jpeg_is_refused() -> None:
     [
         (png_claiming(600, 400), "a PNG"),
         (encode(scene(600, 400), ".webp", cv2.IMWRITE_WEBP_QUALITY, 80), "a WebP"),
+        (libheif_file(scene(600, 400)), "a HEIC"),
+        (libavif_file(scene(600, 400)), "an AVIF"),
         (
             jpegs.head(jpegs.ARITHMETIC, 600, 400) + jpegs.scan((1, 2, 3), data=bytes(9)),
             "an arithmetic-coded",
         ),
         (jpegs.unusual(32), "a JPEG of unusual sampling"),
     ],
-    ids=["PNG", "WebP", "arithmetic-coded JPEG", "JPEG of unusual sampling"],
+    ids=["PNG", "WebP", "HEIC", "AVIF", "arithmetic-coded JPEG", "JPEG of unusual sampling"],
 )
 def test_what_cannot_be_reduced_says_so(data: bytes, kind: str) -> None:
     limits = Limits(image_px=100)

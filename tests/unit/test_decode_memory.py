@@ -14,6 +14,7 @@ import pytest
 
 from streamer.imaging.image_header import Limits
 from tests.unit import hostile_jpegs as jpegs
+from tests.unit.heif_files import hevc, irot, libavif_file, libheif_file, tiled
 from tests.unit.hostile_builders import canvas, frame_chunk, image_chunk, interlaced, photograph
 from tests.unit.hostile_webps import many_code_sets
 from tests.unit.images import encode, png_claiming, riff, webp_chunk, with_exif
@@ -44,7 +45,9 @@ def measure(path):
     return field("VmHWM") - before
 
 import cv2
+from streamer.imaging.heif_pixels import warm_up
 cv2.setNumThreads(1)
+warm_up()
 measure(sys.argv[1])
 print(json.dumps([measure(path) for path in sys.argv[1:]]))
 """
@@ -88,6 +91,9 @@ def images() -> dict[str, bytes]:
             canvas(WIDTH, HEIGHT, 16) + uncompressed_alpha(WIDTH, HEIGHT) + image_chunk(webp)
         ),
         "animated WebP": riff(canvas(WIDTH, HEIGHT, 2) + frame_chunk(image_chunk(webp), WIDTH, HEIGHT) * 3),
+        "HEIC": libheif_file(image, quality=50, chroma=420, enc_params={"preset": "ultrafast"}),
+        "AVIF": libavif_file(image, quality=50, subsampling="4:2:0", speed=10),
+        "turned HEIC of tiles": tiled([hevc(512, 512)] * 32, 8, WIDTH, HEIGHT, irot(1)).build(),
         "lossless WebP": encode(tiles, ".webp", cv2.IMWRITE_WEBP_QUALITY, 101),
     }
 

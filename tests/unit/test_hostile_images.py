@@ -16,6 +16,7 @@ from streamer.imaging.decode import decode
 from streamer.imaging.image_header import ImageError, Limits
 from tests.helpers.cpu_time import least_cpu_s
 from tests.unit import hostile_builders as build
+from tests.unit import hostile_heifs as heifs
 from tests.unit import hostile_jpegs as jpegs
 from tests.unit.hostile_images import CORPUS, Outcome
 from tests.unit.images import png_chunk, riff, webp_chunk
@@ -93,6 +94,7 @@ BUSY: dict[str, Callable[[int], bytes]] = {
     "chunks of its first frame": lambda size: riff(
         build.canvas(64, 64, 2) + build.frame_chunk(webp_chunk(b"XXXX", b"") * (size // 8), 64, 64)
     ),
+    "slices of a HEIC": lambda size: heifs.large_slices(size).build(),
     "text": lambda size: b" " * size,
 }
 

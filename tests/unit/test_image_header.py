@@ -147,7 +147,7 @@ def test_other_formats_are_unsupported_by_name(data: bytes, name: str) -> None:
     error = refusal(data)
     assert error.code is ImageErrorCode.UNSUPPORTED
     assert name in error.detail
-    assert "JPEG, PNG and WebP" in error.detail
+    assert "JPEG, PNG, WebP, HEIC and AVIF" in error.detail
 
 
 @pytest.mark.parametrize(

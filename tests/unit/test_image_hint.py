@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from streamer.imaging.image_header import Limits, read_header
 from streamer.scheduling.decode_cost import DecodeCost, Kind, LastHint, hint_of
+from tests.unit.heif_files import hevc, libavif_file, libheif_file, tiled
 from tests.unit.images import encode, jpeg_claiming, png_claiming, scene, with_exif
 
 
@@ -22,8 +23,11 @@ from tests.unit.images import encode, jpeg_claiming, png_claiming, scene, with_e
         (with_exif(encode(scene(320, 200)), 6), "jpeg"),
         (encode(scene(320, 200), ".png"), "png"),
         (encode(scene(320, 200), ".webp"), "webp"),
+        (libheif_file(scene(320, 200), thumbnails=[64]), "heic"),
+        (tiled([hevc(64, 64)] * 20, 5, 320, 200).build(), "heic"),
+        (libavif_file(scene(320, 200)), "avif"),
     ],
-    ids=["jpeg", "jpeg with exif", "png", "webp"],
+    ids=["jpeg", "jpeg with exif", "png", "webp", "heic", "heic of tiles", "avif"],
 )
 def test_sound_images_are_known_by_kind_and_size(data: bytes, name: str) -> None:
     assert hint_of(data)[:2] == (name, 0.064)

@@ -20,6 +20,8 @@ from streamer.predict.json_body import SHORT_BYTES, STEP_BYTES, JsonBody
 LIMITS = Limits(image_bytes=1 << 20, total_bytes=3 << 19, max_images=3)
 SMALL = b"\xff\xd8\xff" + bytes(range(256)) * 2
 LARGE = b"\xff\xd8\xff" + bytes(range(256)) * 40
+AVIF = b"\x00\x00\x00\x18ftypavif" + bytes(4000)
+HEIF = b"\x00\x00\x00\x14ftypmif1\x00\x00\x00\x00"
 PNG = b"\x89PNG\r\n\x1a\n" + bytes(4000)
 
 
@@ -144,6 +146,8 @@ BIG = b64(LARGE)
             "data URL of image/jpeg, and its data are PNG",
         ),
         ({"image": "data:image/jpeg;base64," + b64(b"GIF89a" + bytes(60))}, 415, "its data are GIF"),
+        ({"image": "data:image/heic;base64," + b64(AVIF)}, 415, "URL of image/heic, and its data are AVIF"),
+        ({"image": "data:image/avif;base64," + b64(HEIF + b"heic")}, 415, "and its data are HEIC"),
         ({"image": "data:text/plain;base64," + BIG}, 415, "data URL of text/plain"),
         ({"image": "https://h/" + "x" * 5000}, 400, f"`image` is a URL of more than {SHORT_BYTES}"),
         ({"image": BIG, "classes": "x" * 5000}, 400, "more than 2048 characters"),

@@ -72,7 +72,7 @@ def test_a_longer_header_is_skipped() -> None:
     ("offset", "value", "field"),
     [
         (0, 2, "mark"),
-        (1, 3, "codec"),
+        (1, 5, "codec"),
         (3, 5, "header length"),
         (3, 200, "header length"),
         (4, 0, "seq"),

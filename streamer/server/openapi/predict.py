@@ -10,6 +10,7 @@ from typing import Any
 from inference.core.detection_params import DetectionParams
 from streamer.accounting.ledger import VERSIONS
 from streamer.http.tickets import TicketDocument
+from streamer.imaging.pixel_limits import ANY_ALLOWED
 from streamer.imaging.png import SIGNATURE
 from streamer.predict.json_body import IMAGE_TEXT
 from streamer.predict.parameters import NAMES
@@ -18,7 +19,10 @@ from streamer.predict.routes import DEFAULT_VERSION, VERSION_HEADER
 from streamer.protocol.client_messages import Params, StreamOffer
 from streamer.server.openapi.components import Components, answer, field_schema, operation
 
-_IMAGE_TYPES = ("image/jpeg", "image/png", "image/webp", "application/octet-stream")
+_IMAGE_TYPES = (
+    *(f"image/{name}" for name in ("jpeg", "png", "webp", "heic", "heif", "avif")),
+    "application/octet-stream",
+)
 #: Side of the image in the example of a JSON body.
 _EXAMPLE_SIDE_PX = 32
 #: What a status means on the predict routes; docs/http.md says more.
@@ -30,8 +34,8 @@ _PREDICT_REFUSALS = {
     408: "The body did not arrive in time.",
     413: "The request has more bytes, pixels or images than allowed. The service reads the size of an image "
     "from its header, before it decodes any pixel.",
-    415: "The image is neither JPEG nor PNG nor WebP, a data URL states another type than it holds, or the "
-    "request has another content type than those below, or a `Content-Encoding`.",
+    415: f"The image is no {ANY_ALLOWED}, a data URL states another type than it holds, or the request has "
+    "another content type than those below, or a `Content-Encoding`.",
     422: "The image cannot be decoded, or only a small part of it, or it cannot be fetched from its URL.",
     429: "The client has reached its quota, or its share of the service while others are served.",
     500: "The service has failed. Its log has the reason under the id of the request.",
@@ -136,7 +140,7 @@ def _predict(components: Components, name: str | None) -> dict[str, Any]:
             "file": {
                 "type": "array",
                 "items": {"type": "string", "format": "binary"},
-                "description": "A JPEG, PNG or WebP image. Repeat the field for several images.",
+                "description": f"A {ANY_ALLOWED} image. Repeat the field for several images.",
             },
         },
     }
