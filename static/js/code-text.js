@@ -4,8 +4,8 @@ const MAX_CHARACTERS = 40;
 
 /**
  * Return the texts of codes in a result of a stream.
- * @param {{boxes: number[][], text?: (string | null)[] | Record<string, string>}} result `text`: by position of the box,
- *   absent where the server reads no codes
+ * @param {{boxes: number[][], text?: (string | null)[]}} result `text`: by position of the box, absent where the
+ *   server has read nothing
  * @returns {Map<number[], string>} text by row of `boxes`
  */
 export function textsOf({ boxes, text }) {

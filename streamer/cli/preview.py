@@ -13,10 +13,10 @@ from collections.abc import Callable
 from aiohttp import web
 
 from streamer.client.capture import Captured
+from streamer.client.detections import Detections
 from streamer.client.encoder import encode_jpeg
 from streamer.client.errors import BadInput
 from streamer.client.frame_stream import Notifier
-from streamer.client.results import Detections
 from streamer.imaging.draw import draw_on_copy
 
 _BOUNDARY = "frame"

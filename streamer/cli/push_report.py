@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import IO, Any
 
 from streamer.client.capture import Captured
+from streamer.client.detections import Detections
 from streamer.client.errors import SaveFailed
 from streamer.client.frame_stream import Phase, State
-from streamer.client.results import Detections, Drop, FrameError, Ledger, Outcome, Result
+from streamer.client.results import Drop, FrameError, Ledger, Outcome, Result
 
 #: Seconds over which rates are averaged.
 SPAN_S = 3.0
@@ -158,6 +159,8 @@ def describe_detections(detections: Detections) -> list[dict[str, Any]]:
         }
         if detection.track_id is not None:
             row["track_id"] = detection.track_id
+        if detection.text is not None:
+            row |= {"text": detection.text, "format": detection.format}
         rows.append(row)
     return rows
 

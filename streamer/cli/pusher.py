@@ -13,10 +13,11 @@ from typing import Any, Literal, Protocol
 
 from streamer.cli.push_report import Journal, Tally, clock, progress_line, summary
 from streamer.client.capture import Captured, Source, paced, thinned, without_backlog
+from streamer.client.detections import Detections
 from streamer.client.errors import ClientError, SaveFailed, StreamClosed
 from streamer.client.frame_stream import FrameStream
 from streamer.client.options import Options, Params
-from streamer.client.results import Detections, Outcome, Result
+from streamer.client.results import Outcome, Result
 from streamer.client.sources import SourceOptions
 from streamer.core.signals import Signals
 from streamer.core.terminal import Terminal

@@ -18,9 +18,9 @@ import cv2
 import numpy as np
 
 from streamer.client.capture import Captured
+from streamer.client.detections import Detections
 from streamer.client.encoder import Pixels
 from streamer.client.errors import BadInput, SaveFailed
-from streamer.client.results import Detections
 from streamer.imaging.draw import draw_on_copy
 
 SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv")

@@ -10,6 +10,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from streamer.client.detections import Detection, Detections
 from streamer.client.errors import (
     BadInput,
     ClientError,
@@ -24,8 +25,6 @@ from streamer.client.errors import (
 from streamer.client.frame_stream import Phase, State
 from streamer.client.options import Params
 from streamer.client.results import (
-    Detection,
-    Detections,
     Drop,
     FrameError,
     Ledger,

@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from streamer.client.results import Detections, Drop, FrameError, Ledger, Outcome, Result
+from streamer.client.detections import Detections
+from streamer.client.results import Drop, FrameError, Ledger, Outcome, Result
 from streamer.protocol.wire import Codec
 
 #: The client sends a ping when the window has been 0 for this long.
@@ -231,6 +232,9 @@ class Flow:
             frame.size if frame.size != (0, 0) else (int(message["width"]), int(message["height"]))
         )
         timings = message.get("t")
+        detections = Detections.from_rows(
+            message["boxes"], self.labels, message.get("text"), message.get("format")
+        )
         return [
             self._finish(
                 frame,
@@ -238,7 +242,7 @@ class Flow:
                     seq=frame.seq,
                     captured_s=frame.captured_s,
                     tag=frame.tag,
-                    detections=Detections.from_rows(message["boxes"], self.labels).scaled(*frame.scale),
+                    detections=detections.scaled(*frame.scale),
                     width=width,
                     height=height,
                     cfg=int(message.get("cfg", 0)),

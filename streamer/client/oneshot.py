@@ -10,11 +10,12 @@ from typing import Any, TypeVar
 import aiohttp
 
 from streamer.client.address import Address, predict_address
+from streamer.client.detections import Detections
 from streamer.client.encoder import DEFAULT_QUALITY, Encoded, ImageInput, ImageLimits, encode
 from streamer.client.errors import BadInput, ClientError, ConnectionFailed, PredictFailed
 from streamer.client.http import client_version, connect_error_text, cookies, retry_after_s
 from streamer.client.options import Params, Tls, check_share
-from streamer.client.results import Detections, Prediction
+from streamer.client.results import Prediction
 from streamer.core.backoff import Backoff
 
 T = TypeVar("T")

@@ -14,12 +14,13 @@ import aiohttp
 
 from streamer.client.address import video_address
 from streamer.client.connection import ConnectionLost
+from streamer.client.detections import Detections
 from streamer.client.encoder import ImageInput, Pixels, as_bgr, check_input, decode, resize
 from streamer.client.errors import BadInput, ConnectionFailed
 from streamer.client.frame_stream import FrameStream, Phase, State, Watcher, reported_silence
 from streamer.client.http import cookies
 from streamer.client.options import Options, Params
-from streamer.client.results import Detections, Drop, Ledger, Outcome, Result
+from streamer.client.results import Drop, Ledger, Outcome, Result
 from streamer.client.video_connection import CLOCK_HZ, FrameTrack, RtpOrigin, VideoConnection, dithered
 from streamer.core.backoff import Backoff
 
@@ -202,7 +203,9 @@ class VideoStream(FrameStream):
             self._drop(older, "unanswered")
         sent = self._sent[pts]
         width, height = message["width"], message["height"]
-        detections = Detections.from_rows(message["boxes"], self.labels)
+        detections = Detections.from_rows(
+            message["boxes"], self.labels, message.get("text"), message.get("format")
+        )
         self._settle(
             pts,
             Result(

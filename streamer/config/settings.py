@@ -8,6 +8,7 @@ docs/configuration.md with this file.
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +20,7 @@ from streamer.assets import MODELS_DIR
 from streamer.config.image_hosts import HostRule, parse_image_hosts
 from streamer.config.network_settings import NetworkSettings
 from streamer.config.sampling_settings import SamplingSettings
+from streamer.core.extras import install_command
 
 #: The user's own models, which are found without a setting.
 _OWN_MODELS = {"v1": "yolov9_v1.onnx", "v2": "yolov9_v2.onnx"}
@@ -172,6 +174,23 @@ class RequestSettings(BaseSettings):
         "Without a port, only the default port of the scheme is allowed. Unset: no images are fetched.",
     )
 
+    read_codes: bool = Field(
+        False,
+        description="Whether decoders that are idle read the codes that the models find: answers and results "
+        "then contain their texts. Needs the extra `codes`.",
+    )
+    read_codes_budget_ms: float = Field(
+        100,
+        ge=1,
+        le=10_000,
+        description="Longest time for which the answer to a posted image waits for the texts of its codes, "
+        "and for which a decoder reads codes in one frame of a stream.",
+    )
+    read_codes_classes: str = Field(
+        "barcode,qr_code,data_matrix,aztec,pdf417",
+        description="Comma-separated labels of the classes that are codes, whatever their case.",
+    )
+
     stream_max_message_bytes: int = Field(2 << 20, ge=4096, description="Largest WebSocket message.")
     stream_max_pixels: int = Field(16_777_216, ge=1, description="Most pixels of a stream's frame.")
     stream_max_age_ms: float = Field(
@@ -206,6 +225,13 @@ class RequestSettings(BaseSettings):
             raise ValueError(f"allowed are 0, and {needed} or more: the largest request must fit")
         return count
 
+    @field_validator("read_codes")
+    @classmethod
+    def _can_read_codes(cls, wanted: bool) -> bool:
+        if wanted and importlib.util.find_spec("zxingcpp") is None:
+            raise ValueError(f"needs the package zxing-cpp; install it with: {install_command('codes')}")
+        return wanted
+
     @field_validator("image_url_hosts")
     @classmethod
     def _are_image_hosts(cls, text: str) -> str:
@@ -216,6 +242,11 @@ class RequestSettings(BaseSettings):
     def image_hosts(self) -> tuple[HostRule, ...]:
         """Hosts from which images are fetched."""
         return parse_image_hosts(self.image_url_hosts)
+
+    @property
+    def code_classes(self) -> frozenset[str]:
+        """Labels of the classes that are codes, in lower case."""
+        return frozenset(name.strip().lower() for name in self.read_codes_classes.split(",")) - {""}
 
     @property
     def byte_budget(self) -> int:

@@ -24,7 +24,7 @@ EXTRAS = MappingProxyType(
         "prometheus_client": "server",
         "pydantic_settings": "server",
         "torch": "train",
-        "zxingcpp": "train",
+        "zxingcpp": "codes",
     }
 )
 

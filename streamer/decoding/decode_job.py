@@ -51,6 +51,8 @@ class Work:
     offset: int | None = None
     #: When it was sent to the decoders, in monotonic seconds; 0 while it waits for room.
     sent_at: float = 0.0
+    #: Whether nobody waits for its result. It is not sent again, and its bytes are not refused if it fails.
+    optional: bool = False
     #: Whether it was already sent to fresh decoders once, because the first ones were stuck.
     sent_again: bool = False
     #: Work with the same bytes that waits for the outcome of this one, each with its ring.

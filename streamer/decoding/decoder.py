@@ -15,12 +15,13 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
 from inference.ipc.ring import FrameRing
 from inference.preprocess.letterbox import Letterbox
@@ -52,6 +53,11 @@ RETIRE_CPU_S = 3600.0
 _CODES = tuple(ImageErrorCode)
 _MAX_LETTERBOXES = 256
 
+#: Reads the codes in boxes of an image until a time in monotonic seconds; `code_symbols.read_symbols`.
+ReadSymbols = Callable[
+    [npt.NDArray[np.uint8], Sequence[Sequence[float]], float], list[tuple[str, str] | None]
+]
+
 
 @dataclass(frozen=True, slots=True)
 class DecoderResources:
@@ -82,8 +88,10 @@ class _Limits:
 class Decoder:
     """Serves jobs until the socket is closed."""
 
-    def __init__(self, resources: DecoderResources) -> None:
+    def __init__(self, resources: DecoderResources, read_symbols: ReadSymbols | None = None) -> None:
         self._resources = resources
+        #: None in decoders that read no codes.
+        self._read_symbols = read_symbols
         self._memory = memoryview(resources.arena)
         self._cpu_limit = CpuLimit()
         self._limits: dict[tuple[int, ...], _Limits] = {}
@@ -138,6 +146,13 @@ class Decoder:
         self._large = True
         try:
             data = self._memory[job.offset : job.offset + job.length]
+            if job.task is Task.READ_GREY:
+                self._large = len(data) >= _TRIM_PX
+                text = self._read_grey(job, data, descriptor)
+                took_ms = (time.monotonic() - begun) * 1e3
+                return Answer(
+                    Verdict.DONE, job.number, job.input_width, job.input_height, decode_ms=took_ms, text=text
+                )
             header = read_header(data, self._limits_of(job))
             self._large = header.width * header.height >= _TRIM_PX
             target = (job.input_width, job.input_height)
@@ -190,14 +205,28 @@ class Decoder:
                 # copy of a large image.
                 np.frombuffer(memory, np.uint8, image.nbytes).reshape(image.shape)[...] = image
                 return str(image.nbytes)
-            request = json.loads(bytes(memory[4 : 4 + int.from_bytes(memory[:4], "little")]))
-            rows = np.asarray(request["rows"], np.float32).reshape(-1, 6)
-            rows[:, :4] /= decoded.reduced
-            out = annotate(image, rows, request["labels"])
-            if len(out) > len(memory):
-                raise MemoryError(f"{len(out)} bytes do not fit")
-            memory[: len(out)] = out
-        return str(len(out))
+            request = _get_request(memory)
+            if job.task is Task.READ_CODES:
+                boxes = [[side / decoded.reduced for side in box] for box in request["boxes"]]
+                out = self._read(image, boxes, request["until"])
+            else:
+                rows = np.asarray(request["rows"], np.float32).reshape(-1, 6)
+                rows[:, :4] /= decoded.reduced
+                out = annotate(image, rows, request["labels"])
+            return _put(memory, out)
+
+    def _read_grey(self, job: Job, data: memoryview, descriptor: int) -> str:
+        """Read codes in the grey pixels ``data``; return the text of the answer."""
+        image = np.frombuffer(data, np.uint8).reshape(job.input_height, job.input_width)
+        with mmap.mmap(descriptor, 0) as memory:
+            request = _get_request(memory)
+            return _put(memory, self._read(image, request["boxes"], request["until"]))
+
+    def _read(self, image: npt.NDArray[np.uint8], boxes: list[list[float]], until_s: float) -> bytes:
+        if self._read_symbols is None:
+            raise MalformedMessage("this decoder reads no codes")
+        found = self._read_symbols(image, boxes, until_s)
+        return json.dumps(found, ensure_ascii=False).encode(errors="replace")
 
     def _resized(self, job: Job, header: ImageHeader) -> tuple[int, int]:
         """Return width and height to which the upright image will be resized."""
@@ -228,13 +257,27 @@ def _size_of(job: Job, header: ImageHeader) -> tuple[int, int]:
     return (height, width) if job.rotation % 2 else (width, height)
 
 
+def _get_request(memory: mmap.mmap) -> dict[str, Any]:
+    """Return the request of a task that has one: its length in four bytes, then JSON."""
+    request: dict[str, Any] = json.loads(bytes(memory[4 : 4 + int.from_bytes(memory[:4], "little")]))
+    return request
+
+
+def _put(memory: mmap.mmap, out: bytes) -> str:
+    """Write the result of a task to its memory; return the text of the answer."""
+    if len(out) > len(memory):
+        raise MemoryError(f"{len(out)} bytes do not fit")
+    memory[: len(out)] = out
+    return str(len(out))
+
+
 def ready_answer(key: int, sandbox: Sandbox) -> Answer:
     """Return the message with which a decoder reports that it has entered its sandbox."""
     text = json.dumps({"protections": sandbox.protections, "missing": sandbox.missing})
     return Answer(Verdict.READY, key, text=text)
 
 
-def _warm_up() -> None:
+def warm_up() -> None:
     """Use each image format once, so that libraries read files and start threads before the sandbox.
 
     The fork server calls this, so the decoders share the memory that the libraries fill, such as 6 MB for the
@@ -252,7 +295,7 @@ def _warm_up() -> None:
     cv2.resize(canvas, (9, 9), interpolation=cv2.INTER_LINEAR)
 
 
-def run(request: Mapping[str, Any], descriptors: list[int]) -> None:
+def run(request: Mapping[str, Any], descriptors: list[int], read_symbols: ReadSymbols | None = None) -> None:
     """Run a decoder in a fresh fork; it takes over the descriptors that `decoder_group` lists."""
     channel, arena, page, *ring = descriptors
     frames = FrameRing.attach(ring[0], request["slots"], request["slot_bytes"]) if ring else None
@@ -265,9 +308,9 @@ def run(request: Mapping[str, Any], descriptors: list[int]) -> None:
         page=DecoderStatus(page),
         memory_bytes=request["memory_bytes"],
     )
-    Decoder(resources).run()
+    Decoder(resources, read_symbols).run()
 
 
 if __name__ == "__main__":
-    _warm_up()
+    warm_up()
     sys.exit(serve(run))

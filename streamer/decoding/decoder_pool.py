@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-import os
 import signal
 import socket
 import time
@@ -28,7 +27,7 @@ from streamer.decoding.decode_job import (
     outcome_of,
 )
 from streamer.decoding.decoder_group import ArenaFull, DecoderGroup, DecoderProcess
-from streamer.decoding.decoder_supervisor import DecoderSupervisor
+from streamer.decoding.decoder_supervisor import MEMORY_BYTES, DecoderSupervisor
 from streamer.decoding.decoder_watchdog import find_faults
 from streamer.decoding.fork_client import FORK_SERVER
 from streamer.decoding.messages import (
@@ -46,19 +45,6 @@ log = logging.getLogger("streamer.decoding")
 
 #: Seconds between two checks of the decoders while there is work.
 WATCH_S = 0.25
-#: Address space of a decoder beyond its libraries. An image of 33 megapixels needs up to 400 MB as libjpeg
-#: coefficients, as 16-bit PNG or as animated WebP.
-MEMORY_BYTES = 512 << 20
-
-
-def decoder_count(workers: int) -> int:
-    """Return the number of decoders of each worker, for this number of ``workers``.
-
-    All workers together have at least one decoder per core, and each worker has at least two, so that an
-    image that takes long does not delay the other images of its worker.
-    """
-    cores = len(os.sched_getaffinity(0))
-    return max(2, -(-cores // workers))
 
 
 class DecoderPool:
@@ -95,6 +81,8 @@ class DecoderPool:
         self._waiting: deque[tuple[DecoderGroup, Work]] = deque()
         self._watching: asyncio.TimerHandle | None = None
         self._closed = False
+        #: Called whenever a decoder has finished its work.
+        self.on_finished: Callable[[], None] | None = None
 
     def start(self) -> None:
         """Start the fork server. Raises OSError if no process can be started."""
@@ -140,6 +128,18 @@ class DecoderPool:
         if self._watching is None:
             self._watching = self._loop.call_later(WATCH_S, self._watch)
 
+    def submit_optional(self, work: Work) -> bool:
+        """Let a decoder do work that nobody needs, on bytes decoded before; False means there is no room."""
+        if self._loop is None or not self._groups:
+            return False
+        work.optional = True
+        work.number = next(self._numbers)
+        if not self._send(self._groups[-1], work):
+            return False
+        if self._watching is None:
+            self._watching = self._loop.call_later(WATCH_S, self._watch)
+        return True
+
     def close(self) -> None:
         """End all decoders, and answer all unfinished work with DecoderLost."""
         self._closed = True
@@ -169,6 +169,11 @@ class DecoderPool:
     def alive(self) -> int:
         """Number of decoders that take jobs."""
         return sum(m.ready for group in self._groups[-1:] for m in group.processes.values())
+
+    @property
+    def idle(self) -> int:
+        """Number of decoders that have no work."""
+        return 0 if self._waiting else max(0, self.alive - len(self._pending))
 
     # -- jobs ----------------------------------------------------------------------------------------
 
@@ -252,11 +257,14 @@ class DecoderPool:
 
     def _settle(self, work: Work, outcome: Outcome) -> None:
         """Deliver the outcome of an image, and resubmit the work with the same bytes that waited for it."""
-        self._duplicates.remove(work, outcome)
+        if not work.optional:
+            self._duplicates.remove(work, outcome)
         followers, work.followers = work.followers, []
         for ring, follower in followers:
             self.submit(ring, follower)
         work.done(outcome)
+        if self.on_finished is not None:
+            self.on_finished()
 
     # -- decoders ------------------------------------------------------------------------------------
 
@@ -279,12 +287,13 @@ class DecoderPool:
 
         If the image is the cause, remember it, so that it is refused from now on.
         """
-        killed = process.killed_for == number
-        if (killed and not process.was_computing) or (not killed and code in (None, 0, -signal.SIGKILL)):
+        work, killed = self._pending[number][1], process.killed_for == number
+        harmless = not process.was_computing if killed else code in (None, 0, -signal.SIGKILL)
+        if harmless:
             self._finish(number, DecoderLost("the decoder ended while it held the image"))
             return
-        data = self._pending[number][1].data
-        self._digests.add(data, REMEMBER_SLOW_S if killed else REMEMBER_CRASH_S)
+        if not work.optional:
+            self._digests.add(work.data, REMEMBER_SLOW_S if killed else REMEMBER_CRASH_S)
         self._finish(number, decode_timeout_error() if killed else decoder_crash_error())
 
     def _replace(self, group: DecoderGroup) -> None:
@@ -302,7 +311,7 @@ class DecoderPool:
         self.attach(group.ring)
         fresh = self._groups[-1]
         for work in works:
-            if work.sent_again:
+            if work.sent_again or work.optional:
                 self._settle(work, DecoderLost("no decoder has taken the image"))
             else:
                 work.sent_again, work.offset = True, None

@@ -17,6 +17,9 @@ from streamer.decoding.messages import Answer
 
 log = logging.getLogger("streamer.decoding")
 
+#: Address space of a decoder beyond its libraries. An image of 33 megapixels needs up to 400 MB as libjpeg
+#: coefficients, as 16-bit PNG or as animated WebP.
+MEMORY_BYTES = 512 << 20
 #: Seconds within which the fork server must report how a decoder ended, after its pidfd has shown the end.
 _END_REPORT_S = 0.2
 #: Seconds within which the fork server must answer a request. A server younger than the second value may take
@@ -27,6 +30,16 @@ SERVER_START_S = 20.0
 #: value.
 _FIRST_PAUSE_S = 0.2
 _MAX_PAUSE_S = 5.0
+
+
+def decoder_count(workers: int) -> int:
+    """Return the number of decoders of each worker, for this number of ``workers``.
+
+    All workers together have at least one decoder per core, and each worker has at least two, so that an
+    image that takes long does not delay the other images of its worker.
+    """
+    cores = len(os.sched_getaffinity(0))
+    return max(2, -(-cores // workers))
 
 
 class DecoderSupervisor:

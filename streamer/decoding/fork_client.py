@@ -20,6 +20,8 @@ log = logging.getLogger("streamer.decoding")
 
 #: Module that is run as the fork server of image decoders.
 FORK_SERVER = "streamer.decoding.decoder"
+#: The same for image decoders that also read codes.
+READING_FORK_SERVER = "streamer.decoding.reading_decoder"
 _MAX_MESSAGE_BYTES = 4096
 #: Minimum seconds between two starts of a fork server that keeps dying.
 _RESTART_S = 1.0

@@ -42,6 +42,11 @@ class Task(IntEnum):
     ANNOTATE = 2
     #: Decode to pixels, into memory that comes with the message.
     PIXELS = 3
+    #: Decode, and read the codes in boxes, into memory that comes with the message.
+    READ_CODES = 4
+    #: The same for pixels instead of an encoded image: the grey rows of a video frame, as wide and high as
+    #: the model's input that the job names.
+    READ_GREY = 5
 
 
 class Verdict(IntEnum):

@@ -43,6 +43,10 @@ class LabelledBox(Protocol):
     def track_id(self) -> int | None:
         """Track id; None or 0 if the box is not tracked."""
 
+    @property
+    def text(self) -> str | None:
+        """What the code in the box contains; None if it was not read."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Row:
@@ -51,6 +55,7 @@ class _Row:
     class_id: int
     label: str
     track_id: int | None
+    text: str | None = None
 
 
 def annotate(image: Image, boxes: npt.NDArray[np.float32], labels: Sequence[str]) -> bytes:
@@ -91,7 +96,8 @@ def draw_boxes(image: Image, boxes: Iterable[LabelledBox]) -> None:
         else:
             cv2.rectangle(image, (left, top), (right, bottom), colour, thickness, cv2.LINE_AA)
         track = f" #{box.track_id}" if box.track_id else ""
-        text = f"{_drawable(box.label)}{track} {score_text(box.score)}"
+        content = f" {_drawable(box.text)}" if box.text else ""
+        text = f"{_drawable(box.label)}{track} {score_text(box.score)}{content}"
         _write_label(image, text, (left, top), colour, scale)
 
 
@@ -136,7 +142,7 @@ def _draw_dashed(
 
 
 def _drawable(label: str) -> str:
-    """Return the label in printable ASCII, because the font has no other characters."""
+    """Return the beginning of a text in printable ASCII, because the font has no other characters."""
     return "".join(char if " " <= char <= "~" else "?" for char in label[:_MAX_LABEL_CHARS])
 
 

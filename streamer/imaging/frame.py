@@ -23,6 +23,9 @@ class DecodedFrame(Protocol):
     def pixels(self) -> npt.NDArray[np.uint8]:
         """Return the upright pixels as uint8 BGR (height, width, 3)."""
 
+    def grey(self) -> npt.NDArray[np.uint8]:
+        """Return the upright pixels as uint8 grey (height, width), contiguous."""
+
 
 class StreamFrame(Protocol):
     """A frame of a stream: a message of the client (`wire.Frame`), or a decoded frame of a video."""

@@ -14,6 +14,7 @@ from typing_extensions import TypedDict
 from inference.models.model import ModelInfo
 from streamer.accounting.ledger import VERSIONS
 from streamer.http.problem_details import Problem, ProblemDocument
+from streamer.imaging.code_text import MAX_TEXT_CHARS
 from streamer.scheduling.job import Prediction
 
 
@@ -41,6 +42,23 @@ class Detection(TypedDict):
         int, Field(ge=0, description="Number of the class in the list of the model's labels.")
     ]
     label: Annotated[str, Field(description="Label of the class, such as `person`.")]
+    text: NotRequired[
+        Annotated[
+            str,
+            Field(
+                min_length=1,
+                max_length=MAX_TEXT_CHARS,
+                description="What the code in the box contains. Present if the service reads codes "
+                "(`READ_CODES`) and has read this one in time. Whoever printed the code chose the text: do "
+                "not trust it.",
+            ),
+        ]
+    ]
+    format: NotRequired[
+        Annotated[
+            str, Field(description="Symbology of the code, such as `QR Code` or `EAN-13`; beside `text`.")
+        ]
+    ]
 
 
 class AnsweringModel(TypedDict):
@@ -173,18 +191,22 @@ def describe_prediction(
         image["damaged"] = True
     if prediction.reduced > 1:
         image["reduced"] = cast("Literal[2, 4, 8]", prediction.reduced)
+    detections: list[Detection] = [
+        {
+            "box": [round(x1, 2), round(y1, 2), round(x2, 2), round(y2, 2)],
+            "score": round(score, 4),
+            "class_id": int(number),
+            "label": labels[int(number)] if int(number) < len(labels) else str(int(number)),
+        }
+        for x1, y1, x2, y2, score, number in prediction.boxes.tolist()
+    ]
+    for detection, code in zip(detections, prediction.codes, strict=False):
+        if code is not None:
+            detection["text"], detection["format"] = code
     return {
         "model": {"version": version, "name": model.name, "sha256": model.sha256},
         "image": image,
-        "detections": [
-            {
-                "box": [round(x1, 2), round(y1, 2), round(x2, 2), round(y2, 2)],
-                "score": round(score, 4),
-                "class_id": int(number),
-                "label": labels[int(number)] if int(number) < len(labels) else str(int(number)),
-            }
-            for x1, y1, x2, y2, score, number in prediction.boxes.tolist()
-        ],
+        "detections": detections,
         "timings_ms": {
             "decode": round(prediction.decode_ms, 2),
             "queue": round(prediction.queue_ms, 2),

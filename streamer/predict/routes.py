@@ -6,7 +6,6 @@ import asyncio
 import dataclasses
 import logging
 import time
-from collections.abc import Callable
 from typing import Protocol
 
 from aiohttp import hdrs, web
@@ -15,7 +14,8 @@ from inference.core.detection_params import DetectionParams
 from inference.core.detections import Boxes
 from inference.core.errors import InferenceError, InferenceFailed
 from inference.models.model import ModelInfo
-from streamer.accounting.tracing import Trace, Traces, Value
+from streamer.accounting.tracing import Trace, Traces, Value, sending_ends
+from streamer.decoding.code_reader import CodeReader
 from streamer.http.body import BUDGET
 from streamer.http.caller import identity_of
 from streamer.http.paced_response import large_answer
@@ -34,10 +34,9 @@ from streamer.predict.responses import (
     encode_answer,
     encode_results,
 )
-from streamer.sampling.candidate import POSTED
-from streamer.sampling.sampler import Observation, Sampler, SamplerFactory, boxes_above, with_low_threshold
+from streamer.sampling.sampler import Observation, PostSampler, Sampler, boxes_above, with_low_threshold
 from streamer.scheduling.admission import Admission
-from streamer.scheduling.clients import Caller, Clients
+from streamer.scheduling.clients import Caller, Client, Clients
 from streamer.scheduling.decode_cost import Kind
 from streamer.scheduling.errors import SchedulingError
 from streamer.scheduling.job import Prediction
@@ -58,6 +57,8 @@ class Predictor(Protocol):
 
     clients: Clients
     admission: Admission
+    #: None if the service reads no codes.
+    codes: CodeReader | None
 
     def model(self, version: str) -> ModelInfo:
         """Return the model of a version. Raises UnknownVersion, or Unavailable while it loads."""
@@ -89,6 +90,11 @@ class Predictor(Protocol):
         Raises Unavailable or ImageError.
         """
 
+    async def read_codes(
+        self, version: str, data: bytes | memoryview, found: Prediction, client: Client, deadline: float
+    ) -> None:
+        """Add what codes contain to ``found``, as far as the time allows."""
+
 
 class RequestMetrics(Protocol):
     """Counts finished requests."""
@@ -98,20 +104,6 @@ class RequestMetrics(Protocol):
 
     def observe(self, version: str, status: int, seconds: float) -> None:
         """Count a request. ``version`` is what the client sent; ``seconds`` run from headers to answer."""
-
-
-class PostSampler:
-    """Holds the samplers of posted images, one per version. All posted images count as one stream."""
-
-    def __init__(self, samplers: SamplerFactory) -> None:
-        self._samplers = samplers
-        self._by_version: dict[str, Sampler | None] = {}
-
-    def sampler_of(self, version: str, model: ModelInfo) -> Sampler | None:
-        """Return the sampler of a version; None if posted images are not sampled."""
-        if version not in self._by_version:
-            self._by_version[version] = self._samplers.create(POSTED, "http", version, model, unrelated=True)
-        return self._by_version[version]
 
 
 PREDICTOR = web.AppKey("predictor", Predictor)
@@ -166,19 +158,6 @@ def _trace_of(request: web.Request, version: str, begun: float) -> Trace:
     return Trace(f"POST {request.path}", begun, current_trace_context(), attributes)
 
 
-def _send_ends(traces: Traces, trace: Trace) -> Callable[[], None]:
-    """Return a function that ends the trace with the stage ``send``, which includes encoding and drawing."""
-    begun = max(ended for _, _, ended, _ in trace.stages)
-
-    def end() -> None:
-        now = time.monotonic()
-        trace.add("send", begun, now)
-        trace.attributes["http.response.status_code"] = 200
-        traces.put(trace, now)
-
-    return end
-
-
 async def _answer(request: web.Request, version: str, trace: Trace | None) -> web.Response:
     app = request.app
     predictor, limits = app[PREDICTOR], app[LIMITS]
@@ -231,7 +210,7 @@ async def _answer(request: web.Request, version: str, trace: Trace | None) -> we
         else:
             body = await job.describe(upload, kind, form)
     traces = app[METRICS].traces
-    on_sent = None if traces is None or trace is None else _send_ends(traces, trace)
+    on_sent = None if traces is None or trace is None else sending_ends(traces, trace)
     return large_answer(request, body, form.value, on_sent=on_sent)
 
 
@@ -284,7 +263,7 @@ class _Job:
 
     async def annotate(self, data: bytes | memoryview, kind: Kind) -> bytes:
         """Return the image with its boxes drawn, as a JPEG; ``kind`` is the kind of the image."""
-        prediction = await self._predict(data, kind)
+        prediction = await self._predict(data, kind, read=False)
         size = (prediction.width, prediction.height)
         try:
             return await self._predictor.annotate(data, prediction.boxes, self._model.labels, size)
@@ -308,8 +287,19 @@ class _Job:
             log.exception("request %s failed on one of its images", self._id)
             return Problem.internal()
 
-    async def _predict(self, data: bytes | memoryview, kind: Kind | None = None) -> Prediction:
-        """Detect objects on one image, and raise every expected error as a Problem."""
+    async def _read_codes(self, data: bytes | memoryview, found: Prediction) -> None:
+        begun, client = time.monotonic(), self._caller.client
+        await self._predictor.read_codes(self._version, data, found, client, self._deadline)
+        if self.trace is not None and found.codes:
+            self.trace.add("read", begun, time.monotonic())
+
+    async def _predict(
+        self, data: bytes | memoryview, kind: Kind | None = None, *, read: bool = True
+    ) -> Prediction:
+        """Detect objects on one image, and raise every expected error as a Problem.
+
+        With ``read``, the codes among the objects are read, too, if the service does so.
+        """
         try:
             now = time.monotonic()
             if self._sampler is None or not self._sampler.wants(now):
@@ -332,6 +322,8 @@ class _Job:
             raise Problem.unavailable(
                 "The inference process is not available at the moment; try again.", retry_after_s=2
             ) from error
+        if read and self._predictor.codes is not None:
+            await self._read_codes(data, found)
         return found
 
     async def _predict_candidate(

@@ -141,6 +141,10 @@ class Result(FrameTime, FlowFields):
     damaged: NotRequired[bool]
     reduced: NotRequired[int]
     boxes: Rows
+    #: What the codes in the boxes contain, and their symbologies, by row of `boxes`; absent if nothing is
+    #: known.
+    text: NotRequired[list[str | None]]
+    format: NotRequired[list[str | None]]
     t: Timing
 
 

@@ -20,7 +20,7 @@ from inference.core.detection_params import DetectionParams
 from inference.core.detections import Boxes
 from inference.models.model import ModelInfo
 from streamer.imaging.frame import DecodedFrame
-from streamer.sampling.candidate import UNNAMED, SampleCandidate, ShadowResult, StreamInfo, slug
+from streamer.sampling.candidate import POSTED, UNNAMED, SampleCandidate, ShadowResult, StreamInfo, slug
 
 #: Seconds between two candidates of a stream. Jitter keeps streams from submitting at the same moments. The
 #: sampling process chooses among the candidates; more of them would only show the same scene again.
@@ -267,3 +267,17 @@ class SamplerFactory:
             start_shadow_run=functools.partial(start, version) if start is not None else None,
             interval_s=self._interval_s,
         )
+
+
+class PostSampler:
+    """Holds the samplers of posted images, one per version. All posted images count as one stream."""
+
+    def __init__(self, samplers: SamplerFactory) -> None:
+        self._samplers = samplers
+        self._by_version: dict[str, Sampler | None] = {}
+
+    def sampler_of(self, version: str, model: ModelInfo) -> Sampler | None:
+        """Return the sampler of a version; None if posted images are not sampled."""
+        if version not in self._by_version:
+            self._by_version[version] = self._samplers.create(POSTED, "http", version, model, unrelated=True)
+        return self._by_version[version]

@@ -12,6 +12,7 @@ import asyncio
 import logging
 import time
 from collections import deque
+from functools import partial
 
 from inference.core.detection_params import DetectionParams
 from inference.core.detections import Boxes
@@ -20,8 +21,10 @@ from inference.ipc.served_model import ServedModel
 from inference.models.model import ModelInfo
 from streamer.accounting.metrics import WorkerMetrics
 from streamer.decoding.annotator import annotate
+from streamer.decoding.code_reader import CodeImage, CodeReader
 from streamer.decoding.decode_job import DecoderLost
 from streamer.decoding.decoder_pool import DecoderPool
+from streamer.imaging.code_text import CodeText
 from streamer.imaging.image_header import Limits
 from streamer.scheduling.admission import Admission
 from streamer.scheduling.clients import NOBODY, Caller, Client
@@ -59,6 +62,8 @@ class Dispatcher:
         versions: tuple[str, ...],
     ) -> None:
         self.admission = admission
+        #: Reads the codes that are found; None if the service reads none.
+        self.codes: CodeReader | None = None
         self.clients = admission.clients
         self._client = client
         self._decoders = decoders
@@ -194,6 +199,28 @@ class Dispatcher:
             return await annotate(self._decoders, data, self._limits, rows, labels, size)
         except DecoderLost as error:
             raise unavailable(str(error)) from error
+
+    async def read_codes(
+        self, version: str, data: bytes | memoryview, found: Prediction, client: Client, deadline: float
+    ) -> None:
+        """Read the codes that were found on an image, and add their texts to ``found``.
+
+        This ends after the time that the settings allow, or at ``deadline`` (monotonic seconds), and then
+        adds no text. The processor time is charged to ``client``.
+        """
+        served = self._client.models.get(version)
+        if self.codes is None or served is None:
+            return
+        rows = self.codes.rows_of_codes(found.boxes, served.info.labels)
+        if not len(rows):
+            return
+        end_s = min(deadline, time.monotonic() + self.codes.budget_s)
+        image = CodeImage(data, 0, found.width, found.height)
+        texts = await self.codes.read(image, found.boxes[rows], end_s, partial(self.charge, version, client))
+        codes: list[CodeText | None] = [None] * len(found.boxes)
+        for row, text in zip(rows.tolist(), texts, strict=False):  # the last codes of many are not read
+            codes[row] = text
+        found.codes = codes
 
     def _cancel(self, version: str, job: Job) -> None:
         """Withdraw a job at any stage, because its caller has gone; a run in progress is not interrupted."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from inference.core.detection_params import DetectionParams
@@ -13,6 +13,7 @@ from inference.core.fair_queueing import Flow
 from inference.ipc.client import Ticket
 from inference.ipc.wire import Result, Status
 from inference.preprocess.letterbox import Letterbox
+from streamer.imaging.code_text import CodeText
 from streamer.imaging.frame import DecodedFrame
 from streamer.imaging.image_header import Limits
 from streamer.scheduling.clients import NOBODY, Client
@@ -44,6 +45,8 @@ class Prediction:
     damaged: bool = False
     #: The image was decoded at 1/``reduced`` of its size.
     reduced: int = 1
+    #: What the codes in the first boxes contain; empty if they were not read.
+    codes: Sequence[CodeText | None] = ()
 
 
 @dataclass(slots=True, eq=False)

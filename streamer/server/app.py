@@ -13,12 +13,16 @@ from aiohttp import web
 
 from inference.ipc.client import InferenceClient
 from inference.ipc.shared_status import SharedStatus
+from streamer.accounting.code_metrics import CodeMetrics
 from streamer.accounting.ledger import RequestCounters
 from streamer.accounting.metrics import WorkerMetrics
 from streamer.config.replica_addresses import REPLICA_HEADER, Replicas
 from streamer.config.settings import Settings
 from streamer.core.byte_budget import ByteBudget
-from streamer.decoding.decoder_pool import DecoderPool, decoder_count
+from streamer.decoding.code_reader import CodeReader
+from streamer.decoding.decoder_pool import DecoderPool
+from streamer.decoding.decoder_supervisor import decoder_count
+from streamer.decoding.fork_client import FORK_SERVER, READING_FORK_SERVER
 from streamer.decoding.refused_digests import RefusedDigests
 from streamer.drift.shared_document import SharedDocument
 from streamer.http.authentication import make_authenticator
@@ -35,7 +39,7 @@ from streamer.predict.refusals import refusal_middleware
 from streamer.predict.request_body import FETCHER, LIMITS
 from streamer.replicas.session_router import SessionRouter
 from streamer.sampling.sample_sender import SampleSender
-from streamer.sampling.sampler import SamplerFactory
+from streamer.sampling.sampler import PostSampler, SamplerFactory
 from streamer.sampling.shadow import ShadowRuns
 from streamer.scheduling.admission import Admission
 from streamer.scheduling.clients import Clients
@@ -132,7 +136,10 @@ def make_app(resources: Resources) -> tuple[web.Application, Parts]:
         interactive_share=settings.interactive_share,
         versions=versions,
     )
-    stream_limits = limits.for_streams(settings.stream_max_message_bytes, settings.stream_max_pixels)
+    dispatcher.codes, stream_limits = (
+        _make_code_reader(resources, decoders, limits),
+        limits.for_streams(settings.stream_max_message_bytes, settings.stream_max_pixels),
+    )
     sender, samplers = _make_samplers(
         resources, ShadowRuns(dispatcher, limits) if settings.samples_compare else None
     )
@@ -164,7 +171,7 @@ def make_app(resources: Resources) -> tuple[web.Application, Parts]:
     Guard(authenticator, origin_policy).add_to(app)
     app.middlewares.append(refusal_middleware)
     app[images.PREDICTOR] = dispatcher
-    app[images.SAMPLER] = images.PostSampler(samplers)
+    app[images.SAMPLER] = PostSampler(samplers)
     app[images.METRICS] = RequestCounters(metrics)
     app[LIMITS] = limits
     app[PATH_PREFIX], app[FETCHER] = (
@@ -217,8 +224,23 @@ def _make_decoders(resources: Resources) -> tuple[DecoderPool, VideoPool]:
         digests=digests,
         count_end=count_end,
         note_missing=resources.metrics.protection_missing,
+        module=READING_FORK_SERVER if settings.read_codes else FORK_SERVER,
     )
     return pool, VideoPool(video_decoder_count(settings.workers), digests=digests, count_end=count_end)
+
+
+def _make_code_reader(resources: Resources, decoders: DecoderPool, limits: Limits) -> CodeReader | None:
+    settings = resources.settings
+    if not settings.read_codes:
+        return None
+    return CodeReader(
+        decoders,
+        limits,
+        settings.code_classes,
+        settings.read_codes_budget_ms / 1e3,
+        metrics=CodeMetrics(),
+        digests=RefusedDigests(resources.metrics_dir / "harmful-codes"),
+    )
 
 
 def _add_routes(app: web.Application, health: Health, drift: DriftRoutes, hub: StreamHub) -> None:

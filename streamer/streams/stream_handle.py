@@ -31,6 +31,7 @@ from streamer.scheduling.errors import DeadlineExceeded, Unavailable
 from streamer.scheduling.job import Job, Prediction
 from streamer.streams.flow_control import FlowControl
 from streamer.streams.session import Session
+from streamer.streams.stream_codes import StreamCodes
 
 log = logging.getLogger("streamer.live_stream")
 
@@ -63,6 +64,7 @@ class StreamHandle:
         flow: FlowControl,
         sampler: Sampler | None = None,
         client: Client = NOBODY,
+        codes: StreamCodes | None = None,
     ) -> None:
         self.key = next(self._keys)
         self.flow = flow
@@ -71,6 +73,8 @@ class StreamHandle:
         #: Chooses frames to keep as samples; None if frames of this stream must not be kept.
         self.sampler = sampler
         self.declared_fps = flow.fps
+        #: Reads the codes of its frames; None if the service reads none.
+        self._codes = codes
         self._connection = connection
         self._tracked_breaks = flow.breaks
         #: Timer that sends the waiting drops; None if it is not running.
@@ -110,7 +114,11 @@ class StreamHandle:
                 if self.sampler is not None:
                     outcome = _offer_sample(self.sampler, frame, arrived, params, outcome, chosen=chosen)
                 rows = self._track(frame, outcome.boxes, breaks) if track else outcome.boxes
+                if self._codes is not None:
+                    outcome.codes = self._codes.texts(outcome.boxes, frame.ts, breaks)
                 self._send_result(frame, arrived, now, cfg, outcome, rows)
+                if self._codes is not None:
+                    self._codes.read(frame, outcome)
             else:
                 self._send_failure(frame, outcome)
             if self._traces is not None:
@@ -219,6 +227,9 @@ class StreamHandle:
             result["damaged"] = True
         if prediction.reduced > 1:
             result["reduced"] = prediction.reduced
+        if prediction.codes and any(prediction.codes):
+            result["text"] = [code and code.text for code in prediction.codes]
+            result["format"] = [code and code.format for code in prediction.codes]
         messages.append(result)
         connection.send_all(messages)
 

@@ -29,6 +29,7 @@ from streamer.scheduling.dispatcher import Dispatcher
 from streamer.streams.flow_control import FlowControl, WindowExceeded
 from streamer.streams.session import Session, describe_session
 from streamer.streams.session_control import SessionControl, TooManyMessages
+from streamer.streams.stream_codes import StreamCodes
 from streamer.streams.stream_handle import StreamHandle
 from streamer.webrtc.aiortc_adapter import Peer, UdpSettings
 from streamer.webrtc.annotated_track import AnnotatedTrack
@@ -108,7 +109,8 @@ class PeerSession:
         sampler = (
             registry.samplers.create(options.name, transport, version, info) if options.collect else None
         )
-        self.handle = StreamHandle(self, FlowControl(0, codecs=VIDEO_CODECS), sampler, client)
+        codes = StreamCodes.of(registry.dispatcher, version, info.labels, client)
+        self.handle = StreamHandle(self, FlowControl(0, codecs=VIDEO_CODECS), sampler, client, codes)
         self._counters = FrameCounters(registry.metrics, transport, version)
         registry.video_decoders.prepare()
         self._feed = VideoFeed(

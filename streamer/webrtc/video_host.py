@@ -228,3 +228,12 @@ class SharedFrame:
         planes = self._memory.reshape(height * 3 // 2, width)
         converted: Image = cv2.cvtColor(planes, cv2.COLOR_YUV2BGR_I420)
         return self._turning.upright(converted)
+
+    def grey(self) -> Image:
+        """Return its upright pixels as uint8 grey (height, width), contiguous."""
+        width, height = self._stored
+        if self._layout is Layout.BGR:
+            grey: Image = cv2.cvtColor(self._memory.reshape(height, width, 3), cv2.COLOR_BGR2GRAY)
+        else:  # the first plane of I420 is the brightness
+            grey = self._memory[: height * width].reshape(height, width)
+        return np.ascontiguousarray(self._turning.upright(grey))

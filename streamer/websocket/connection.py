@@ -33,6 +33,7 @@ from streamer.scheduling.dispatcher import Dispatcher
 from streamer.scheduling.errors import SchedulingError
 from streamer.streams.session import Session, describe_session
 from streamer.streams.session_control import RateLimited, SessionControl, TooManyMessages
+from streamer.streams.stream_codes import StreamCodes
 from streamer.streams.stream_handle import StreamHandle
 from streamer.websocket.frame_receiver import FrameReceiver, MessageDecoder, unknown_stream
 from streamer.websocket.handshake import HelloReader, await_hello, identify
@@ -218,7 +219,9 @@ class Connection:
         self.session.open_streams(hello)
         offers = {offer.id: offer for offer in hello.streams}
         for number, flow in self.session.streams.items():
-            handle = StreamHandle(self, flow, self._sampler(hello, offers[number]), self.client)
+            sampler = self._sampler(hello, offers[number])
+            codes = StreamCodes.of(hub.dispatcher, self.version, self._model.labels, self.client)
+            handle = StreamHandle(self, flow, sampler, self.client, codes)
             self.streams[number] = handle
             hub.dispatcher.open(self.version, handle)
         hub.opened(self)

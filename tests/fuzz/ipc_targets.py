@@ -40,6 +40,7 @@ from streamer.decoding.messages import (
     unpack_answer,
     unpack_job,
 )
+from streamer.imaging.code_text import MAX_TEXT_CHARS, MalformedReading, unpack_reading
 from streamer.sampling.candidate import MalformedCandidate, pack_candidate, unpack_candidate
 from tests.fuzz.target import Target
 from tests.helpers.candidates import candidate
@@ -117,7 +118,18 @@ def _read_answer(data: bytes) -> None:
                 outcome_of(found)
 
 
+def _readings() -> Iterator[bytes]:
+    yield b'[["4006381333931", "EAN-13"], null, null]'
+    yield b'[null, ["\\ud800\\u0000\\u202e\\r\\n", "QR Code"], ["\xc3\xa4", "PDF417"]]'
+
+
+def _read_codes(data: bytes) -> None:
+    for code in unpack_reading(data, 3):
+        assert code is None or (0 < len(code.text.encode()) <= 4 * MAX_TEXT_CHARS and code.format.isascii())
+
+
 TARGETS = (
+    Target("code_reading", _read_codes, (MalformedReading,), _readings),
     Target("decoder_answer", _read_answer, (), _answers, 2048),
     Target("ipc_submit", _read_submit, (WireError,), _submits),
     Target("ipc_result", _read_result, (WireError,), _results),

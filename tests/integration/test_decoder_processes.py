@@ -130,6 +130,26 @@ async def test_bytes_that_crash_a_decoder_do_so_once(bench: Bench) -> None:
     await bench.processes()
 
 
+async def test_optional_work_that_ends_its_decoder_does_not_make_its_bytes_refused(
+    bench: Bench, tmp_path: Path
+) -> None:
+    await bench.processes()
+    crashing = image(faulty.SEGFAULT, 11)
+    outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+    finished = asyncio.Event()
+    bench.pool.on_finished = finished.set
+    work = Work(crashing, Task.READ_CODES, 0, 0, TARGET, Limits(), outcome.set_result)
+    assert bench.pool.idle == 2
+    assert bench.pool.submit_optional(work)
+    assert bench.pool.idle == 1
+    assert isinstance(await bench.decode(image(35)), Answer)
+    async with asyncio.timeout(SOON_S):
+        assert isinstance(await outcome, ImageError)
+        await finished.wait()
+    assert not RefusedDigests(tmp_path / "digests").contains(crashing)
+    await bench.processes()
+
+
 async def test_another_worker_knows_the_bytes_that_crashed_a_decoder(bench: Bench, tmp_path: Path) -> None:
     crashing = image(faulty.SEGFAULT, 9)
     await bench.decode(crashing)

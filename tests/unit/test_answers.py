@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from inference.models.model import Family, ModelInfo, Placement
 from streamer.http.problem_details import Problem
+from streamer.imaging.code_text import CodeText
 from streamer.predict.responses import AnswerForm, choose_form, describe_prediction, encode_answer
 from streamer.scheduling.job import Prediction
 
@@ -74,4 +75,15 @@ def test_the_map_is_as_documented_in_both_encodings() -> None:
     }
     assert json.loads(encode_answer(answer, AnswerForm.JSON)) == answer
     assert msgpack.unpackb(encode_answer(answer, AnswerForm.MSGPACK)) == answer
+
+
+def test_a_detection_has_the_text_of_its_code() -> None:
+    boxes = np.array([[0, 0, 9, 9, 0.9, 0], [9, 9, 20, 20, 0.5, 0]], np.float32)
+    prediction = Prediction(
+        64, 64, boxes, 1.0, 1.0, 1.0, 1.0, 1, codes=(None, CodeText("ü</b>\n", "QR Code"))
+    )
+    answer = describe_prediction(prediction, "v1", MODEL, 9.0, "id1")
+    read = json.loads(encode_answer(answer, AnswerForm.JSON))["detections"]
+    assert [(each.get("text"), each.get("format")) for each in read] == [(None, None), ("ü</b>\n", "QR Code")]
+    assert "text" not in read[0]
     assert b": " not in encode_answer(answer, AnswerForm.JSON)

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from streamer.cli.recorder import QUEUE_MAX, Recorder
 from streamer.client.capture import Captured
+from streamer.client.detections import Detections
 from streamer.client.errors import BadInput, SaveFailed
-from streamer.client.results import Detections
 
 BOX = Detections.from_rows([[10, 30, 50, 60, 0.9, 0]], ["person"])
 

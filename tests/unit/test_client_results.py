@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import streamer.client
-from streamer.cli.push_report import Journal
+from streamer.cli.push_report import Journal, describe_detections
 from streamer.client import Detections, Drop, FrameError, Ledger, Result
 from streamer.client.capture import Captured
 from streamer.client.errors import SaveFailed
@@ -37,6 +37,41 @@ def test_supervision_gets_boxes_names_and_tracks() -> None:
     empty = Detections.from_rows([], ["person"]).to_supervision()
     assert len(empty) == 0
     assert len(converted[converted.confidence > 0.5]) == 1
+
+
+def test_the_texts_of_codes_follow_their_boxes() -> None:
+    found = Detections.from_rows(ROWS, ["person", "bus"], [None, "4006381333931"], [None, "EAN-13"])
+    assert [(box.text, box.format) for box in found] == [(None, None), ("4006381333931", "EAN-13")]
+    assert found[[1, 0]].texts == ("4006381333931", None)
+    assert found.scaled(2.0, 2.0)[1].format == "EAN-13"
+    items = [
+        {"box": [0, 0, 1, 1], "score": 1, "class_id": 0, "label": "qr_code", "text": "a", "format": "QR Code"}
+    ]
+    assert next(iter(Detections.from_json(items))).text == "a"
+    assert describe_detections(found)[1]["text"] == "4006381333931"
+    assert "text" not in describe_detections(found)[0]
+
+
+@pytest.mark.parametrize("texts", [None, [], ["a"], "ab", {"0": "a"}, [None, None], [1, {}]])
+def test_fields_of_a_server_that_are_no_texts_give_no_texts(texts: object) -> None:
+    found = Detections.from_rows(ROWS, ["person"], texts)
+    assert [box.text for box in found] == [None, None]
+
+
+def test_supervision_gets_the_texts() -> None:
+    pytest.importorskip("supervision")
+    found = Detections.from_rows(ROWS, ["person"], [None, "a"], [None, "QR Code"])
+    assert found.to_supervision().data["text"].tolist() == ["", "a"]
+    assert "text" not in detections().to_supervision().data
+
+
+def test_drawing_shows_the_beginning_of_a_text() -> None:
+    box = Detections.from_rows([[5, 60, 60, 80, 0.9, 0]], ["qr_code"], ["a\nb\u202e" * 999], ["QR Code"])
+    without = Detections.from_rows([[5, 60, 60, 80, 0.9, 0]], ["qr_code"])
+    paper = np.zeros((100, 600, 3), np.uint8)
+    written, plain = draw_on_copy(paper, box), draw_on_copy(paper, without)
+    assert (written != plain).any(axis=(1, 2)).any()
+    assert not (written != plain)[:, :60].any(), "the text stands behind label and score"
 
 
 def test_arrays_are_read_only_and_iteration_gives_plain_values() -> None:

@@ -65,6 +65,16 @@ def test_whoever_loads_onnxruntime_has_turned_its_telemetry_off(package: str) ->
     assert answer.stdout.split() == ["1", "False"]
 
 
+def test_only_decoders_that_read_codes_load_zxing() -> None:
+    assert users_of("zxingcpp") == {"imaging/code_symbols.py"}
+    readers = [
+        path
+        for path in (ROOT / "streamer").rglob("*.py")
+        if "streamer.imaging.code_symbols" in imported(path)
+    ]
+    assert [path.name for path in readers] == ["reading_decoder.py"]
+
+
 def test_graphs_are_edited_with_onnx_in_model_tools_alone() -> None:
     assert {name.split("/")[0] for name in users_of("onnx")} == {"model_tools"}
 
@@ -74,8 +84,9 @@ def test_graphs_are_edited_with_onnx_in_model_tools_alone() -> None:
     [
         (
             "streamer.server.worker",
-            {"onnxruntime", "av", "aiortc", "evidently", "pandas", "aiobotocore", "scipy"},
+            {"onnxruntime", "av", "aiortc", "evidently", "pandas", "aiobotocore", "scipy", "zxingcpp"},
         ),
+        ("streamer.decoding.decoder", {"onnxruntime", "aiohttp", "zxingcpp"}),
         ("streamer.supervisor.supervisor", {"numpy", "onnxruntime", "aiohttp", "cv2", "av", "evidently"}),
         ("streamer.sampling.process", {"onnxruntime", "aiohttp", "av", "evidently", "pandas", "aiobotocore"}),
         ("streamer.cli.models", {"onnxruntime", "onnx", "aiohttp", "cv2", "av", "pydantic"}),

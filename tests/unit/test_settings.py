@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 from pathlib import Path
 
 import pytest
 
+from streamer.assets import MODELS_DIR
 from streamer.config.settings import Settings, SettingsError, load_settings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -115,6 +117,24 @@ def test_the_bundled_models_stand_in_where_no_own_one_is_named(
     if named:
         monkeypatch.setenv(named[0], str(tmp_path / f"{named[1]}.onnx"))
     assert {version: path.stem for version, path in load_settings().models().items()} == expected
+
+
+def test_reading_codes_needs_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("READ_CODES", "1")
+    assert load_settings().read_codes
+    monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
+    with pytest.raises(SettingsError, match=r"READ_CODES='1': .*zxing-cpp.*real-time-vision-api\[codes\]"):
+        load_settings()
+    monkeypatch.setenv("READ_CODES", "0")
+    assert not load_settings().read_codes
+
+
+def test_the_classes_that_are_codes_are_listed(monkeypatch: pytest.MonkeyPatch) -> None:
+    for version in ("v1", "v2"):
+        manifest = json.loads((MODELS_DIR / f"codes_{version}.json").read_text())
+        assert load_settings().code_classes == set(manifest["labels"])
+    monkeypatch.setenv("READ_CODES_CLASSES", " QR, label ,,")
+    assert load_settings().code_classes == {"qr", "label"}
 
 
 def test_the_table_of_settings_lists_every_setting_with_its_default() -> None:

@@ -24,6 +24,8 @@ from streamer.protocol.wire import Codec, DropReason
 from streamer.webrtc import video_pool
 from streamer.webrtc.jitter_buffer import EncodedFrame
 from streamer.webrtc.video_feed import VideoFeed, VideoFrame
+from streamer.webrtc.video_host import SharedFrame
+from streamer.webrtc.video_messages import Layout
 from streamer.webrtc.video_pool import MAX_DEATHS, MAX_WAITING, DecodeOutcome, VideoDecoder, VideoPool
 from streamer.webrtc.video_process import NICENESS
 from tests.helpers.decoders import faulty_video_process as faulty
@@ -385,3 +387,17 @@ async def test_a_video_of_a_phone_held_sideways_is_made_upright(pool: VideoPool)
         found = [f"{row} {column}" for row, y in rows for column, x in columns if pixels[y, x].mean() > 150]
         assert found == [bright]
     feed.close()
+
+
+@pytest.mark.parametrize("turns", range(4))
+def test_the_grey_pixels_of_a_frame_are_upright(turns: int) -> None:
+    planes = np.arange(8 * 6 * 3 // 2, dtype=np.uint8)
+    frame = SharedFrame(8, 6, Layout.I420, planes, lambda: None)
+    frame.turn(Turning(mirrored=False, turns=turns))
+    expected = np.rot90(planes[:48].reshape(6, 8), -turns)
+    assert np.array_equal(frame.grey(), expected)
+    assert frame.grey().flags.c_contiguous
+    assert frame.grey().shape == (frame.height, frame.width)
+    shades = np.repeat(np.arange(48, dtype=np.uint8), 3)
+    coloured = SharedFrame(8, 6, Layout.BGR, shades, lambda: None)
+    assert np.array_equal(coloured.grey(), np.arange(48, dtype=np.uint8).reshape(6, 8))
