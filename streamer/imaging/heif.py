@@ -31,6 +31,9 @@ MAX_TILES = 512
 _MAX_PADDING_PX = 64
 #: Most pixels that all slices together may go through, in multiples of the limit on pixels.
 _MAX_PASSES = 8
+#: Processor time of decoding in nanoseconds, for each pixel and for each byte of data, as measured for both
+#: codecs on one core of 2023; and the most of it. This is half of the time limit of a decoder.
+_NS_PER_PX, _NS_PER_BYTE, _MAX_NS = 10, 110, 900_000_000
 #: Memory that decoding takes besides pixels: the decoder itself, and some rows that are converted to BGR.
 _FIXED_BYTES = 4 << 20
 #: Properties that say how the samples become the image; all other essential ones are refused.
@@ -100,11 +103,12 @@ def read_heif(blob: bytes, limits: PixelLimits) -> ImageHeader:
     kind = f"{'an' if name == 'AVIF' else 'a'} {name}"
     check_size(image.width, image.height, limits, kind)
     check_size(image.tile_width, image.tile_height, limits, kind)
-    decoding = frame = passes = data_bytes = 0
+    decoding = frame = passes = data_bytes = coded_px = 0
     for item in image.tiles:
         picture = image.picture(item)
         decoding, frame = max(decoding, picture.decode_bytes), max(frame, picture.frame_bytes)
         data_bytes += len(picture.data)
+        coded_px += picture.coded_px
         passes += picture.parts * picture.coded_px
     if data_bytes > len(blob):
         raise damaged("its tiles share their data")
@@ -113,6 +117,11 @@ def read_heif(blob: bytes, limits: PixelLimits) -> ImageHeader:
         raise too_large(
             f"the slices of the image go through {passes / 1e6:.0f} million pixels; "
             f"{most / 1e6:.0f} million are allowed"
+        )
+    if _NS_PER_PX * coded_px + _NS_PER_BYTE * data_bytes > _MAX_NS:
+        raise too_large(
+            f"decoding the image takes too long: it has {coded_px / 1e6:.1f} megapixels in "
+            f"{data_bytes / 1e6:.1f} MB; send fewer pixels, or a lower quality"
         )
     # The decoder of a picture is closed before its pixels are written, but not before those of other tiles.
     beside = _FIXED_BYTES + (frame if len(image.tiles) == 1 else decoding)

@@ -149,6 +149,7 @@ _FILES: tuple[tuple[str, Callable[[], HeifFile], str], ...] = (
         lambda: single(claiming(4096, 4096, FIRST_SLICE, *[SLICE] * 20)),
         "too_large",
     ),
+    ("data that take long", lambda: single(claiming(4096, 4096, FIRST_SLICE + bytes(7 << 20))), "too_large"),
     ("cropped to less than nothing", lambda: single(claiming(64, 64, FIRST_SLICE, right=32)), "damaged"),
     (
         "two pictures",
