@@ -3,6 +3,7 @@
 import { createPanels } from './create-panels.js';
 import { createTransport } from './create-transport.js';
 import { exposeDebugState } from './debug-state.js';
+import { changesDetection, needsDefaults } from './detection-parameters.js';
 import { closeError, keyError } from './error-messages.js';
 import { isMirrored, isTextLabel } from './mirror.js';
 import { changesPhotos, createPhotoSource } from './photo-source.js';
@@ -141,6 +142,7 @@ class App {
   }
 
   handleStopped() {
+    this.wall.handlePlayerStopped();
     this.transport.close();
     this.pipeline.clearPending();
     this.stage.clear();
@@ -174,12 +176,12 @@ class App {
     this.stage.requestDraw();
     if (changesPhotos(changes)) this.photos.repeatSoon();
     if (changes.sound) this.resultsStatus.prepareSound();
-    // These three can only be set when a session is opened.
-    const needsSession = this.settings.version !== version || 'keep' in changes;
+    // These can only be set when a session is opened, as the transport.
+    const needsSession = this.settings.version !== version || 'keep' in changes || needsDefaults(changes);
     this.wall.handleSettings(changes, needsSession);
     if (needsSession || this.settings.transport !== transport) {
       this.reopenSession();
-    } else if ('threshold' in changes || 'track' in changes || 'classes' in changes) {
+    } else if (changesDetection(changes) || 'track' in changes) {
       this.sessionOptions.configureSoon();
     }
   }
@@ -197,7 +199,7 @@ class App {
     const mirrored = isMirrored({ choice, isUserFacing, labels: this.stage.labels, hasSeenText: this.hasSeenText });
     this.stage.setOptions({ view, fit, mirror: mirrored });
     this.pipeline.keepImages = view === 'synced';
-    this.controls.showSettings(this.settings, this.sessionOptions.threshold, mirrored, view);
+    this.controls.showSettings(this.settings, this.sessionOptions.effective, mirrored, view);
     this.theme.show(this.settings.theme);
     this.shortcuts.show(this.settings.shortcuts);
     this.samplingPanel.showKeep(this.settings.keep);
@@ -256,7 +258,7 @@ class App {
     this.models[version] ??= { name, classes: labels.length };
     this.classPanel.setModel(labels, this.settings.classes[version] ?? []);
     this.sessionOptions.handleWelcome(message.params);
-    this.showSettings(); // The model's default threshold is known only now.
+    this.showSettings(); // The model's defaults are known only now.
     if (this.playback.paused) this.transport.send({ type: 'pause', stream: 0 });
   }
 

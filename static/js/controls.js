@@ -1,5 +1,6 @@
 // Connects the buttons and settings of the page with the app, and shows their state.
 
+import { MODEL_DEFAULTS } from './detection-parameters.js';
 import { modelTexts } from './view-choice.js';
 
 export class Controls {
@@ -35,16 +36,18 @@ export class Controls {
 
   /**
    * @param {object} settings
-   * @param {number | null} threshold the threshold in effect, 0 to 1; null: not known yet
+   * @param {ReturnType<import('./detection-parameters.js').effectiveParameters>} effective parameters in effect
    * @param {boolean} mirrored whether the video is mirrored now
    * @param {'live' | 'synced'} view the view in effect
    */
-  showSettings(settings, threshold, mirrored, view) {
+  showSettings(settings, effective, mirrored, view) {
     this.showView(settings.view, view);
     selectRadio('version', settings.version);
     selectRadio('transport', settings.transport);
-    if (threshold !== null) element('threshold').value = threshold;
-    element('threshold-value').textContent = threshold === null ? '' : `${Math.round(threshold * 100)}%`;
+    showShare('threshold', effective.threshold);
+    showShare('iou-threshold', effective.iouThreshold);
+    element('agnostic-nms').checked = effective.agnosticNms === true;
+    element('model-defaults').hidden = Object.keys(MODEL_DEFAULTS).every((name) => settings[name] === null);
     element('track').checked = settings.track;
     for (const name of ['background', 'sound']) element(name).checked = settings[name];
     element('fit').setAttribute('aria-pressed', String(settings.fit === 'cover'));
@@ -71,8 +74,9 @@ export class Controls {
     }
   }
 
-  /** Show which source plays. @param {{kind: string | null, paused: boolean}} playback */
-  showPlayback({ kind, paused }) {
+  /** Show which source plays. @param {{kind: string | null, name: string, paused: boolean}} playback */
+  showPlayback({ kind, name, paused }) {
+    element('player-name').textContent = name;
     document.querySelector('.toolbar').hidden = kind === null;
     element('paused-label').hidden = !paused || kind === null;
     const label = paused ? 'Resume' : 'Pause';
@@ -156,8 +160,14 @@ export class Controls {
     for (const name of ['view', 'version', 'transport']) {
       element(name).addEventListener('change', (event) => changeSettings({ [name]: event.target.value }));
     }
-    element('threshold').addEventListener('input', (event) => {
-      changeSettings({ threshold: Number(event.target.value) });
+    for (const [id, name] of [['threshold', 'threshold'], ['iou-threshold', 'iouThreshold']]) {
+      element(id).addEventListener('input', (event) => changeSettings({ [name]: Number(event.target.value) }));
+    }
+    element('agnostic-nms').addEventListener('change', (event) => changeSettings({ agnosticNms: event.target.checked }));
+    element('model-defaults').addEventListener('click', () => {
+      changeSettings(MODEL_DEFAULTS);
+      // The button is hidden now.
+      element('threshold').focus();
     });
     for (const name of ['track', 'background', 'sound']) {
       element(name).addEventListener('change', (event) => changeSettings({ [name]: event.target.checked }));
@@ -176,6 +186,12 @@ function element(id) {
 
 function isPressed(id) {
   return element(id).getAttribute('aria-pressed') === 'true';
+}
+
+/** Show a value of 0 to 1 on a slider. @param {string} id @param {number | null} value null: not known yet */
+function showShare(id, value) {
+  if (value !== null) element(id).value = value;
+  element(`${id}-value`).textContent = value === null ? 'default' : `${Math.round(value * 100)}%`;
 }
 
 function selectRadio(name, value) {

@@ -15,6 +15,11 @@ const MAX_STALE_AFTER_MS = 5000;
  *   first result is still to come; `stale`: results have stopped
  */
 
+/** @param {number} ageMs time since the newest result */
+export function staleText(ageMs) {
+  return `No results for ${Math.floor(ageMs / 1000)} s`;
+}
+
 export class Freshness {
   constructor() {
     /** Intervals between results, in milliseconds. */

@@ -1,5 +1,7 @@
 // Writes the commands that repeat the analysis of a photo outside the page. Pure.
 
+import { chosenParameters } from './detection-parameters.js';
+
 /** What the user replaces by a key. The key itself is never shown. */
 const KEY_PLACEHOLDER = 'YOUR_API_KEY';
 
@@ -14,17 +16,16 @@ const KEY_PLACEHOLDER = 'YOUR_API_KEY';
 /**
  * Return the address that analyses an image. It is relative to the page, so it also works below a proxy's path prefix.
  * @param {string} pageUrl URL of the page
- * @param {string} version model version
- * @param {{threshold: number | null, classes: string[], keep: boolean}} options `threshold`: null for the model's
- *   default; `classes`: labels, empty for all; `keep`: whether the server may save the image for training
+ * @param {object} settings settings of the page; only parameters that the user has set are in the address
+ * @param {string[]} classes labels of the classes to detect; empty: all
  * @returns {string}
  */
-export function predictUrl(pageUrl, version, { threshold, classes, keep }) {
-  const url = new URL(`${version}/predict`, pageUrl);
+export function predictUrl(pageUrl, settings, classes) {
+  const url = new URL(`${settings.version}/predict`, pageUrl);
   url.search = url.hash = '';
-  if (threshold !== null) url.searchParams.set('conf_threshold', String(threshold));
+  for (const [name, value] of Object.entries(chosenParameters(settings))) url.searchParams.set(name, String(Number(value)));
   for (const label of classes) url.searchParams.append('classes', label);
-  if (!keep) url.searchParams.set('collect', '0');
+  if (!settings.keep) url.searchParams.set('collect', '0');
   return url.href;
 }
 

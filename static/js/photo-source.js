@@ -1,11 +1,9 @@
 // Makes photos a source beside camera, file and sample: takes the user's files and shows them in place of the video.
 
+import { changesDetection } from './detection-parameters.js';
 import { FileIntake } from './file-intake.js';
 import { predictUrl } from './photo-commands.js';
 import { PhotosView } from './photos-view.js';
-
-/** Settings that change the answers. */
-const RELEVANT_SETTINGS = ['version', 'threshold', 'classes', 'keep'];
 
 /**
  * @param {object} page
@@ -19,7 +17,7 @@ const RELEVANT_SETTINGS = ['version', 'threshold', 'classes', 'keep'];
 export function createPhotoSource({ settings, key, selectedLabels, playback, controls }) {
   const photos = new PhotosView({
     key,
-    url: () => predictUrl(location.href, settings.version, { ...settings, classes: selectedLabels() }),
+    url: () => predictUrl(location.href, settings, selectedLabels()),
     onOpen: () => playback.stop(),
     onClose: () => controls.showSource(playback.kind),
     onKeyRequired: () => controls.focusKey(),
@@ -36,5 +34,5 @@ export function createPhotoSource({ settings, key, selectedLabels, playback, con
 
 /** Return whether photos have to be analysed again after a change of settings. @param {object} changes */
 export function changesPhotos(changes) {
-  return RELEVANT_SETTINGS.some((name) => name in changes);
+  return changesDetection(changes) || 'version' in changes || 'keep' in changes;
 }

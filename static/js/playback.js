@@ -151,14 +151,14 @@ export class Playback {
       if (userPaused) this._video.pause();
       else if (this._video.paused) this._video.play().catch(() => {});
     }
-    this._controls.showPlayback({ kind: this.kind, paused: userPaused });
+    this._controls.showPlayback({ kind: this.kind, name: this._source.name, paused: userPaused });
   }
 
   /** @param {'idle' | 'running'} phase while idle, the start view replaces the video */
   _setPhase(phase) {
     document.getElementById('stage').dataset.phase = phase;
     document.getElementById('start').hidden = phase !== 'idle';
-    this._controls.showPlayback({ kind: phase === 'idle' ? null : this.kind, paused: false });
+    this._controls.showPlayback({ kind: phase === 'idle' ? null : this.kind, name: this._source.name, paused: false });
   }
 }
 

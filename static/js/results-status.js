@@ -1,6 +1,6 @@
 // Shows everywhere on the page whether results are current: on the stage, beside the numbers, and as a sound.
 
-import { Freshness } from './freshness.js';
+import { Freshness, staleText } from './freshness.js';
 
 const TONE_HZ = 660;
 const TONE_S = 0.35;
@@ -59,7 +59,7 @@ export class ResultsStatus {
     this._label.hidden = !isStale;
     this._note.hidden = !isStale && state !== 'paused';
     if (this._note.hidden) return;
-    const text = isStale ? `No results for ${Math.floor(this._freshness.ageMs(nowMs) / 1000)} s` : 'Paused';
+    const text = isStale ? staleText(this._freshness.ageMs(nowMs)) : 'Paused';
     if (isStale) this._label.textContent = text;
     this._note.textContent = `${text}. These numbers are not current.`;
   }

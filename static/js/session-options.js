@@ -1,5 +1,7 @@
 // Builds the options of a session: parameters of the model, stream name, and whether samples may be collected.
 
+import { chosenParameters, effectiveParameters, reportedDefaults } from './detection-parameters.js';
+
 /** Delay of `configure`, so that a moving slider stays below the server's limit of 20 control messages per second. */
 const CONFIGURE_DELAY_MS = 120;
 
@@ -18,19 +20,18 @@ export class SessionOptions {
     /** Number of the last `configure` message. */
     this._cfg = 0;
     this._timer = null;
-    /** The model's default threshold; null until the server has reported it. */
-    this._defaultThreshold = null;
+    /** The model's defaults by name on the server, as far as it has reported them. */
+    this._defaults = {};
   }
 
-  /** Confidence threshold in effect, 0 to 1; null until it is known. */
-  get threshold() {
-    return this._settings.threshold ?? this._defaultThreshold;
+  /** Parameters in effect; null until they are known. */
+  get effective() {
+    return effectiveParameters(this._settings, this._defaults);
   }
 
   /** Parameters without classes: the server would reject the session for a label that the model does not have. */
   get params() {
-    const { threshold, track } = this._settings;
-    return threshold === null ? { track } : { conf_threshold: threshold, track };
+    return { ...chosenParameters(this._settings), track: this._settings.track };
   }
 
   /** The part that the `hello` message and the WebRTC offer have in common. */
@@ -58,7 +59,7 @@ export class SessionOptions {
    * are sent if they differ.
    */
   handleWelcome(params) {
-    if (this._settings.threshold === null) this._defaultThreshold = params.conf_threshold ?? this._defaultThreshold;
+    Object.assign(this._defaults, reportedDefaults(this._settings, params));
     if (this._selectedLabels().join('\n') !== (params.classes ?? []).join('\n')) this.configureSoon();
   }
 
@@ -80,6 +81,6 @@ export class SessionOptions {
    */
   accepts(box, labels) {
     const selected = this._selectedLabels();
-    return box[4] >= this.threshold && (!selected.length || selected.includes(labels[box[5]]));
+    return box[4] >= this.effective.threshold && (!selected.length || selected.includes(labels[box[5]]));
   }
 }

@@ -4,6 +4,8 @@ import { THEMES } from './theme.js';
 
 const SETTINGS_STORE = 'demo.settings';
 const KEY_STORE = 'demo.key';
+/** Number of the format of what is stored. The first one had no number. */
+const FORMAT = 2;
 const URL_PARAMETERS = ['view', 'version', 'transport'];
 
 const DEFAULTS = {
@@ -13,6 +15,10 @@ const DEFAULTS = {
   transport: 'websocket',
   /** Confidence threshold, 0 to 1; null: the model's default. */
   threshold: null,
+  /** Overlap (IoU) from which one of two boxes is left out, 0 to 1; null: the model's default. */
+  iouThreshold: null,
+  /** Whether boxes of different classes suppress each other, too; null: the model's default. */
+  agnosticNms: null,
   track: false,
   /** Whether to play a tone when results stop. */
   sound: false,
@@ -36,7 +42,9 @@ const VALIDATORS = {
   view: (value) => ['auto', 'live', 'synced'].includes(value),
   version: (value) => /^v[0-9]+$/.test(value),
   transport: (value) => value === 'websocket' || value === 'webrtc',
-  threshold: (value) => value === null || (typeof value === 'number' && value >= 0.01 && value <= 1),
+  threshold: isShareOrNull,
+  iouThreshold: isShareOrNull,
+  agnosticNms: (value) => value === null || typeof value === 'boolean',
   track: (value) => typeof value === 'boolean',
   sound: (value) => typeof value === 'boolean',
   keep: (value) => typeof value === 'boolean',
@@ -58,12 +66,7 @@ const VALIDATORS = {
  */
 export function loadSettings(storage, query) {
   const settings = { ...DEFAULTS, classes: {}, mirrors: {} };
-  let stored = {};
-  try {
-    stored = Object(JSON.parse(storage?.getItem(SETTINGS_STORE) ?? '{}'));
-  } catch {
-    // The storage is blocked or contains invalid JSON: use the defaults.
-  }
+  const stored = readStored(storage);
   const fromUrl = Object.fromEntries(URL_PARAMETERS.map((name) => [name, query.get(name)]));
   for (const [name, isValid] of Object.entries(VALIDATORS)) {
     if (name in stored && isValid(stored[name])) settings[name] = stored[name];
@@ -72,14 +75,36 @@ export function loadSettings(storage, query) {
   return settings;
 }
 
+function readStored(storage) {
+  let stored = {};
+  try {
+    stored = Object(JSON.parse(storage?.getItem(SETTINGS_STORE) ?? '{}'));
+  } catch {
+    // The storage is blocked or contains invalid JSON: use the defaults.
+  }
+  // The first format stored all settings, and `live` was the default then: nobody has chosen it.
+  if (stored.format === undefined && stored.view === 'live') delete stored.view;
+  return stored;
+}
+
+function isShareOrNull(value) {
+  return value === null || (typeof value === 'number' && value >= 0.01 && value <= 1);
+}
+
 function isObject(value) {
   return typeof value === 'object' && value !== null && !Array.isArray(value);
 }
 
-/** @param {Storage | null} storage @param {object} settings */
+/**
+ * Save what differs from the defaults, so that a new default also reaches users who come back.
+ * @param {Storage | null} storage
+ * @param {object} settings
+ */
 export function saveSettings(storage, settings) {
+  const isChanged = ([name, value]) => JSON.stringify(value) !== JSON.stringify(DEFAULTS[name]);
+  const changed = Object.fromEntries(Object.entries(settings).filter(isChanged));
   try {
-    storage?.setItem(SETTINGS_STORE, JSON.stringify(settings));
+    storage?.setItem(SETTINGS_STORE, JSON.stringify({ format: FORMAT, ...changed }));
   } catch {
     // Private windows may refuse to store: the settings then last as long as the page.
   }

@@ -22,6 +22,7 @@ export const SHORTCUTS = [
   { key: 'i', name: 'I', text: 'Save an image', presses: '#snapshot' },
   { key: 'f', name: 'F', text: 'Full screen', presses: '#fullscreen' },
   { key: 'x', name: 'X', text: 'Stop', presses: '#stop' },
+  { key: 'escape', name: 'Esc', text: 'Put an enlarged stream back', presses: '.enlarged .enlarge' },
   { key: '?', name: '?', text: 'Show this list', presses: '#shortcuts-button' },
 ];
 

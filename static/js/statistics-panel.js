@@ -1,5 +1,7 @@
 // Shows the measurements of the pipeline below the video.
 
+import { milliseconds } from './statistics.js';
+
 /** Number of delays that fill the width of the chart. */
 const CHART_VALUES = 120;
 /** Number of results over which times of the server are shown, so that they follow changes quickly. */
@@ -98,11 +100,6 @@ function describeVideo({ codec, kbps, rttMs, lossShare, path }) {
     volume: kbps === null ? '–' : `${Math.round(kbps)} kbit/s`,
     network: `${milliseconds(rttMs)} ms · loss ${loss}${path && ` · ${path}`}`,
   };
-}
-
-function milliseconds(value) {
-  if (value === null) return '–';
-  return value < 10 ? value.toFixed(1) : String(Math.round(value));
 }
 
 function showReasons(list, entries, texts) {

@@ -76,3 +76,9 @@ export class ReasonCounter {
     return [...this._counts].sort((a, b) => b[1] - a[1]);
   }
 }
+
+/** Write a time in milliseconds, without the unit. @param {number | null} value null: not known */
+export function milliseconds(value) {
+  if (value === null) return '–';
+  return value < 10 ? value.toFixed(1) : String(Math.round(value));
+}

@@ -2,10 +2,12 @@
 
 import { describeCounts } from './announcer.js';
 import { FrameLoop } from './frame-loop.js';
+import { Freshness, staleText } from './freshness.js';
 import { isMirrored, isTextLabel } from './mirror.js';
 import { Pipeline } from './pipeline.js';
 import { SessionOptions } from './session-options.js';
 import { Stage } from './stage.js';
+import { milliseconds } from './statistics.js';
 import { VideoSource } from './video-source.js';
 import { VIEW_DELAYS, ViewChoice } from './view-choice.js';
 import { WebSocketConnection } from './websocket-connection.js';
@@ -25,19 +27,24 @@ export class StreamTile {
     this._number = number;
     this.element = document.getElementById('tile-template').content.firstElementChild.cloneNode(true);
     const find = (selector) => this.element.querySelector(selector);
-    this._name = find('.tile-name');
+    this._name = find('.stream-name');
     this._numbers = find('.tile-numbers');
     this._message = find('.tile-message');
+    this._boxesButton = find('.tile-boxes');
     this._counts = new Map();
     this._viewChoice = new ViewChoice();
+    this._freshness = new Freshness();
+    this._showsBoxes = true;
     this._hasSeenText = false;
     const video = find('video');
     this._source = new VideoSource(video, {
       onCameraLost: () => this.close(),
       onCameraMuted: () => {},
     });
-    this._stage = new Stage({ root: find('.tile-stage'), video, canvas: find('canvas') }, (box) => this._isVisible(box), (time, paintedMs) =>
-      this._pipeline.measurements.delay.add(time, paintedMs),
+    this._stage = new Stage(
+      { root: find('.tile-stage'), video, canvas: find('canvas') },
+      (box) => this._showsBoxes && this._isVisible(box),
+      (time, paintedMs) => this._pipeline.measurements.delay.add(time, paintedMs),
     );
     this._connection = this._createConnection();
     this._sessionOptions = new SessionOptions(owner.settings, streamName, owner.selectedLabels, (message) =>
@@ -48,6 +55,9 @@ export class StreamTile {
       this._stage.handleVideoFrame(nowMs, time);
       return this._pipeline.processFrame(frame, nowMs, time);
     });
+    this._boxesButton.setAttribute('aria-label', `Show boxes of stream ${number}`);
+    this._boxesButton.addEventListener('click', () => this._showBoxes(!this._showsBoxes));
+    find('.enlarge').setAttribute('aria-label', `Enlarge stream ${number}`);
     find('.tile-close').setAttribute('aria-label', `Close stream ${number}`);
     find('.tile-close').addEventListener('click', () => this.close());
   }
@@ -64,14 +74,13 @@ export class StreamTile {
   /**
    * @param {'camera' | 'file' | 'screen' | 'sample'} kind
    * @param {{file?: File, cameraId?: string}} options
-   * @param {string} name what the tile is called
    * @throws {DOMException} see video-source.js
    */
-  async open(kind, { file, cameraId }, name) {
-    this._name.textContent = name;
-    this.element.setAttribute('aria-label', `Stream ${this._number}: ${name}`);
+  async open(kind, { file, cameraId }) {
+    this._showName('');
     this._counts.clear();
     this._hasSeenText = false;
+    this._showBoxes(true);
     this._stage.clear();
     this._pipeline.markDiscontinuity();
     this._pipeline.resetMeasurements();
@@ -80,7 +89,9 @@ export class StreamTile {
     else if (kind === 'file') await this._source.openFile(file);
     else if (kind === 'screen') await this._source.openScreen();
     else await this._source.openSample();
+    this._showName(this._source.name);
     this._frameLoop.start();
+    this._freshness.restart(performance.now());
     this.showSettings();
     this.reopen();
   }
@@ -122,13 +133,32 @@ export class StreamTile {
     this._connection.send({ type: paused ? 'pause' : 'resume', stream: 0 });
   }
 
-  /** Show rate and counts. @param {number} nowMs */
+  /** Show rate, delay and counts, or that results have stopped. @param {number} nowMs */
   update(nowMs) {
     if (this._stage.view !== this._view) this.showSettings();
-    const fps = this._pipeline.measurements.results.perSecond(nowMs).toFixed(1);
-    const counts = describeCounts([...this._counts]);
-    const text = `${fps} fps${counts && ` · ${counts}`}`;
+    const state = this._freshness.update({ playing: this._source.kind !== null, paused: this._pipeline.paused }, nowMs);
+    this.element.dataset.results = state;
+    const text = state === 'stale' ? staleText(this._freshness.ageMs(nowMs)) : this._describe(nowMs);
     if (this._numbers.textContent !== text) this._numbers.textContent = text;
+  }
+
+  _showName(name) {
+    this._name.textContent = this._name.title = name;
+    this.element.setAttribute('aria-label', `Stream ${this._number}${name && `: ${name}`}`);
+  }
+
+  _describe(nowMs) {
+    const { results, delay } = this._pipeline.measurements;
+    const delayMs = delay.quantile(0.5);
+    const parts = [`${results.perSecond(nowMs).toFixed(1)} fps`];
+    if (delayMs !== null) parts.push(`${milliseconds(delayMs)} ms`);
+    return [...parts, describeCounts([...this._counts])].filter(Boolean).join(' · ');
+  }
+
+  _showBoxes(shown) {
+    this._showsBoxes = shown;
+    this._boxesButton.setAttribute('aria-pressed', String(shown));
+    this._stage.requestDraw();
   }
 
   get _view() {
@@ -182,6 +212,7 @@ export class StreamTile {
   }
 
   _showResult(result, image, time) {
+    this._freshness.addResult(performance.now());
     this._stage.showResult(result, image, time);
     const { labels } = this._stage;
     const visible = result.boxes.filter((box) => this._isVisible(box)).map((box) => labels[box[5]] ?? `class ${box[5]}`);

@@ -26,6 +26,8 @@ export class VideoSource {
     this._generation = 0;
     /** @type {null | 'camera' | 'screen' | 'file' | 'sample'} */
     this.kind = null;
+    /** What the source is called: the name of the camera or of the file, or its kind. Empty: there is none. */
+    this.name = '';
     /** Device id of the open camera; empty: none. */
     this.cameraId = '';
     this.isUserFacing = false;
@@ -46,7 +48,7 @@ export class VideoSource {
     const [track] = stream.getVideoTracks();
     this.cameraId = track.getSettings().deviceId ?? '';
     this.isUserFacing = isUserFacing(track);
-    await this._playStream(stream, 'camera');
+    await this._playStream(stream, 'camera', track.label || 'Camera');
   }
 
   /**
@@ -57,7 +59,7 @@ export class VideoSource {
     this.close();
     const generation = this._generation;
     const stream = await navigator.mediaDevices.getDisplayMedia({ video: { frameRate: { ideal: 30 } }, audio: false });
-    if (generation === this._generation) await this._playStream(stream, 'screen');
+    if (generation === this._generation) await this._playStream(stream, 'screen', 'Screen or tab');
     else stopTracks(stream);
   }
 
@@ -76,13 +78,13 @@ export class VideoSource {
   async openFile(file) {
     this.close();
     this._fileUrl = URL.createObjectURL(file);
-    await this._openUrl(this._fileUrl, 'file');
+    await this._openUrl(this._fileUrl, 'file', file.name);
   }
 
   /** @throws {DOMException} UnplayableError if the browser cannot play the sample */
   async openSample() {
     this.close();
-    await this._openUrl(SAMPLE_URL, 'sample');
+    await this._openUrl(SAMPLE_URL, 'sample', 'Sample');
   }
 
   /** Stop the source and release the camera or file. */
@@ -102,22 +104,23 @@ export class VideoSource {
     if (this._fileUrl) URL.revokeObjectURL(this._fileUrl);
     this._fileUrl = null;
     this.kind = null;
-    this.cameraId = '';
+    this.name = this.cameraId = '';
     this.isUserFacing = false;
   }
 
-  async _playStream(stream, kind) {
+  async _playStream(stream, kind, name) {
     this._cameraStream = stream;
     const [track] = stream.getVideoTracks();
     track.onended = () => this._owner.onCameraLost();
     track.onmute = () => this._owner.onCameraMuted(true);
     track.onunmute = () => this._owner.onCameraMuted(false);
     this.kind = kind;
+    this.name = name;
     this._video.srcObject = stream;
     await this._video.play();
   }
 
-  async _openUrl(url, kind) {
+  async _openUrl(url, kind, name) {
     const video = this._video;
     const generation = this._generation;
     video.src = url;
@@ -126,6 +129,7 @@ export class VideoSource {
     if (generation !== this._generation) return;
     if (!video.videoWidth) throw new DOMException('the file contains no video', 'UnplayableError');
     this.kind = kind;
+    this.name = name;
     await video.play();
   }
 }

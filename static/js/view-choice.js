@@ -1,5 +1,7 @@
 // Chooses between the two views of a stream: exact boxes or the lowest latency. Pure.
 
+import { milliseconds } from './statistics.js';
+
 /**
  * With exact boxes (`synced`), the whole video is as late as its boxes. Up to the first delay nobody minds that. The
  * second one is higher, so that a delay in between does not make the view change again and again.
@@ -52,7 +54,7 @@ export function modelTexts(models, timesMs) {
     entries.map(([version, { name }]) => {
       const isUnique = entries.filter(([, other]) => other.name === name).length === 1;
       const timeMs = timesMs.get(version);
-      const time = timeMs === undefined ? '' : `${timeMs < 10 ? timeMs.toFixed(1) : Math.round(timeMs)} ms`;
+      const time = timeMs === undefined ? '' : `${milliseconds(timeMs)} ms`;
       return [version, { name: isUnique ? name : `${name} (${version})`, time }];
     }),
   );

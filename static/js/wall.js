@@ -1,6 +1,8 @@
 // Shows several streams at once: further cameras, files and tabs in a grid with the player.
 
 import { listCameras } from './camera.js';
+import { changesDetection } from './detection-parameters.js';
+import { EnlargedStream } from './enlarged-stream.js';
 import { cameraError, fileError } from './error-messages.js';
 import { StreamTile } from './stream-tile.js';
 
@@ -38,6 +40,8 @@ export class Wall {
     /** Tiles that were closed. They are used again, because their workers and listeners last as long as the page. */
     this._free = [];
     this._grid = document.getElementById('streams');
+    this._player = document.getElementById('player');
+    this._enlarged = new EnlargedStream(this._grid);
     this._fileInput = document.getElementById('add-files');
     this._hint = document.getElementById('add-hint');
     for (const button of document.querySelectorAll('[data-add]')) {
@@ -74,7 +78,7 @@ export class Wall {
     const tile = this._takeTile();
     try {
       const camera = kind === 'camera' ? nextCamera(await listCameras(), this._shownCameras()) : undefined;
-      await tile.open(kind, { file, cameraId: camera?.id }, nameOf(kind, file, camera));
+      await tile.open(kind, { file, cameraId: camera?.id });
     } catch (error) {
       tile.close();
       // The user has closed the browser's dialog without a choice.
@@ -91,9 +95,13 @@ export class Wall {
     for (const tile of this._tiles) {
       tile.showSettings();
       if (needsSession) tile.reopen();
-      else if ('threshold' in changes || 'track' in changes || 'classes' in changes) tile.configure();
+      else if (changesDetection(changes) || 'track' in changes) tile.configure();
     }
     if ('background' in changes) this._updatePaused();
+  }
+
+  handlePlayerStopped() {
+    this._enlarged.release(this._player);
   }
 
   /** Open new sessions, for example because the key has changed. */
@@ -144,6 +152,7 @@ export class Wall {
 
   _updateGrid() {
     this._grid.dataset.columns = String(this.size > 3 ? 3 : Math.min(2, this.size + 1));
+    this._enlarged.update();
     this._updatePaused();
     this._owner.onChange();
   }
@@ -160,9 +169,4 @@ export class Wall {
     this._hint.hidden = !text;
     this._hint.textContent = text;
   }
-}
-
-function nameOf(kind, file, camera) {
-  if (file) return file.name;
-  return { camera: camera?.name ?? 'Camera', screen: 'Screen or tab', sample: 'Sample' }[kind];
 }

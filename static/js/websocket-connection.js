@@ -64,9 +64,12 @@ export class WebSocketConnection {
     return this._socket?.bufferedAmount ?? 0;
   }
 
-  /** Connect to a model version. An open connection is closed first, with a `bye` message. */
+  /**
+   * Connect to a model version with a new session: a resumed one would keep its parameters. An open connection is closed
+   * first, with a `bye` message.
+   */
   open(version) {
-    if (version !== this._version) this._session = null;
+    this._session = null;
     this._version = version;
     this._backoff.reset();
     this._sayBye();

@@ -1,4 +1,4 @@
-"""Tests the demo page in a real browser: its sources, overlay, views, and settings that change results."""
+"""Tests the demo page in a real browser: its sources, overlay, views, and what it remembers."""
 
 from __future__ import annotations
 
@@ -207,54 +207,6 @@ def test_in_synced_view_boxes_belong_to_the_frame_that_is_drawn(demo: DemoPage, 
     assert float(np.corrcoef(marks, boxes)[0, 1]) > 0.98
 
 
-def test_the_threshold_and_the_classes_change_results_without_a_new_connection(demo: DemoPage) -> None:
-    demo.open("?source=camera&autostart=1")
-    demo.wait("demo.latest && demo.latest.boxes.length >= 3")
-    before = len(demo.latest["boxes"])
-
-    slider = demo.page.locator("#threshold")
-    slider.focus()
-    slider.press("Home")
-    demo.wait(f"demo.latest.cfg >= 1 && demo.latest.boxes.length > {before}")
-    for _ in range(3):
-        slider.press("PageUp")
-    slider.press("End")
-    assert demo.page.inner_text("#threshold-value") == "95%"
-    demo.wait("demo.latest.cfg >= 2 && demo.latest.boxes.every((row) => row[4] >= 0.95)")
-    demo.evaluate("""() => {
-      const slider = document.getElementById('threshold');
-      slider.value = '0.3';
-      slider.dispatchEvent(new Event('input', { bubbles: true }));
-    }""")
-    demo.wait("demo.latest.boxes.length >= 2 && demo.latest.boxes.every((row) => row[4] >= 0.3)")
-
-    demo.page.click("#detected-classes [data-label=bus]")
-    assert demo.page.get_attribute("#detected-classes [data-label=bus]", "aria-pressed") == "true"
-    demo.wait("demo.latest.boxes.length === 1 && demo.latest.boxes[0][5] === 5")
-    demo.page.click("#all-classes summary")
-    demo.page.fill("#class-search", "PERS")
-    visible = demo.page.locator(".class-row:visible")
-    assert visible.all_inner_texts() == ["person"]
-    visible.locator("input").check()
-    demo.wait("demo.latest.boxes.some((row) => row[5] === 0)")
-    configured = [message for message in demo.received if message["type"] == "configured"]
-    assert configured[-1]["params"]["classes"] == ["person", "bus"]
-    demo.page.click("#classes-reset")
-    demo.wait_sent("configure", len(configured) + 1)
-    assert demo.sent[-1]["params"]["classes"] == []
-
-    demo.page.check("#track", force=True)
-    demo.wait("demo.latest.boxes.length && demo.latest.boxes.every((row) => row.length === 7)")
-    demo.page.click("#counts summary")
-    with demo.page.expect_download() as waiting:
-        demo.page.click("#counts-csv")
-    header, *lines = Path(waiting.value.path()).read_text().splitlines()
-    assert header == "start,seconds,class,count,kind,results"
-    assert any(line.split(",")[2:5:2] == ['"bus"', "tracks"] for line in lines), lines
-    assert demo.evaluate("demo.connection.sessionsOpened") == 1
-    assert len(demo.sockets) == 1
-
-
 def test_settings_are_remembered_and_the_address_overrides_them(demo: DemoPage) -> None:
     demo.open("?source=sample&autostart=1")
     demo.wait("demo.connection.name === 'open'")
@@ -263,7 +215,10 @@ def test_settings_are_remembered_and_the_address_overrides_them(demo: DemoPage) 
     demo.open()
     assert demo.page.inner_text("#threshold-value") == "95%"
     assert demo.page.locator("[name=view][value=synced]").is_checked()
+    demo.page.click("#model-defaults")
+    assert demo.page.inner_text("#threshold-value") == "default"
     demo.open("?view=live&version=v2")
+    assert demo.page.inner_text("#threshold-value") == "default"
     assert demo.page.is_checked("[name=view][value=live]")
     assert demo.page.is_checked("[name=version][value=v2]")
 

@@ -71,7 +71,7 @@ def test_axe_finds_nothing(bundled: Service, browser: Browser, axe: str, tmp_pat
     demo.page.keyboard.press("Escape")
     demo.start("sample")
     demo.wait("demo.drawn && demo.drawn.boxes.length")
-    for panel in ("counts", "all-classes", "access", "more-streams"):
+    for panel in ("counts", "all-classes", "access", "more-streams", "advanced"):
         demo.evaluate("(id) => { document.getElementById(id).open = true; }", panel)
     demo.page.click("#detected-classes .chip >> nth=0")
     for count in (1, 2):
@@ -142,6 +142,12 @@ def test_no_control_is_clipped_and_the_frame_stays_in_view(bundled: Service, bro
         if width == 2560:
             assert view["width"] / view["height"] == pytest.approx(16 / 9, abs=0.03)
             assert view["width"] > 0.8 * width
+    demo.page.click("#more-streams summary")
+    for _ in range(2):
+        demo.page.click("[data-add=sample]")
+    for width, height in SIZES:
+        demo.page.set_viewport_size({"width": width, "height": height})
+        assert demo.evaluate(_CLIPPED) == [], ("several streams", width, height)
     demo.assert_clean()
     demo.close()
 

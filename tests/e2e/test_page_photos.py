@@ -96,6 +96,9 @@ def test_photos_have_boxes_and_commands_that_repeat_the_answer(
     demo.page.locator("#threshold").press("End")
     demo.wait(f"demo.photos.pending === 0 && demo.photos.photos[0].detections < {len(answer['detections'])}")
     assert "conf_threshold=0.95" in demo.evaluate("demo.photos.text")
+    demo.page.click("#advanced summary")
+    demo.page.check("#agnostic-nms", force=True)
+    demo.wait("demo.photos.photos[0].state === 'done' && demo.photos.text.includes('agnostic_nms=1')")
     for kind in ("drop", "paste"):
         demo.evaluate(_HAND_OVER, kind)
         demo.wait(f"demo.photos.pending === 0 && demo.photos.photos.at(-1).name === '{kind}.png'")

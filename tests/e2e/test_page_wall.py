@@ -1,15 +1,17 @@
-"""Several streams on one page have results of their own, and share the settings, the limit and the grid."""
+"""Several streams on one page have results of their own, share settings and the grid, and can be enlarged."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from playwright.sync_api import sync_playwright
 
-from tests.e2e.browser import DemoPage, chromium, write_camera, write_clip
+from tests.conftest import shared
+from tests.e2e.browser import DemoPage, chromium, letterboxed, write_camera, write_clip
 from tests.helpers.service import Service
 
 pytestmark = pytest.mark.browser
@@ -17,7 +19,10 @@ pytestmark = pytest.mark.browser
 
 @pytest.fixture
 def demo(service: Service, tmp_path: Path) -> Iterator[DemoPage]:
-    camera = write_camera(tmp_path / "grey.mjpeg", [np.full((240, 320, 3), 90, np.uint8)] * 3)
+    photo = cv2.imread(str(shared("data/images/bus.jpg")))
+    assert photo is not None
+    image = letterboxed(np.asarray(photo, np.uint8), 640, 480)
+    camera = write_camera(tmp_path / "bus.mjpeg", [image] * 3)
     with sync_playwright() as playwright, chromium(playwright, camera=camera) as browser:
         page = DemoPage(browser, service.http_url)
         yield page
@@ -34,8 +39,9 @@ def test_a_camera_files_and_the_sample_run_side_by_side(demo: DemoPage, tmp_path
     demo.start("sample")
     demo.wait_for_results(2)
     demo.wait("demo.tiles.length === 3 && demo.tiles.every((count) => count >= 2)")
-    names = demo.page.locator(".tile-name").all_inner_texts()
+    names = demo.page.locator(".tile .stream-name").all_inner_texts()
     assert names[1:] == ["yard.mp4", "yard.mp4"]
+    assert demo.page.inner_text("#player-name") == "Sample"
     streams = [message["streams"][0]["name"] for message in demo.sent if message["type"] == "hello"]
     assert sorted(streams) == ["demo-page", "demo-page-2", "demo-page-3", "demo-page-4"]
 
@@ -51,3 +57,43 @@ def test_a_camera_files_and_the_sample_run_side_by_side(demo: DemoPage, tmp_path
     assert demo.evaluate("demo.tiles.length") == 0
     demo.wait(lambda: sum(message["type"] == "bye" for message in demo.sent) >= 8)
     demo.wait_for_results(2)
+
+
+#: Whether the overlay of the tile shows anything. In the view with the lowest latency it shows only boxes.
+_HAS_BOXES = """(() => {
+  const canvas = document.querySelector('.tile canvas');
+  const { data } = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
+  return data.some((value, index) => index % 4 === 3 && value > 0);
+})()"""
+
+
+def test_a_tile_says_how_it_does_can_be_enlarged_and_shows_no_boxes_if_asked(demo: DemoPage) -> None:
+    demo.open("?view=live")
+    demo.page.click("#more-streams summary")
+    demo.page.click("[data-add=camera]")
+    demo.wait(
+        r"/^\d+\.\d fps · [\d.]+ ms · .*bus: 1/.test(document.querySelector('.tile-numbers').textContent)"
+    )
+    demo.wait(_HAS_BOXES)
+    boxes = demo.page.get_by_role("button", name="Show boxes of stream 2")
+    boxes.click()
+    seen = demo.evaluate("demo.tiles[0]")
+    demo.wait(f"demo.tiles[0] >= {seen + 2}")
+    assert not demo.evaluate(_HAS_BOXES)
+    boxes.click()
+    demo.wait(_HAS_BOXES)
+
+    width = "document.querySelector('.tile').getBoundingClientRect().width"
+    before = demo.evaluate(width)
+    enlarge = demo.page.get_by_role("button", name="Enlarge stream 2")
+    enlarge.focus()
+    demo.page.keyboard.press("Enter")
+    assert demo.evaluate(width) > 1.9 * before
+    assert enlarge.get_attribute("aria-pressed") == "true"
+    demo.page.keyboard.press("Escape")
+    assert demo.evaluate(width) == before
+    # A stream that is closed while it is enlarged leaves the player alone in the grid.
+    enlarge.click()
+    demo.page.get_by_role("button", name="Close stream 2").click()
+    assert not demo.evaluate("document.getElementById('streams').hasAttribute('data-enlarged')")
+    assert not demo.page.is_visible("#enlarge")

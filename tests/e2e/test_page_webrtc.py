@@ -164,12 +164,16 @@ def test_the_way_is_changed_while_it_runs(demo: DemoPage) -> None:
     assert "ts" in demo.latest
 
 
-def test_the_threshold_and_pauses_are_told_over_the_control_channel(demo: DemoPage) -> None:
+def test_parameters_and_pauses_are_told_over_the_control_channel(demo: DemoPage) -> None:
     demo.open("?transport=webrtc")
     demo.start("camera")
     demo.wait_for_results(5)
     demo.page.locator("#threshold").fill("0.9")
     demo.wait("demo.latest.cfg > 0")
+    cfg = demo.latest["cfg"]
+    demo.page.click("#advanced summary")
+    demo.page.check("#agnostic-nms", force=True)
+    demo.wait(f"demo.latest.cfg > {cfg}")
     demo.page.click("#pause")
     demo.page.wait_for_timeout(500)
     before = demo.evaluate("demo.counts.results")

@@ -3,6 +3,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
+import { changesDetection, MODEL_DEFAULTS, needsDefaults } from '../../../static/js/detection-parameters.js';
 import { cameraError, closeError, fileError, keyError } from '../../../static/js/error-messages.js';
 import { classColour, classDash } from '../../../static/js/palette.js';
 import { actionAfterClose, streamUrl } from '../../../static/js/protocol.js';
@@ -73,22 +74,44 @@ test('valid settings are loaded, and invalid ones are replaced by defaults', () 
   assert.equal(loadSettings(null, new URLSearchParams('view=nonsense')).view, 'auto');
 });
 
-test('the threshold is the default of the model until the user moves the slider', () => {
+test('the view that earlier versions stored for everybody gives way to the default, a chosen one stays', () => {
+  const none = new URLSearchParams();
+  assert.equal(loadSettings(storage('{"view": "live", "track": true}'), none).view, 'auto');
+  assert.equal(loadSettings(storage('{"view": "live", "track": true}'), none).track, true);
+  assert.equal(loadSettings(storage('{"view": "synced"}'), none).view, 'synced');
+  assert.equal(loadSettings(storage('{"view": "live"}'), new URLSearchParams('view=live')).view, 'live');
+  const store = storage('{}');
+  saveSettings(store, { ...loadSettings(store, none), view: 'live' });
+  assert.equal(loadSettings(store, none).view, 'live');
+  assert.deepEqual(Object.keys(JSON.parse(store.getItem('demo.settings'))), ['format', 'view'], 'defaults are not stored');
+});
+
+test('parameters are the defaults of the model until the user changes them', () => {
   const settings = loadSettings(null, new URLSearchParams());
   const options = new SessionOptions(settings, '', () => [], () => {});
   assert.deepEqual(options.hello('', null).params, { track: false });
-  assert.equal(options.threshold, null, 'not known before the welcome');
-  options.handleWelcome({ conf_threshold: 0.35, classes: [] });
-  assert.equal(options.threshold, 0.35);
+  assert.equal(options.effective.threshold, null, 'not known before the welcome');
+  options.handleWelcome({ conf_threshold: 0.35, iou_threshold: 0.45, agnostic_nms: true, classes: [] });
+  assert.deepEqual(options.effective, { threshold: 0.35, iouThreshold: 0.45, agnosticNms: true });
   assert.equal(options.accepts([0, 0, 1, 1, 0.3, 0], ['bus']), false);
   settings.threshold = 0.2;
-  assert.deepEqual(options.params, { conf_threshold: 0.2, track: false });
+  settings.agnosticNms = false;
+  assert.deepEqual(options.params, { conf_threshold: 0.2, agnostic_nms: false, track: false });
+  assert.equal(options.effective.agnosticNms, false);
   assert.equal(options.accepts([0, 0, 1, 1, 0.3, 0], ['bus']), true);
-  options.handleWelcome({ conf_threshold: 0.2, classes: [] });
-  settings.threshold = null;
-  assert.equal(options.threshold, 0.35);
+  options.handleWelcome({ conf_threshold: 0.2, iou_threshold: 0.5, agnostic_nms: false, classes: [] });
+  assert.equal(options.effective.iouThreshold, 0.5);
+  Object.assign(settings, MODEL_DEFAULTS);
+  assert.deepEqual(options.params, { track: false });
+  assert.deepEqual(options.effective, { threshold: 0.35, iouThreshold: 0.5, agnosticNms: true });
   options.handleWelcome({ conf_threshold: 0, classes: [] });
-  assert.equal(options.threshold, 0);
+  assert.equal(options.effective.threshold, 0);
+});
+
+test('a parameter is sent to the open session, and a new session is opened to learn the defaults', () => {
+  assert.ok(changesDetection({ agnosticNms: true }) && changesDetection({ iouThreshold: 0.5 }));
+  assert.ok(changesDetection({ classes: {} }) && !changesDetection({ track: true, theme: 'dark' }));
+  assert.ok(needsDefaults(MODEL_DEFAULTS) && !needsDefaults({ threshold: 0.3, agnosticNms: false }));
 });
 
 test('neighbouring classes differ in colour, and classes of the same colour in their dash pattern', () => {

@@ -3,6 +3,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
+import { MODEL_DEFAULTS } from '../../../static/js/detection-parameters.js';
 import { sortFiles } from '../../../static/js/file-intake.js';
 import { shortText, textsOf } from '../../../static/js/code-text.js';
 import { analysePhoto, describeAnswer, isImage, sceneOf } from '../../../static/js/photo-analysis.js';
@@ -37,13 +38,15 @@ test('photos go before a video, and a pasted image has a name', () => {
 });
 
 test('the address is relative to the page, also below a prefix, and carries only what was set', () => {
-  const all = { threshold: null, classes: [], keep: true };
-  assert.equal(predictUrl('https://example.test/vision/?source=sample#x', 'v2', all), 'https://example.test/vision/v2/predict');
-  const some = { threshold: 0.4, classes: ['person', 'traffic light'], keep: false };
+  const all = { version: 'v2', ...MODEL_DEFAULTS, keep: true };
+  assert.equal(predictUrl('https://example.test/vision/?source=sample#x', all, []), 'https://example.test/vision/v2/predict');
+  const some = { version: 'v1', threshold: 0.4, iouThreshold: 0.6, agnosticNms: true, keep: false };
   assert.equal(
-    predictUrl('http://127.0.0.1:8000/', 'v1', some),
-    'http://127.0.0.1:8000/v1/predict?conf_threshold=0.4&classes=person&classes=traffic+light&collect=0',
+    predictUrl('http://127.0.0.1:8000/', some, ['person', 'traffic light']),
+    'http://127.0.0.1:8000/v1/predict?conf_threshold=0.4&iou_threshold=0.6&agnostic_nms=1' +
+      '&classes=person&classes=traffic+light&collect=0',
   );
+  assert.match(predictUrl('http://127.0.0.1:8000/', { ...all, agnosticNms: false }, []), /predict\?agnostic_nms=0$/);
 });
 
 test('commands name the file safely and have a placeholder where a key is required', () => {

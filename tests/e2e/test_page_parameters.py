@@ -1,0 +1,124 @@
+"""Parameters that the user changes on the demo page reach the open session and change its results."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import combinations
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from playwright.sync_api import Browser, sync_playwright
+
+from tests.conftest import shared
+from tests.e2e.browser import DemoPage, chromium, letterboxed, write_camera
+from tests.e2e.test_page import overlap
+from tests.helpers.service import Service
+
+pytestmark = pytest.mark.browser
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    """Run a browser whose camera shows a photo of a street with a bus and people."""
+    photo = cv2.imread(str(shared("data/images/bus.jpg")))
+    assert photo is not None
+    image = letterboxed(np.asarray(photo, np.uint8), 640, 480)
+    camera = write_camera(tmp_path_factory.mktemp("camera") / "bus.mjpeg", [image] * 3)
+    with sync_playwright() as playwright, chromium(playwright, camera=camera) as running:
+        yield running
+
+
+@pytest.fixture
+def demo(service: Service, browser: Browser) -> Iterator[DemoPage]:
+    """Yield a new tab, and assert after the test that the page reported no errors."""
+    page = DemoPage(browser, service.http_url)
+    yield page
+    page.assert_clean()
+    page.close()
+
+
+def test_the_threshold_and_the_classes_change_results_without_a_new_connection(demo: DemoPage) -> None:
+    demo.open("?source=camera&autostart=1")
+    demo.wait("demo.latest && demo.latest.boxes.length >= 3")
+    before = len(demo.latest["boxes"])
+
+    slider = demo.page.locator("#threshold")
+    slider.focus()
+    slider.press("Home")
+    demo.wait(f"demo.latest.cfg >= 1 && demo.latest.boxes.length > {before}")
+    for _ in range(3):
+        slider.press("PageUp")
+    slider.press("End")
+    assert demo.page.inner_text("#threshold-value") == "95%"
+    demo.wait("demo.latest.cfg >= 2 && demo.latest.boxes.every((row) => row[4] >= 0.95)")
+    demo.evaluate("""() => {
+      const slider = document.getElementById('threshold');
+      slider.value = '0.3';
+      slider.dispatchEvent(new Event('input', { bubbles: true }));
+    }""")
+    demo.wait("demo.latest.boxes.length >= 2 && demo.latest.boxes.every((row) => row[4] >= 0.3)")
+
+    demo.page.click("#detected-classes [data-label=bus]")
+    assert demo.page.get_attribute("#detected-classes [data-label=bus]", "aria-pressed") == "true"
+    demo.wait("demo.latest.boxes.length === 1 && demo.latest.boxes[0][5] === 5")
+    demo.page.click("#all-classes summary")
+    demo.page.fill("#class-search", "PERS")
+    visible = demo.page.locator(".class-row:visible")
+    assert visible.all_inner_texts() == ["person"]
+    visible.locator("input").check()
+    demo.wait("demo.latest.boxes.some((row) => row[5] === 0)")
+    configured = [message for message in demo.received if message["type"] == "configured"]
+    assert configured[-1]["params"]["classes"] == ["person", "bus"]
+    demo.page.click("#classes-reset")
+    demo.wait_sent("configure", len(configured) + 1)
+    assert demo.sent[-1]["params"]["classes"] == []
+
+    demo.page.check("#track", force=True)
+    demo.wait("demo.latest.boxes.length && demo.latest.boxes.every((row) => row.length === 7)")
+    demo.page.click("#counts summary")
+    with demo.page.expect_download() as waiting:
+        demo.page.click("#counts-csv")
+    header, *lines = Path(waiting.value.path()).read_text().splitlines()
+    assert header == "start,seconds,class,count,kind,results"
+    assert any(line.split(",")[2:5:2] == ['"bus"', "tracks"] for line in lines), lines
+    assert demo.evaluate("demo.connection.sessionsOpened") == 1
+    assert len(demo.sockets) == 1
+
+
+def greatest_overlap(demo: DemoPage) -> float:
+    """Return the greatest intersection over union of two boxes of the newest result."""
+    boxes = [row[:4] for row in demo.latest["boxes"]]
+    return max((overlap(first, second) for first, second in combinations(boxes, 2)), default=0.0)
+
+
+def test_the_overlap_limit_applies_across_classes_until_the_defaults_return(demo: DemoPage) -> None:
+    demo.open("?source=camera&autostart=1")
+    demo.wait("demo.latest && demo.latest.boxes.length >= 3")
+    demo.page.click("#advanced summary")
+    assert demo.page.inner_text("#iou-threshold-value") == "45%"
+    assert not demo.page.is_visible("#model-defaults")
+    # People stand in front of the bus. Boxes of different classes do not suppress each other by default.
+    demo.wait(lambda: greatest_overlap(demo) > 0.06)
+    demo.page.locator("#iou-threshold").press("Home")
+    demo.page.check("#agnostic-nms", force=True)
+    wanted = {"iou_threshold": 0.05, "agnostic_nms": True}
+    demo.wait(lambda: wanted.items() <= configured(demo).items())
+    cfg = max(message["cfg"] for message in demo.sent if message["type"] == "configure")
+    demo.wait(f"demo.latest.cfg >= {cfg} && demo.latest.boxes.length")
+    assert greatest_overlap(demo) <= 0.06
+
+    demo.page.click("#model-defaults")
+    demo.wait("demo.connection.sessionsOpened === 2 && demo.latest")
+    hellos = [message for message in demo.sent if message["type"] == "hello"]
+    assert hellos[1]["params"] == {"track": False}
+    assert "resume" not in hellos[1]
+    assert demo.page.inner_text("#iou-threshold-value") == "45%"
+    assert not demo.page.is_checked("#agnostic-nms")
+
+
+def configured(demo: DemoPage) -> dict[str, object]:
+    """Return the parameters that the server has confirmed last; empty before the first time."""
+    messages = [message["params"] for message in demo.received if message["type"] == "configured"]
+    return messages[-1] if messages else {}
