@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests.helpers.service import Service
+from tests.helpers.service import PATIENT, Service
 
 # Tests that load ONNX Runtime without the package `inference` also send no telemetry.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
@@ -75,9 +75,7 @@ def yolov9t_ball() -> Path:
 @pytest.fixture(scope="session")
 def service(yolox_nano: Path, yolov9t_ball: Path) -> Iterator[Service]:
     """Run a real service, with YOLOX-nano as v1 and YOLOv9-t as v2, for all tests that do not break it."""
-    # Admission of streams depends on the speed of the machine, so it is off. Its tests start other services.
-    variables = {"MODEL_V1_PATH": str(yolox_nano), "MODEL_V2_PATH": str(yolov9t_ball), "STREAM_MIN_FPS": "0"}
-    running = Service(variables)
+    running = Service(PATIENT | {"MODEL_V1_PATH": str(yolox_nano), "MODEL_V2_PATH": str(yolov9t_ball)})
     with running:
         yield running
 

@@ -25,6 +25,7 @@ import pytest
 
 from tests.deploy.pip_settings import ca_bundle, pip_conf
 from tests.deploy.rules import ROOT
+from tests.helpers.ports import free_port
 
 PROGRAMS = ("debootstrap", "buildah", "podman", "runc")
 BASE = "docker.io/library/python:3.11-slim-bookworm"
@@ -166,8 +167,7 @@ class Container:
     """Runs the image as recommended, within ``with``: read-only, without privileges, with limited memory."""
 
     def __init__(self, images: Images, name: str, settings: dict[str, str], *, memory: str = "1g") -> None:
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            self.port = int(probe.getsockname()[1])
+        self.port = free_port()
         self._images = images
         self.name = name
         environment = {"HOST": "127.0.0.1", "PORT": str(self.port)} | settings

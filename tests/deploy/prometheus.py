@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import subprocess
 import time
 import urllib.parse
@@ -15,6 +14,7 @@ from typing import Any
 import yaml
 
 from tests.deploy.rules import ROOT, tool
+from tests.helpers.ports import free_port
 
 CONFIG = ROOT / "deploy" / "prometheus.yml"
 
@@ -32,8 +32,7 @@ class Prometheus:
         job["static_configs"] = [{"targets": [f"127.0.0.1:{scraped_port}"]}]
         self._folder = folder
         (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            self._port = int(probe.getsockname()[1])
+        self._port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Prometheus:

@@ -2,22 +2,12 @@
 
 from __future__ import annotations
 
-import socket
 from pathlib import Path
 from types import TracebackType
 
 from streamer.config.replica_addresses import Address
+from tests.helpers.ports import free_ports
 from tests.helpers.service import Service
-
-
-def free_ports(count: int) -> list[int]:
-    """Return ports on which nobody listens now; settings name the peers before the replicas start."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    try:
-        return [each.getsockname()[1] for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()
 
 
 class Release:

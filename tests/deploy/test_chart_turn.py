@@ -19,6 +19,7 @@ from aioice import stun, turn
 
 from streamer.config.network_settings import IceServers, parse_ice_servers
 from tests.deploy.chart import Chart, Manifests
+from tests.helpers.ports import free_port
 
 SECRET = "dummy-secret"  # noqa: S105
 
@@ -29,9 +30,7 @@ def running(manifests: Manifests, folder: Path) -> Iterator[int]:
     if shutil.which("turnserver") is None:
         pytest.skip("needs turnserver, which is not here: apt-get install coturn")
     (container,) = manifests.one("Deployment", "-coturn")["spec"]["template"]["spec"]["containers"]
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
+    port = free_port()
     configuration = folder / "turnserver.conf"
     text = manifests.one("ConfigMap", "-coturn")["data"]["turnserver.conf"]
     assert f"listening-port={container['ports'][0]['containerPort']}\n" in text

@@ -12,6 +12,7 @@ import aiohttp
 import pytest
 
 from tests.deploy.proxies import SAMPLES, BalancingProxy
+from tests.helpers.ports import free_port
 from tests.helpers.service import Service
 from tests.helpers.webrtc_client import WebrtcClient
 from tests.unit.images import encode, scene
@@ -32,11 +33,6 @@ def service() -> Iterator[Service]:
     settings = {"HOST": "::", "ALLOW_ANONYMOUS": "1", "ROOT_PATH": "/vision", "TRUSTED_PROXIES": "127.0.0.1"}
     with Service(settings | {"STREAM_MIN_FPS": "0"}) as running:
         yield running
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        return int(found.getsockname()[1])
 
 
 @pytest.fixture(scope="module", params=["removes the path", "leaves the path"])

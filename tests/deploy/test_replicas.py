@@ -17,8 +17,9 @@ from streamer.client import DetectStream, Phase, State, VideoStream
 from streamer.client.frame_stream import Watcher
 from tests.deploy.clients import FRAGMENT, HttpClient, StreamClient
 from tests.deploy.proxies import BalancingProxy
-from tests.deploy.release import Release, free_ports
+from tests.deploy.release import Release
 from tests.helpers.media import images
+from tests.helpers.ports import free_port
 from tests.helpers.service import Service
 from tests.helpers.webrtc_client import WebrtcClient
 
@@ -52,7 +53,7 @@ def proxy(
     request: pytest.FixtureRequest, whole_release: Release, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[BalancingProxy]:
     folder = tmp_path_factory.mktemp(request.param)
-    with BalancingProxy(request.param, folder, whole_release.ports, free_ports(1)[0]) as running:
+    with BalancingProxy(request.param, folder, whole_release.ports, free_port()) as running:
         yield running
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 import psutil
 import pytest
 
+from tests.helpers.ports import free_port
 from tests.helpers.service import Service
 
 
@@ -98,8 +99,7 @@ def test_a_hundred_polite_clients_of_one_address_are_served(service: Service) ->
 
 
 def test_silent_sockets_on_the_metrics_port_take_nothing_from_the_other() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = int(free.getsockname()[1])
+    port = free_port()
     with few_descriptors(256):
         made = Service({"SAMPLING": "False", "METRICS_PORT": str(port)})
     with made as service:

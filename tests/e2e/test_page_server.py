@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import pytest
 from playwright.sync_api import Browser, Playwright, sync_playwright
 
 from tests.e2e.browser import DemoPage, chromium
+from tests.helpers.ports import free_port
 from tests.helpers.service import Service
 
 pytestmark = pytest.mark.browser
@@ -36,9 +36,7 @@ def browser(playwright: Playwright) -> Iterator[Browser]:
 @pytest.fixture(scope="module")
 def settings(yolox_nano: Path) -> dict[str, str]:
     """Return settings of a service whose port stays the same after a restart."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     # Admission of streams is off, because it depends on the speed of the machine.
     admission = {"STREAM_MIN_FPS": "0"}
     return {"MODEL_V1_PATH": str(yolox_nano), "PORT": str(port), "API_KEYS": KEY} | admission

@@ -16,6 +16,7 @@ from typing import Any, Self
 
 import pytest
 
+from tests.helpers.ports import free_port
 from tests.helpers.waiting import wait_for
 
 HERE = Path(__file__).resolve().parent
@@ -52,10 +53,8 @@ def werift_folder(cache: Path) -> Path:
 
 
 def free_udp_port() -> int:
-    """Return a UDP port of the loopback interface that was free a moment ago."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a UDP port of the loopback interface that is not in use."""
+    return free_port(socket.SOCK_DGRAM)
 
 
 _ENCODERS = {

@@ -67,7 +67,7 @@ class HostileChild:
         if self.connection is not None:
             self.connection.close()
         loop = asyncio.get_running_loop()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             self.connection, _ = await loop.sock_accept(self._listener)
         self.connection.setblocking(False)
 
@@ -83,7 +83,7 @@ class HostileChild:
     async def receive(self) -> bytes:
         """Return the worker's next message."""
         assert self.connection is not None
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             return await asyncio.get_running_loop().sock_recv(self.connection, 65_536)
 
     async def greet(self, handshake: dict[str, Any] = HANDSHAKE) -> None:
@@ -102,7 +102,7 @@ class HostileChild:
 
     async def until_refused(self, times: int = 1) -> None:
         """Wait until the worker has closed connections ``times`` times because of what it received."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while self.refused < times:
                 await asyncio.sleep(0.005)
 

@@ -164,7 +164,7 @@ class WebrtcClient:
         """Return the messages of one type that have arrived so far."""
         return [message for message in self.messages if message["type"] == kind]
 
-    async def wait_for(self, kind: str, count: int = 1, timeout_s: float = 20.0) -> list[dict[str, Any]]:
+    async def wait_for(self, kind: str, count: int = 1, timeout_s: float = 60.0) -> list[dict[str, Any]]:
         """Wait until ``count`` messages of a type have arrived; return all of them."""
         async with asyncio.timeout(timeout_s):
             while len(self.of_type(kind)) < count:
@@ -183,7 +183,7 @@ class WebrtcClient:
             body: dict[str, Any] = await response.json()
             return body
 
-    async def wait_ended(self, timeout_s: float = 20.0) -> dict[str, Any]:
+    async def wait_ended(self, timeout_s: float = 60.0) -> dict[str, Any]:
         """Wait until the server reports that the session has ended; return the reason."""
         async with asyncio.timeout(timeout_s):
             while (state := await self.state())["state"] != "ended":

@@ -85,7 +85,7 @@ class WireClient:
         """Send one binary frame."""
         await self.socket.send(frame_message(seq, payload, **fields))
 
-    async def next(self, timeout_s: float = 20.0) -> dict[str, Any]:
+    async def next(self, timeout_s: float = 60.0) -> dict[str, Any]:
         """Return the next message, and record its outcomes by stream."""
         async with asyncio.timeout(timeout_s):
             data = await self.socket.recv()
@@ -97,7 +97,7 @@ class WireClient:
             seen.extend(range(message["from"], message["to"] + 1))
         return message
 
-    async def receive(self, *kinds: str, timeout_s: float = 20.0) -> dict[str, Any]:
+    async def receive(self, *kinds: str, timeout_s: float = 60.0) -> dict[str, Any]:
         """Return the next message of one of these types; skip others."""
         while True:
             message = await self.next(timeout_s)
@@ -105,7 +105,7 @@ class WireClient:
                 return message
 
     async def until_outcomes(
-        self, seqs: Sequence[int], *, stream: int = 0, timeout_s: float = 30.0
+        self, seqs: Sequence[int], *, stream: int = 0, timeout_s: float = 60.0
     ) -> list[dict[str, Any]]:
         """Read until each of ``seqs`` has an outcome; return the messages read."""
         messages = []
@@ -114,7 +114,7 @@ class WireClient:
                 messages.append(await self.next(timeout_s))
         return messages
 
-    async def closed(self, timeout_s: float = 20.0) -> tuple[int, str]:
+    async def closed(self, timeout_s: float = 60.0) -> tuple[int, str]:
         """Read until the server closes; return code and reason."""
         try:
             async with asyncio.timeout(timeout_s):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,8 @@ from streamer.access.key_ring import make_key
 from streamer.http.route_policy import ROUTES, Entry, policy_of
 from tests.helpers.application import make_routes
 from tests.helpers.model_factory import null_model
-from tests.helpers.service import Service
+from tests.helpers.ports import free_port
+from tests.helpers.service import PATIENT, Service
 from tests.helpers.webrtc_client import WebrtcClient
 from tests.helpers.wire_client import WireClient
 
@@ -51,7 +51,7 @@ def null_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def keyed(null_path: Path) -> Iterator[Service]:
     """Yield a service with two workers and two keys."""
     settings = {"MODEL_V1_PATH": str(null_path), "API_KEYS": f"{ANN},{BOB}", "WORKERS": "2"}
-    with Service(settings | {"STREAM_MIN_FPS": "0"}) as running:
+    with Service(settings | PATIENT) as running:
         yield running
 
 
@@ -293,7 +293,7 @@ async def test_no_route_is_entered_without_a_key(
 async def test_offers_of_one_client_leave_room_for_another(
     null_path: Path, http: aiohttp.ClientSession
 ) -> None:
-    settings = {"MODEL_V1_PATH": str(null_path), "STREAM_MIN_FPS": "0", "WEBRTC_SESSIONS_MAX": "16"}
+    settings = {"MODEL_V1_PATH": str(null_path), "WEBRTC_SESSIONS_MAX": "16"} | PATIENT
     with Service(settings) as service:
         url = f"{service.http_url}/v1/webrtc"
         greedy = WebrtcClient(url)
@@ -321,7 +321,7 @@ async def test_names_of_streams_are_for_administrators(
     file = tmp_path / "keys.toml"
     made = {name: make_key(name, [scope], None, {}) for name, scope in (("boss", "admin"), ("cam", "stream"))}
     await asyncio.to_thread(file.write_text, "\n".join(key.line("toml") for key in made.values()))
-    settings = {"MODEL_V1_PATH": str(null_path), "API_KEYS_FILE": str(file), "STREAM_MIN_FPS": "0"}
+    settings = {"MODEL_V1_PATH": str(null_path), "API_KEYS_FILE": str(file)} | PATIENT
     settings |= {"SAMPLES_CANDIDATE_S": "0.1", "DRIFT_SAMPLE_INTERVAL_S": "0.1", "DRIFT_ENGINE": "builtin"}
     image = bytes(cv2.imencode(".jpg", np.zeros((64, 64, 3), np.uint8))[1])
 
@@ -335,7 +335,7 @@ async def test_names_of_streams_are_for_administrators(
         async with WireClient(f"{service.ws_url}/v1/stream", headers=bearer(made["cam"].key)) as client:
             await client.hello(streams=[{"id": 0, "name": "canary-gate"}])
             seq = 0
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(120):
                 while "canary-gate" not in await text("/drift/status", made["boss"].key):
                     seq += 1
                     await client.send_frame(seq, image)
@@ -349,8 +349,7 @@ async def test_names_of_streams_are_for_administrators(
 
 
 async def test_metrics_may_have_a_port_of_their_own(null_path: Path, http: aiohttp.ClientSession) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = int(probe.getsockname()[1])
+    port = free_port()
     settings = {"MODEL_V1_PATH": str(null_path), "METRICS_PORT": str(port), "WORKERS": "2"}
     with Service(settings | {"API_KEYS": ANN}) as service:
         own = f"http://127.0.0.1:{port}"

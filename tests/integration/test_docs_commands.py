@@ -24,7 +24,8 @@ from paho.mqtt.enums import CallbackAPIVersion
 from streamer.cli import models_files
 from tests.e2e.webrtc_tools import answers_stun, free_udp_port, program
 from tests.helpers.documented import DEFAULT_ADDRESS, Block, Reader, blocks, make_workplace
-from tests.helpers.service import ROOT, Service
+from tests.helpers.ports import free_port
+from tests.helpers.service import PATIENT, ROOT, Service
 from tests.helpers.waiting import wait_for
 
 PAGES = [
@@ -82,7 +83,7 @@ def identify(value: Path | Block) -> str:
 def bundled() -> Iterator[Service]:
     """Yield a service with the models of the project, as `make serve` starts it."""
     # Disable larger batches, because their warm-up takes seconds.
-    with Service({"STREAM_MIN_FPS": "0", "BATCH_MAX": "1"}, bundled=True) as service:
+    with Service(PATIENT | {"BATCH_MAX": "1"}, bundled=True) as service:
         yield service
 
 
@@ -183,14 +184,7 @@ def broker(tmp_path: Path) -> Iterator[int]:
         yield port
     finally:
         process.terminate()
-        process.wait(10)
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port: int = found.getsockname()[1]
-        return port
+        process.wait(60)
 
 
 def can_connect(port: int) -> bool:

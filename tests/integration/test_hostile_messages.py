@@ -18,7 +18,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from streamer.websocket.handshake import HELLO_MAX_BYTES, MOST_PER_ADDRESS
 from tests.helpers.livez_probe import LivezProbe
 from tests.helpers.model_factory import null_model
-from tests.helpers.service import Service
+from tests.helpers.service import PATIENT, Service
 from tests.helpers.wire_client import WireClient
 
 pytestmark = pytest.mark.alone
@@ -35,7 +35,7 @@ BOMB: dict[str, Any] = {"type": "hello", "🎥" * 32_500: list(range(16_300))}
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     model = null_model(tmp_path_factory.mktemp("models") / "null.onnx")
     settings = {"MODEL_V1_PATH": str(model), "API_KEYS": "test-key", "SAMPLING": "False"}
-    settings |= {"STREAM_MIN_FPS": "0"}
+    settings |= PATIENT
     with Service(settings) as running:
         yield running
 

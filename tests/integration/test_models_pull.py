@@ -513,7 +513,7 @@ async def start(*arguments: str) -> asyncio.subprocess.Process:
 
 
 async def finish(process: asyncio.subprocess.Process) -> tuple[int, str, str]:
-    out, error = await asyncio.wait_for(process.communicate(), 30)
+    out, error = await asyncio.wait_for(process.communicate(), 120)
     assert process.returncode is not None
     return process.returncode, out.decode(), error.decode()
 
@@ -541,7 +541,7 @@ async def test_the_received_part_survives_ctrl_c_and_a_kill(
     arguments = ("pull", "tiny", "--to", str(tmp_path), "--catalogue", str(registry_for(server, tmp_path)))
     process = await start(*arguments)
     part = tmp_path / "tiny.onnx.part"
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not part.exists() or part.stat().st_size < 100_000:
             await asyncio.sleep(0.02)
     process.send_signal(number)

@@ -95,7 +95,7 @@ def test_the_service_fills_a_bucket_that_the_commands_read(
     }
     with Service(environment | settings) as service:
         wait_for(lambda: service.get_json("/health").get("sampling") == "on")
-        assert f"s3://{BUCKET}/{environment['S3_PREFIX']}" in service.log
+        wait_for(lambda: f"s3://{BUCKET}/{environment['S3_PREFIX']}" in service.log)
         request = urllib.request.Request(f"{service.http_url}/v1/predict", data=bus)  # noqa: S310 - loopback
         request.add_header("Content-Type", "image/jpeg")
         with urllib.request.urlopen(request, timeout=20) as answer:  # noqa: S310 - loopback

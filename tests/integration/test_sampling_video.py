@@ -17,7 +17,7 @@ import pytest
 from streamer.datasets.sample import Sample, parse_sample
 from streamer.datasets.source import FolderSource, verify
 from tests.conftest import ROOT, shared
-from tests.helpers.service import Service
+from tests.helpers.service import PATIENT, Service
 from tests.helpers.waiting import wait_for
 from tests.helpers.webrtc_client import Track, WebrtcClient
 
@@ -29,7 +29,7 @@ EAGER = {
     "SAMPLES_STREAM_PER_HOUR": "100000",
     "SAMPLES_PER_HOUR": "100000",
     "SAMPLES_RANDOM_EVERY_S": "0",
-    "STREAM_MIN_FPS": "0",
+    **PATIENT,
 }
 
 

@@ -71,5 +71,5 @@ def test_nothing_is_left_after_the_end(decoder: SingleDecoder) -> None:
     processes = [server_of(decoder), *server_of(decoder).children()]
     assert len(processes) == 2
     decoder.close()
-    assert psutil.wait_procs(processes, timeout=10)[1] == []
+    assert psutil.wait_procs(processes, timeout=60)[1] == []
     assert not decoder.ready

@@ -453,7 +453,7 @@ async def test_the_metrics_ledger_balances(service: Service, grey: bytes) -> Non
             await asyncio.sleep(0.004)
         await client.until_outcomes(range(1, 60))
     assert sorted(client.outcomes[0]) == list(range(1, 60))
-    for _ in range(100):
+    for _ in range(1200):
         counts = [
             service.metric(f"object_detection_frames_{name}", transport="websocket")
             for name in ("received_total", "inferred_total", "dropped_total", "failed_total", "in_flight")
@@ -501,7 +501,7 @@ async def test_no_message_can_hurt_the_session_or_leave_a_stream_behind(
         assert (error.get("field", ""), error["fatal"]) == (field, False)
         await client.send_frame(1, grey)
         assert (await client.receive("result"))["seq"] == 1
-    for _ in range(100):
+    for _ in range(1200):
         if service.metric("object_detection_streams", transport="websocket") == 0:
             break
         await asyncio.sleep(0.05)
@@ -614,7 +614,7 @@ async def test_an_origin_that_is_none_is_forbidden(service: Service, origin: str
         f"Origin: {origin}\r\n\r\n"
     )
     writer.write(head.encode())
-    answer = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)
+    answer = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 60)
     assert answer.startswith(b"HTTP/1.1 403 ")
     assert b"application/problem+json" in answer
     writer.close()

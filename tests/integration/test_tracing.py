@@ -12,7 +12,7 @@ from functools import partial
 import pytest
 
 from tests.helpers.otlp_collector import Collector, ReceivedSpan, collector
-from tests.helpers.service import Service
+from tests.helpers.service import PATIENT, Service
 from tests.helpers.waiting import wait_for
 from tests.helpers.wire_client import WireClient
 from tests.unit.images import encode, scene
@@ -35,6 +35,7 @@ def traced(collecting: Collector) -> Iterator[Service]:
         "OTEL_BSP_SCHEDULE_DELAY": "100",
         "OTEL_SERVICE_NAME": "gate-3",
         "SAMPLING": "0",
+        **PATIENT,
     }
     with Service(settings) as service:
         yield service
@@ -46,7 +47,7 @@ def post(service: Service, body: bytes, traceparent: str = "") -> tuple[int, byt
     if traceparent:
         request.add_header("traceparent", traceparent)
     try:
-        with urllib.request.urlopen(request, timeout=20) as answer:  # noqa: S310 - loopback
+        with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310 - loopback
             return answer.status, answer.read()
     except urllib.error.HTTPError as error:
         with error:

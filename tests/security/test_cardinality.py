@@ -13,7 +13,7 @@ import pytest
 
 from tests.helpers.model_factory import null_model
 from tests.helpers.raw_websocket import TEXT, RawSocket, frame
-from tests.helpers.service import Service
+from tests.helpers.service import PATIENT, Service
 
 REQUESTS, FULL_REQUESTS = 2_000, 20_000
 CANARY = "canary-value-77"
@@ -37,7 +37,7 @@ HOSTILE = [
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     model = null_model(tmp_path_factory.mktemp("models") / "null.onnx")
-    settings = {"MODEL_V1_PATH": str(model), "STREAM_MIN_FPS": "0", "API_KEYS": "test-key-0123456789"}
+    settings = PATIENT | {"MODEL_V1_PATH": str(model), "API_KEYS": "test-key-0123456789"}
     with Service(settings | {"ICE_SERVERS": "stun:127.0.0.1:9"}, log_level="debug") as running:
         yield running
 

@@ -44,7 +44,7 @@ def test_a_flood_of_messages_does_not_stop_the_loop(service: Service, name: str)
     codes: list[int | None] = []
 
     def attack() -> None:
-        with RawSocket(service.port, timeout_s=20) as client:
+        with RawSocket(service.port, timeout_s=60) as client:
             client.upgraded()
             client.send(hello)
             client.until(TEXT)

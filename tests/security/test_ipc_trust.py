@@ -242,12 +242,12 @@ def test_nobody_stumbles_over_what_stands_on_the_board(value: float) -> None:
 
 def test_assembling_costs_no_more_than_what_is_sent() -> None:
     assembler = TextAssembler()
-    begun = time.perf_counter()
+    begun = time.thread_time()
     with pytest.raises(WireError, match="3 bytes"):
         assembler.feed(bytes([Kind.HELLO, 1]))
     for _ in range(20_000):
         assembler.feed(bytes([Kind.HELLO, 1, 32]))
-    assert time.perf_counter() - begun < 2
+    assert time.thread_time() - begun < 2
 
 
 def test_the_supervisor_replaces_a_process_that_a_worker_cannot_believe() -> None:
@@ -264,4 +264,4 @@ def test_the_supervisor_replaces_a_process_that_a_worker_cannot_believe() -> Non
         shared_status.close()
         service.wait_ready()
         assert service.inference.pid != before.pid
-        assert "does not parse" in service.log
+        wait_for(lambda: "does not parse" in service.log)

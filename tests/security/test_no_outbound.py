@@ -15,7 +15,7 @@ import pytest
 
 from tests.helpers.model_factory import null_model
 from tests.helpers.raw_websocket import TEXT, RawSocket, frame
-from tests.helpers.service import Service
+from tests.helpers.service import PATIENT, Service
 
 
 class Trap:
@@ -58,7 +58,7 @@ def trap() -> Iterator[Trap]:
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     model = null_model(tmp_path_factory.mktemp("models") / "null.onnx")
-    with Service({"MODEL_V1_PATH": str(model), "STREAM_MIN_FPS": "0"}) as running:
+    with Service(PATIENT | {"MODEL_V1_PATH": str(model)}) as running:
         yield running
 
 
@@ -127,7 +127,7 @@ def test_no_address_that_a_client_writes_is_connected_to(service: Service, trap:
     for url in addresses(trap.port):
         for request in requests(service, url, trap.port):
             try:
-                with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310 - loopback
+                with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310 - loopback
                     answer.read(1000)
             except urllib.error.HTTPError as error:
                 with error:

@@ -28,6 +28,7 @@ from streamer.client.sources import SourceOptions, open_source
 from streamer.client.video import LiveVideo
 from streamer.client.video_source import VideoSource
 from streamer.core.backoff import Backoff
+from tests.helpers.ports import free_port
 from tests.unit.images import encode, scene
 from tests.unit.test_client_sources import NoWait
 
@@ -166,9 +167,7 @@ def test_a_stream_begins_with_the_key_frame_at_which_it_was_joined(
 
 
 def test_the_same_over_udp() -> None:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port(socket.SOCK_DGRAM)
     pieces = [data for _, data in transport_stream()]
     ended = threading.Event()
 

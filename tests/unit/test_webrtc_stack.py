@@ -36,6 +36,7 @@ from streamer.webrtc import ice_agent
 from streamer.webrtc.aiortc_adapter import NoFreePort, Peer, UdpSettings, register_profiles
 from streamer.webrtc.rtp_receiver import ORIENTATION_URI, OrientedExtensions, Receiver
 from streamer.webrtc.sdp_offer import check_offer
+from tests.helpers.ports import free_port, free_ports
 
 ADVICE = "see the top of tests/unit/test_webrtc_stack.py"
 
@@ -184,7 +185,8 @@ async def test_a_stun_server_that_does_not_answer_delays_the_answer_only_for_a_w
 
 async def test_the_public_address_is_announced_alone_and_ports_come_from_the_range() -> None:
     client, offer = await offer_of_a_browser()
-    plan = UdpSettings(ports=(27310, 27311), public_ip="203.0.113.7")
+    first, last = free_ports(2, socket.SOCK_DGRAM)
+    plan = UdpSettings(ports=(first, last), public_ip="203.0.113.7")
     peers = [Peer(plan, NoSink()) for _ in range(3)]
     announced = []
     for peer in peers[:2]:
@@ -192,8 +194,8 @@ async def test_the_public_address_is_announced_alone_and_ports_come_from_the_ran
         candidates = {line for line in answer.splitlines() if line.startswith("a=candidate")}
         assert [line.split()[4] for line in candidates] == ["203.0.113.7"]
         announced += [int(line.split()[5]) for line in candidates]
-    assert sorted(announced) == [27310, 27311]
-    with pytest.raises(NoFreePort, match="27310 to 27311"):
+    assert sorted(announced) == [first, last]
+    with pytest.raises(NoFreePort, match=f"{first} to {last}"):
         await peers[2].answer(offer)
     for peer in peers:
         await peer.close_within(2.0)
@@ -203,14 +205,15 @@ async def test_the_public_address_is_announced_alone_and_ports_come_from_the_ran
 async def test_sockets_opened_before_the_ports_ran_out_are_closed_too() -> None:
     agent = ice.Connection(ice_controlling=False)
     agent.__class__ = ice_agent.IceAgent
-    plan = UdpSettings(ports=(27312, 27312))
+    port = free_port(socket.SOCK_DGRAM)
+    plan = UdpSettings(ports=(port, port))
     agent.plan = plan  # type: ignore[attr-defined]
     with pytest.raises(NoFreePort):
         # With the same address twice, the second socket finds the only port taken.
         await agent.get_component_candidates(1, ["127.0.0.1", "127.0.0.1"])
     await agent.close()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
-        free.bind(("127.0.0.1", 27312))
+        free.bind(("127.0.0.1", port))
 
 
 class FakeProtocol:

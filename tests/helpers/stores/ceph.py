@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import time
 import urllib.error
@@ -17,6 +16,8 @@ import urllib.request
 import uuid
 from pathlib import Path
 from types import TracebackType
+
+from tests.helpers.ports import free_port
 
 PROGRAMS = ("radosgw", "radosgw-admin", "ceph-mon", "ceph-osd", "ceph", "ceph-authtool", "monmaptool")
 PACKAGES = "radosgw ceph-mon ceph-osd ceph-common"
@@ -65,18 +66,12 @@ def missing() -> list[str]:
     return found or ([] if os.geteuid() == 0 else ["root"])
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 class Ceph:
     """Runs the store within ``with``; ``stop_gateway`` and ``start_gateway`` simulate an outage."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._port = _free_port()
+        self._port = free_port()
         self._daemons: list[subprocess.Popen[bytes]] = []
         #: The last gateway that was started, even if it was stopped since; None before the first start.
         self.gateway: subprocess.Popen[bytes] | None = None
@@ -136,7 +131,7 @@ class Ceph:
         folder, fsid, osd_id = self._folder, str(uuid.uuid4()), str(uuid.uuid4())
         for name in ("mon", "osd"):
             (folder / name).mkdir(parents=True)
-        mon1, mon2 = _free_port(), _free_port()
+        mon1, mon2 = free_port(), free_port()
         (folder / "ceph.conf").write_text(
             _CONFIGURATION.format(fsid=fsid, folder=folder, mon1=mon1, mon2=mon2, port=self._port)
         )
