@@ -203,7 +203,7 @@ from streamer.imaging.decode import decode
 from streamer.imaging.image_header import Limits
 
 files = [open(path, "rb").read() for path in sys.argv[1:]]
-decoder._warm_up()
+decoder.warm_up()
 enter_sandbox(512 << 20)
 for data in files:
     decode(data, Limits().read_header(data), most_bytes=Limits().decode_bytes)
@@ -220,8 +220,8 @@ def test_a_sandboxed_process_decodes_both(tmp_path: Path) -> None:
         capture_output=True,
         text=True,
         cwd=ROOT,
-        # Threads of the linear algebra library would start before the sandbox, as they do not in the service.
-        env={"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"},
+        # As in the service, libraries start no threads before the sandbox.
+        env={"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "OPENCV_FOR_THREADS_NUM": "1"},
     )
     assert answer.stderr == "decoded in the sandbox", answer.stderr
     assert answer.returncode == 0
