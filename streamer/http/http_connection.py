@@ -147,6 +147,7 @@ class ConnectionHandler(web.RequestHandler):
         if self._stream_fd is not None and isinstance(self._loop, TurnLoop):
             self._loop.turns.streams.discard(self._stream_fd)
         super().connection_lost(exc)
+        self._data_received_cb = None  # a method of the WebSocket, which refers to this connection
         if self._stall_detector is not None:
             self._stall_detector.stop()
 

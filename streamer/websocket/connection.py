@@ -11,7 +11,7 @@ import contextlib
 import time
 from typing import Protocol
 
-from aiohttp import WSMsgType, web
+from aiohttp import WSMsgType
 
 from streamer.access.identity import Identity, Scope
 from streamer.accounting.ledger import FrameCounters
@@ -38,7 +38,7 @@ from streamer.streams.stream_handle import StreamHandle
 from streamer.websocket.frame_receiver import FrameReceiver, MessageDecoder, unknown_stream
 from streamer.websocket.handshake import HelloReader, await_hello, identify
 from streamer.websocket.outbox import MAX_MESSAGES
-from streamer.websocket.writer import SocketWriter
+from streamer.websocket.writer import SocketWriter, StreamSocket
 
 #: How long a connection waits for outcomes of frames in flight after a client's `bye`.
 BYE_GRACE_S = 2.0
@@ -89,7 +89,7 @@ class Connection:
     def __init__(
         self,
         hub: Hub,
-        socket: web.WebSocketResponse,
+        socket: StreamSocket,
         version: str,
         subprotocol: str,
         identity: Identity,
@@ -161,6 +161,8 @@ class Connection:
                 writing.cancel()
                 self._writer.drop()
                 self._release_streams()
+                # Both refer to this connection: without them it leaves no reference cycle.
+                del self._control, self._frames
                 with contextlib.suppress(asyncio.CancelledError):
                     await writing
 

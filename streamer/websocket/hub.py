@@ -31,6 +31,7 @@ from streamer.streams.session import Session, SessionStore
 from streamer.streams.session_control import CONTROL_MAX_BYTES, CONTROL_PER_S
 from streamer.websocket.connection import BYE_GRACE_S, Connection
 from streamer.websocket.handshake import HELLO_MAX_BYTES, HandshakeSlots
+from streamer.websocket.writer import StreamSocket
 
 log = logging.getLogger("streamer.websocket")
 
@@ -105,7 +106,7 @@ class StreamHub:
         version = request.match_info.get("version", "v1")
         self._check(request, version)
         subprotocol = _choose_subprotocol(request)
-        socket = web.WebSocketResponse(
+        socket = StreamSocket(
             protocols=SUBPROTOCOLS,
             # JPEGs do not compress further, and inflating messages would block the loop.
             compress=False,

@@ -28,6 +28,18 @@ FLUSH_S = 1.0
 CLOSE_S = 2.0
 
 
+class StreamSocket(web.WebSocketResponse):
+    """A WebSocket that can be released as soon as its connection is lost.
+
+    A lost connection cancels the task that serves it, and aiohttp then leaves the timer of its heartbeat
+    running, which keeps the socket and its request in memory until the next ping is due.
+    """
+
+    def stop_heartbeat(self) -> None:
+        """Stop sending pings, because the connection has ended."""
+        self._cancel_heartbeat()
+
+
 class SocketWriter:
     """Queues messages without waiting and sends them in order. The connection owns it and runs its task.
 
@@ -37,7 +49,7 @@ class SocketWriter:
 
     def __init__(
         self,
-        socket: web.WebSocketResponse,
+        socket: StreamSocket,
         transport: asyncio.Transport | None,
         subprotocol: str,
         *,
@@ -145,8 +157,9 @@ class SocketWriter:
             await asyncio.sleep(0.005)
 
     def drop(self) -> None:
-        """Drop the messages that still wait, because the socket is gone."""
+        """Drop the messages that still wait, and the heartbeat, because the socket is gone."""
         self._outbox.close()
+        self._socket.stop_heartbeat()
 
     async def close(self, close: CloseConnection) -> None:
         """Send the close frame. If the client does not accept even that, abort the connection."""
