@@ -161,8 +161,7 @@ class Connection:
                 writing.cancel()
                 self._writer.drop()
                 self._release_streams()
-                # Both refer to this connection: without them it leaves no reference cycle.
-                del self._control, self._frames
+                del self._control, self._frames  # they refer to this connection: it leaves no cycle
                 with contextlib.suppress(asyncio.CancelledError):
                     await writing
 
@@ -223,8 +222,7 @@ class Connection:
         for number, flow in self.session.streams.items():
             sampler = self._sampler(hello, offers[number])
             codes = StreamCodes.of(hub.dispatcher, self.version, self._model.labels, self.client)
-            handle = StreamHandle(self, flow, sampler, self.client, codes)
-            self.streams[number] = handle
+            self.streams[number] = handle = StreamHandle(self, flow, sampler, self.client, codes)
             hub.dispatcher.open(self.version, handle)
         hub.opened(self)
         if not hub.dispatcher.ready:
