@@ -154,6 +154,19 @@ class DemoPage:
         """Wait until an element is not visible."""
         self.page.locator(selector).wait_for(state="hidden")
 
+    def wait_value(self, expression: str, expected: Any) -> None:
+        """Wait until a JavaScript expression has a value; on failure, show the last one."""
+        last: list[Any] = [None]
+
+        def reached() -> bool:
+            last[0] = self.evaluate(expression)
+            return bool(last[0] == expected)
+
+        try:
+            self.wait(reached)
+        except AssertionError as error:
+            raise AssertionError(f"{expression} is {last[0]!r}, never {expected!r}") from error
+
     def wait_for_results(self, count: int = 1) -> None:
         """Wait until the page has received ``count`` more results.
 

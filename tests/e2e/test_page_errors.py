@@ -38,7 +38,7 @@ def blind(playwright: Playwright) -> Iterator[Browser]:
 def error_text(demo: DemoPage) -> str:
     """Wait until the page shows an error; return its text."""
     demo.wait("demo.error")
-    assert demo.page.is_visible("#error")
+    demo.wait_visible("#error")
     return demo.page.inner_text("#error")
 
 
@@ -51,7 +51,7 @@ def test_without_a_camera_the_page_offers_file_and_sample(service: Service, blin
     assert demo.sockets == []
     demo.page.get_by_role("button", name="Play the sample").click()
     demo.wait_for_results()
-    assert not demo.page.is_visible("#error")
+    demo.wait_hidden("#error")
     demo.assert_clean()
     demo.close()
 
@@ -73,7 +73,7 @@ def test_a_denied_permission_is_explained(service: Service, playwright: Playwrig
         assert demo.evaluate("demo.error") == "permission-denied"
         assert "blocked" in text
         assert "Allow" in text
-        assert demo.page.get_by_role("button", name="Try again").is_visible()
+        demo.page.get_by_role("button", name="Try again").wait_for()
         # The user now allows the camera, as the text explains.
         demo.context.grant_permissions(["camera"])
         demo.page.get_by_role("button", name="Try again").click()
@@ -146,14 +146,13 @@ def test_on_a_phone_nothing_sticks_out_and_everything_is_in_reach(
     demo = DemoPage(blind, service.http_url, **options)
     demo.open()
     fine = {"outside": [], "small": [], "scrolls": False}
-    assert demo.evaluate(_LAYOUT) == fine
+    demo.wait_value(_LAYOUT, fine)
     demo.page.tap(".start [data-source=sample]")
     demo.wait_for_results(2)
-    assert demo.evaluate(_LAYOUT) == fine
-    ratio = demo.evaluate(
-        "document.getElementById('overlay').width / document.getElementById('stage').clientWidth"
-    )
-    assert ratio == pytest.approx(3, abs=0.02)
+    demo.wait_value(_LAYOUT, fine)
+    # The page resizes the overlay after the layout has changed.
+    ratio = "document.getElementById('overlay').width / document.getElementById('stage').clientWidth"
+    demo.wait(f"Math.abs({ratio} - 3) < 0.02")
     stage = demo.page.locator("#stage").bounding_box()
     assert stage is not None
     assert stage["y"] + stage["height"] <= size[1]

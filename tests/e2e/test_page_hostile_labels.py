@@ -47,8 +47,8 @@ def test_names_of_classes_and_models_are_text(demo: DemoPage) -> None:
     demo.wait("document.getElementById('detected-classes').textContent.includes('<img src=x')")
     demo.page.click("#all-classes summary")
     demo.wait("document.getElementById('class-list').textContent.includes('</script>')")
-    for chip in demo.page.query_selector_all("#detected-classes *"):
-        chip.hover(timeout=2000, force=True)
+    for chip in demo.page.locator("#detected-classes *").all():
+        chip.hover(force=True)
     assert demo.evaluate("window.stolen === undefined")
     assert (
         demo.evaluate("document.querySelector('#detected-classes img, #class-list img, main script')") is None

@@ -58,13 +58,15 @@ def test_photos_have_boxes_and_commands_that_repeat_the_answer(
     demo.open("?source=sample&autostart=1")
     demo.wait("demo.connection.name === 'open'")
     demo.page.set_input_files("#photo-files", [photo, broken])
-    demo.wait("demo.photos.pending === 0 && demo.connection.name === 'idle'")
+    demo.wait(
+        "demo.photos.photos.length === 2 && demo.photos.pending === 0 && demo.connection.name === 'idle'"
+    )
     shown = demo.evaluate("demo.photos")
     assert [entry["state"] for entry in shown["photos"]] == ["done", "failed"]
     answer = json.loads(shown["text"])
     assert shown["photos"][0]["detections"] == len(answer["detections"]) >= 4
-    assert "1 bus" in demo.page.inner_text("#photo-status")
-    assert not demo.page.is_visible("#stage")
+    demo.wait_text("#photo-status", "1 bus")
+    demo.wait_hidden("#stage")
 
     with demo.page.expect_download() as waiting:
         demo.page.click("#photo-save")
@@ -91,19 +93,19 @@ def test_photos_have_boxes_and_commands_that_repeat_the_answer(
     # The arrow key selects the photo that failed. The change of a setting then applies to every photo.
     demo.page.focus(".thumbnail[aria-pressed=true]")
     demo.page.keyboard.press("ArrowRight")
-    assert demo.evaluate("demo.photos.selected") == 1
-    assert "broken.png" in demo.page.inner_text("#photo-status")
+    demo.wait_value("demo.photos.selected", 1)
+    demo.wait_text("#photo-status", "broken.png")
     demo.page.locator("#threshold").press("End")
     demo.wait(f"demo.photos.pending === 0 && demo.photos.photos[0].detections < {len(answer['detections'])}")
-    assert "conf_threshold=0.95" in demo.evaluate("demo.photos.text")
+    demo.wait("demo.photos.text.includes('conf_threshold=0.95')")
     demo.page.click("#advanced summary")
     demo.page.check("#agnostic-nms", force=True)
     demo.wait("demo.photos.photos[0].state === 'done' && demo.photos.text.includes('agnostic_nms=1')")
     for kind in ("drop", "paste"):
         demo.evaluate(_HAND_OVER, kind)
         demo.wait(f"demo.photos.pending === 0 && demo.photos.photos.at(-1).name === '{kind}.png'")
-    assert demo.page.is_visible("#photo-note")
+    demo.wait_visible("#photo-note")
     demo.page.click("#photos-close")
-    assert demo.page.is_visible(".start")
+    demo.wait_visible(".start")
     demo.assert_clean(but=("status of 415",))
     demo.close()
