@@ -69,7 +69,7 @@ class BalancingProxy:
         return f"ws://127.0.0.1:{self.port}"
 
     def __enter__(self) -> BalancingProxy:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while True:
             assert self._process.poll() is None, Path(self._output.name).read_text()
             try:

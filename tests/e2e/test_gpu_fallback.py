@@ -10,6 +10,7 @@ import pytest
 
 from tests.helpers.model_factory import null_model
 from tests.helpers.service import Service
+from tests.helpers.waiting import wait_for
 
 
 @pytest.fixture
@@ -25,8 +26,8 @@ def broken_driver(tmp_path: Path) -> Path:
 def test_a_driver_that_does_not_work_is_counted_as_a_fallback(broken_driver: Path, tmp_path: Path) -> None:
     model = str(null_model(tmp_path / "null.onnx"))
     with Service({"MODEL_V1_PATH": model, "LD_LIBRARY_PATH": str(broken_driver)}) as service:
-        assert service.metric("object_detection_model_info", provider="cpu") == 1
-        assert service.metric("object_detection_gpu_fallback", version="v1") == 1
+        wait_for(lambda: service.metric("object_detection_model_info", provider="cpu") == 1)
+        wait_for(lambda: service.metric("object_detection_gpu_fallback", version="v1") == 1)
 
 
 @pytest.mark.skipif(ctypes.util.find_library("cuda") is not None, reason="this machine has a driver")

@@ -33,7 +33,7 @@ def test_a_signal_that_used_to_kill_drains(number: signal.Signals, full: bool) -
         assert service.wait() == 0
         assert f"{number.name}: draining" in service.log
         # Decoders are children of the workers and end a moment after them.
-        wait_for(lambda: all(is_dead(child) for child in children), timeout_s=10)
+        wait_for(lambda: all(is_dead(child) for child in children))
 
 
 def test_signals_that_mean_nothing_here_end_no_process() -> None:

@@ -114,7 +114,7 @@ class Publisher:
         return self.read()
 
 
-def read_results(location: str, count: int, timeout_s: float = 30.0) -> list[dict[str, Any]]:
+def read_results(location: str, count: int, timeout_s: float = 60.0) -> list[dict[str, Any]]:
     """Return the next ``count`` results that a session sends as server-sent events."""
     results: list[dict[str, Any]] = []
     deadline = time.monotonic() + timeout_s

@@ -40,8 +40,9 @@ def test_posts_whose_clients_have_gone_never_reach_the_model(stubbed: Start, fig
 
     before = stub.engine.runs
     asyncio.run(cancel_all())
-    wait_for(lambda: stub.service.metric("object_detection_frames_in_flight") == 0, "slots are free", 10)
+    wait_for(lambda: stub.service.metric("object_detection_frames_in_flight") == 0, "slots are free")
     ran = stub.engine.runs - before
+    wait_for(lambda: stub.service.metric("object_detection_requests_total", status="499") >= POSTS)
     gone = stub.service.metric("object_detection_requests_total", status="499")
     figures.note(cancelled=POSTS, run_all_the_same=ran, counted_as_gone=int(gone))
     # Only work that had begun ran: the current run, and what was submitted before the cancellation arrived.
@@ -68,9 +69,9 @@ def test_many_cancelled_posts_leave_no_task_and_no_slot(stubbed: Start, tier: Ti
     assert tasks > 0
     with ProbeRider(stub.service.port) as rider:
         asyncio.run(cancel_many(count))
-        wait_for(lambda: stub.service.metric("object_detection_frames_in_flight") == 0, "slots are free", 10)
+        wait_for(lambda: stub.service.metric("object_detection_frames_in_flight") == 0, "slots are free")
     rider.ride.check()
-    wait_for(lambda: stub.service.metric("object_detection_event_loop_tasks") <= tasks, "tasks end", 10)
+    wait_for(lambda: stub.service.metric("object_detection_event_loop_tasks") <= tasks, "tasks end")
     received, inferred, dropped, failed = (
         stub.service.metric(f"object_detection_frames_{name}_total", transport="http")
         for name in ("received", "inferred", "dropped", "failed")

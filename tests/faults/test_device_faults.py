@@ -46,7 +46,7 @@ def test_without_memory_for_a_batch_smaller_ones_run_and_the_larger_come_back(
     before = stub.service.inference.pid
     whole = asyncio.run(_through(stub, "oom", times=1, seconds=2.0))
     assert stub.service.inference.pid == before, "an allocation that failed ends no process"
-    assert "no memory for a batch of" in stub.service.log
+    wait_for(lambda: "no memory for a batch of" in stub.service.log, "the log says so")
     assert (whole.wrong, whole.surplus, whole.lost, whole.closed) == (0, 0, 0, 0)
     assert whole.errors == {}, "the frames of the batch ran alone"
     figures.note(answers_of_others=whole.wrong, frames_failed=sum(whole.errors.values()))
@@ -69,7 +69,7 @@ def test_a_lost_device_gets_a_new_process_and_no_frame_a_wrong_result(
         answers_of_others=whole.wrong,
         connections_closed=whole.closed,
     )
-    assert "exit code 70" in stub.service.log
+    wait_for(lambda: "exit code 70" in stub.service.log, "the log says so")
     assert stub.service.get_json("/health")["inference_restarts"] == 1
     assert (whole.wrong, whole.surplus, whole.lost, whole.closed) == (0, 0, 0, 0)
     assert whole.final_errors == {}

@@ -18,6 +18,7 @@ from tests.faults.results import Result
 from tests.helpers.load import End, StreamLoad, http_session
 from tests.helpers.network_namespace import PacketCapture, in_own_network, narrow_link
 from tests.helpers.service import Service
+from tests.helpers.waiting import wait_for
 from tests.unit.images import encode, scene
 
 Start = Callable[..., Stubbed]
@@ -155,4 +156,6 @@ def test_connections_that_are_reset_cost_the_others_nothing(
     figures.note(posts=posts, resets=resets, answered=outcomes.count("200"))
     assert set(outcomes) == {"200", "reset"}
     assert outcomes.count("reset") <= resets
-    assert stub.service.metric("object_detection_frames_in_flight") == 0
+    wait_for(
+        lambda: stub.service.metric("object_detection_frames_in_flight") == 0, "every frame has its outcome"
+    )

@@ -41,11 +41,11 @@ def test_while_posts_find_no_room_the_replica_is_not_ready_and_alive(stubbed: St
         return status, body
 
     def until_not_ready() -> tuple[int, str]:
-        wait_for(lambda: service.get("/health")[0] != 200, "it is not ready", timeout_s=40)
+        wait_for(lambda: service.get("/health")[0] != 200, "it is not ready")
         status, body = service.get("/health")
         return status, json.loads(body)["status"]
 
     assert asyncio.run(post_too_much()) == (503, "saturated")
-    wait_for(lambda: service.get("/health")[0] == 200, "it is ready again", timeout_s=20)
+    wait_for(lambda: service.get("/health")[0] == 200, "it is ready again")
     figures.note(restarts=service.metric("object_detection_process_restarts_total"))
     assert service.metric("object_detection_process_restarts_total") == 0

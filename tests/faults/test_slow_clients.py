@@ -152,7 +152,7 @@ def test_slow_silent_and_vanished_clients_are_cut_off_and_hurt_nobody(
     with ProbeRider(port) as rider, ProcessWatch(stub.service) as watch:
         beside, took = asyncio.run(misbehave())
     rider.ride.check()
-    wait_for(lambda: look(stub.service).fds <= before.fds + 2, "descriptors are given back", 20)
+    wait_for(lambda: look(stub.service).fds <= before.fds + 2, "descriptors are given back")
     growth = watch.peak_rss - before.total_rss
     figures.note(
         slow_clients=of_each * len(KINDS) + vanished,

@@ -38,7 +38,7 @@ def test_frames_of_a_stream_may_change_their_size(stubbed: Start, figures: Resul
             await socket.send_json({"type": "hello", "streams": [{"id": 0, "codec": "png", "mode": "all"}]})
             for seq, (width, height) in enumerate(_SIZES, 1):
                 await socket.send_bytes(pack(seq, encode(scene(width, height), ".png"), png=True))
-                while (event := await socket.receive_json(timeout=20))["type"] != "result":
+                while (event := await socket.receive_json(timeout=60))["type"] != "result":
                     assert event["type"] not in ("error", "drop"), event
                 seen.append((event["width"], event["height"]))
         return seen
@@ -61,7 +61,7 @@ async def test_a_video_may_change_its_size(stubbed: Start, figures: Result) -> N
 
     track = Track(image, fps=12)  # type: ignore[arg-type]
     async with WebrtcClient(f"{stub.service.http_url}/v1/webrtc", track=track) as client:
-        async with asyncio.timeout(40):
+        async with asyncio.timeout(100):
             while len({(m["width"], m["height"]) for m in client.of_type("result")}) < 4:
                 await asyncio.sleep(0.1)
             last = len(client.of_type("result"))

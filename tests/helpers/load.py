@@ -108,7 +108,7 @@ class StreamLoad:
         self._sent_at: dict[int, float] = {}
 
     async def run(self, session: aiohttp.ClientSession, until: End) -> Tally:
-        """Send until ``until``, then wait up to 5 s for the frames in flight; return the tally."""
+        """Send until ``until``, then wait up to 30 s for the frames in flight; return the tally."""
         async with session.ws_connect(
             self._url, protocols=["detect.v1.msgpack"], max_msg_size=0, compress=0, autoping=True
         ) as socket:
@@ -121,12 +121,12 @@ class StreamLoad:
             reader = asyncio.create_task(self._read(socket))
             try:
                 await self._send(socket, until)
-                deadline = time.monotonic() + 5
+                deadline = time.monotonic() + 30
                 while not self.tally.balanced and time.monotonic() < deadline and not reader.done():
                     await asyncio.sleep(0.01)
                 if not reader.done():
                     await socket.send_bytes(msgpack.packb({"type": "bye", "code": 1000, "reason": "done"}))
-                    await asyncio.wait_for(reader, 5)
+                    await asyncio.wait_for(reader, 30)
             finally:
                 reader.cancel()
         self.tally.closed = socket.close_code

@@ -23,7 +23,7 @@ from tests.recordings.websocket_sessions import record_sessions, record_shutdown
 
 FOLDER = Path(__file__).resolve().parent / "data"
 #: Longest wait for metrics that are in the committed recording but not yet in `/metrics`, seconds.
-METRICS_WAIT_S = 5.0
+METRICS_WAIT_S = 30.0
 #: Names of the recordings; each is a file.
 NAMES = ("http", "websocket", "metrics", "openapi", "commands", "client")
 
