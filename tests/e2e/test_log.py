@@ -38,13 +38,15 @@ def test_what_libraries_print_is_json_and_one_line_a_second(service: Service) ->
     for number in range(2000):
         print_in(worker, b"libpng warning: iCCP: known incorrect sRGB profile %d\n" % number)
     print_in(worker, b"a line that breaks \xff\xfe\xe2\x80\xa8 off\n\x1e{not json}\n")
-    took_s = time.monotonic() - begun
     wait_for(lambda: "not json" in service.log)
+    took_s = time.monotonic() - begun
     entries = [json.loads(line) for line in service.log.splitlines()]
     native = [entry for entry in entries if entry["logger"] == "native"]
     assert {entry["process"] for entry in native} == {"worker-0"}
     assert 1 <= sum("libpng" in entry["message"] for entry in native) <= 1 + took_s
-    assert service.metric("object_detection_log_lines_dropped_total", reason="limit") >= 1900
+    wait_for(
+        lambda: service.metric("object_detection_log_lines_dropped_total", reason="limit") >= 1900 - took_s
+    )
 
 
 def test_a_crashing_interpreter_is_told_whole(service: Service) -> None:
@@ -88,7 +90,7 @@ def test_a_stalled_reader_stops_neither_the_start_nor_the_drain() -> None:
         supervisor = psutil.Process(process.pid)
         wait_for(lambda: _port(supervisor) and _status(_port(supervisor)) == 200, timeout_s=60)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=30) == 0
+        assert process.wait(timeout=60) == 0
 
 
 def test_a_service_that_cannot_start_ends_although_nobody_reads_why() -> None:
@@ -102,7 +104,7 @@ def test_a_service_that_cannot_start_ends_although_nobody_reads_why() -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "streamer", "serve"], cwd=ROOT, env=environment, stderr=writer
     )
-    assert process.wait(timeout=30) == 3
+    assert process.wait(timeout=60) == 3
     os.close(reader)
     os.close(writer)
 

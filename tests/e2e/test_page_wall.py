@@ -47,14 +47,14 @@ def test_a_camera_files_and_the_sample_run_side_by_side(demo: DemoPage, tmp_path
 
     # The change of one setting reaches all streams.
     demo.page.check("#track", force=True)
-    demo.wait(lambda: sum(message["type"] == "configured" for message in demo.received) == 4)
+    demo.wait(lambda: sum(message["type"] == "configured" for message in demo.received) >= 4)
 
     demo.page.set_input_files("#add-files", [clip] * 6)
     demo.wait("demo.tiles.length === 8")
-    assert "At most 9 streams" in demo.page.inner_text("#add-hint")
+    demo.wait_text("#add-hint", "At most 9 streams")
     for _ in range(8):
         demo.page.locator(".tile-close").first.click()
-    assert demo.evaluate("demo.tiles.length") == 0
+    demo.wait("demo.tiles.length === 0")
     demo.wait(lambda: sum(message["type"] == "bye" for message in demo.sent) >= 8)
     demo.wait_for_results(2)
 
