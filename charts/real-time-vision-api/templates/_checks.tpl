@@ -21,11 +21,8 @@
 {{- if and .Values.autoscaling.enabled (eq .Values.autoscaling.method "keda") (not .Values.autoscaling.keda.prometheusAddress) -}}
 {{- fail "autoscaling.keda.prometheusAddress is empty: KEDA queries Prometheus, for example at http://prometheus-operated.monitoring.svc:9090" -}}
 {{- end -}}
-{{- if and (eq (include "rtv.several" .) "true") .Values.persistence.models.enabled (not .Values.persistence.models.existingClaim) -}}
-{{- if has "ReadWriteOncePod" .Values.persistence.models.accessModes -}}
-{{- fail "persistence.models.accessModes is ReadWriteOncePod, and several replicas mount it: use ReadWriteMany or ReadOnlyMany" -}}
-{{- end -}}
-{{- end -}}
+{{- include "rtv.checkPorts" . -}}
+{{- include "rtv.checkPods" . -}}
 {{- range $name, $file := .Values.models -}}
 {{- if and $file (not (hasPrefix "/" $file)) (not $.Values.persistence.models.enabled) -}}
 {{- fail (printf "models.%s is %s, relative to persistence.models.mountPath, and persistence.models.enabled is false: enable it, or give an absolute path in the image" $name $file) -}}
@@ -69,6 +66,10 @@
 {{- if and (not .Values.webrtc.enabled) (hasKey .Values.settings "WEBRTC_SESSIONS_MAX") -}}
 {{- fail "settings.WEBRTC_SESSIONS_MAX is set and webrtc.enabled is false: set one of them" -}}
 {{- end -}}
+{{- $monitor := .Values.monitoring.serviceMonitor -}}
+{{- if gt (include "rtv.milliseconds" $monitor.scrapeTimeout | int) (include "rtv.milliseconds" $monitor.interval | int) -}}
+{{- fail (printf "monitoring.serviceMonitor.scrapeTimeout is %s, longer than monitoring.serviceMonitor.interval, %s, which Prometheus refuses: allowed is at most the interval" $monitor.scrapeTimeout $monitor.interval) -}}
+{{- end -}}
 {{- $ours := list -}}
 {{- range include "rtv.environment" . | fromYamlArray -}}
 {{- $ours = append $ours .name -}}
@@ -78,4 +79,13 @@
 {{- fail (printf "extraEnv has %s, which the chart sets already: use the value that it comes from, or settings" .name) -}}
 {{- end -}}
 {{- end -}}
+{{- end -}}
+
+{{/* Milliseconds of a duration such as 1m30s. */}}
+{{- define "rtv.milliseconds" -}}
+{{- $sum := 0 -}}
+{{- range regexFindAll "[0-9]+(ms|s|m|h)" . -1 -}}
+{{- $sum = add $sum (mul (regexFind "[0-9]+" . | int64) (get (dict "ms" 1 "s" 1000 "m" 60000 "h" 3600000) (regexFind "[a-z]+" .))) -}}
+{{- end -}}
+{{- $sum -}}
 {{- end -}}

@@ -140,6 +140,11 @@
 {{- if $v.webrtc.enabled }}
 - name: UDP_PORT_RANGE
   value: {{ $v.webrtc.udpPortRange | quote }}
+{{- if and (not (hasKey $v.settings "WEBRTC_SESSIONS_MAX")) (lt (include "rtv.sessionsMax" . | int) 64) }}
+# Workers share the ports, and a session needs one.
+- name: WEBRTC_SESSIONS_MAX
+  value: {{ include "rtv.sessionsMax" . | quote }}
+{{- end }}
 {{- with $v.webrtc.publicIP }}
 - name: PUBLIC_IP
   value: {{ . | quote }}

@@ -1,0 +1,122 @@
+{{/* Checks of pods: labels, volumes, GPUs, updates and disruptions. _checks.tpl includes them. */}}
+
+{{/* Fails for keys that the chart writes itself; arguments: name of the value, the map, the keys of the chart. */}}
+{{- define "rtv.checkKeys" -}}
+{{- $name := index . 0 -}}
+{{- $ours := index . 2 -}}
+{{- range $key, $value := index . 1 -}}
+{{- if has $key $ours -}}
+{{- fail (printf "%s has %s (%v), which the chart sets itself and by which resources are selected or restarted: allowed are any others but %s" $name $key $value (join ", " $ours)) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Labels that the chart writes. */}}
+{{- define "rtv.ownLabels" -}}
+{{- concat (include "rtv.labels" . | fromYaml | keys) (list "app.kubernetes.io/component") | uniq | sortAlpha | toJson -}}
+{{- end -}}
+
+{{- define "rtv.checkPods" -}}
+{{- include "rtv.checkLabels" . -}}
+{{- include "rtv.checkGpu" . -}}
+{{- include "rtv.checkVolumes" . -}}
+{{- include "rtv.checkUpdates" . -}}
+{{- end -}}
+
+{{- define "rtv.checkLabels" -}}
+{{- $v := .Values -}}
+{{- $labels := include "rtv.ownLabels" . | fromJsonArray -}}
+{{- include "rtv.checkKeys" (list "podLabels" $v.podLabels $labels) -}}
+{{- range $part := list "serviceMonitor" "prometheusRule" "dashboard" -}}
+{{- include "rtv.checkKeys" (list (printf "monitoring.%s.labels" $part) (index $v.monitoring $part).labels $labels) -}}
+{{- end -}}
+{{- include "rtv.checkKeys" (list "podAnnotations" $v.podAnnotations (list "checksum/secret" "kubectl.kubernetes.io/default-container")) -}}
+{{- end -}}
+
+{{- define "rtv.checkGpu" -}}
+{{- $v := .Values -}}
+{{- if and $v.gpu.enabled (gt (int $v.gpu.count) 1) -}}
+{{- fail (printf "gpu.count is %d, and a replica runs its models on one GPU, so the others would be idle: allowed is 1; for %d GPUs set replicaCount or autoscaling.maxReplicas" (int $v.gpu.count) (int $v.gpu.count)) -}}
+{{- end -}}
+{{- range $part := list "requests" "limits" -}}
+{{- range $resource, $amount := get $v.resources $part | default dict -}}
+{{- if and $v.gpu.enabled (eq $resource $v.gpu.resourceName) -}}
+{{- fail (printf "resources.%s has %s (%v), which the chart sets from gpu.resourceName and gpu.count: remove it from resources" $part $resource $amount) -}}
+{{- end -}}
+{{- if and (not $v.gpu.enabled) (hasPrefix "nvidia.com/" $resource) (not (hasKey $v.settings "DEVICE")) -}}
+{{- fail (printf "resources.%s has %s (%v) and gpu.enabled is false, so the service would leave the GPU idle: set gpu.enabled=true and remove it from resources" $part $resource $amount) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- if $v.gpu.enabled -}}
+{{- range $key, $value := $v.gpu.nodeSelector -}}
+{{- if and (hasKey $v.nodeSelector $key) (ne $value (get $v.nodeSelector $key)) -}}
+{{- fail (printf "gpu.nodeSelector.%s is %s and nodeSelector.%s is %s: no node has both, so set one of them" $key $value $key (get $v.nodeSelector $key)) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "rtv.checkVolumes" -}}
+{{- $p := .Values.persistence -}}
+{{- $several := eq (include "rtv.several" .) "true" -}}
+{{- $starts := and (not $p.spool.enabled) (not .Values.gpu.enabled) (empty .Values.updateStrategy) -}}
+{{- range $name, $shared := dict "models" (list "ReadWriteMany" "ReadOnlyMany") "data" (list "ReadWriteMany") -}}
+{{- $volume := index $p $name -}}
+{{- if and $volume.enabled (not $volume.existingClaim) -}}
+{{- $fits := false -}}
+{{- range $shared -}}{{- if has . $volume.accessModes -}}{{- $fits = true -}}{{- end -}}{{- end -}}
+{{- if and $several (not $fits) -}}
+{{- fail (printf "persistence.%s.accessModes is %s, and several replicas on different nodes mount the volume: allowed is %s" $name (join ", " $volume.accessModes) (join " or " $shared)) -}}
+{{- end -}}
+{{- if and $starts (not $fits) (has "ReadWriteOncePod" $volume.accessModes) -}}
+{{- fail (printf "persistence.%s.accessModes is ReadWriteOncePod, and an update starts the new pod before the old one has released the volume: allowed is %s, or updateStrategy {type: Recreate}" $name (join " or " $shared)) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- $paths := dict "/tmp" "tmpSize" $p.spool.mountPath "persistence.spool.mountPath" -}}
+{{- if eq $p.spool.mountPath "/tmp" -}}
+{{- fail "persistence.spool.mountPath is /tmp, where metrics and sockets are: set another folder" -}}
+{{- end -}}
+{{- $mounts := list -}}
+{{- range $name := list "models" "data" -}}
+{{- if (index $p $name).enabled -}}
+{{- $mounts = append $mounts (list (printf "persistence.%s.mountPath" $name) (index $p $name).mountPath) -}}
+{{- end -}}
+{{- end -}}
+{{- range .Values.extraVolumeMounts -}}
+{{- $mounts = append $mounts (list (printf "extraVolumeMounts (%s)" .name) .mountPath) -}}
+{{- end -}}
+{{- range $mounts -}}
+{{- $path := last . | trimSuffix "/" -}}
+{{- if hasKey $paths $path -}}
+{{- fail (printf "%s is %s, and so is the folder of %s: each volume needs a folder of its own" (first .) (last .) (get $paths $path)) -}}
+{{- end -}}
+{{- $_ := set $paths $path (first .) -}}
+{{- end -}}
+{{- range .Values.extraVolumes -}}
+{{- if has .name (list "tmp" "spool" "models" "data" "keys") -}}
+{{- fail (printf "extraVolumes has %s, a name that the chart uses itself: allowed are any others but tmp, spool, models, data, keys" .name) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "rtv.checkUpdates" -}}
+{{- $v := .Values -}}
+{{- if and $v.podDisruptionBudget.enabled (regexMatch "^0+%?$" (toString $v.podDisruptionBudget.maxUnavailable)) -}}
+{{- fail (printf "podDisruptionBudget.maxUnavailable is %v, so that no node with a replica could ever be drained: allowed is 1 or more, or a percentage above 0%%" $v.podDisruptionBudget.maxUnavailable) -}}
+{{- end -}}
+{{- $kind := include "rtv.workloadKind" . -}}
+{{- $types := ternary (list "RollingUpdate" "OnDelete") (list "RollingUpdate" "Recreate") (eq $kind "StatefulSet") -}}
+{{- $type := get $v.updateStrategy "type" | default "RollingUpdate" -}}
+{{- if not (has $type $types) -}}
+{{- fail (printf "updateStrategy.type is %s, and with persistence.spool.enabled=%v the workload is a %s: allowed is %s" $type $v.persistence.spool.enabled $kind (join " or " $types)) -}}
+{{- end -}}
+{{- $rolling := get $v.updateStrategy "rollingUpdate" | default dict -}}
+{{- if and (eq $kind "StatefulSet") (hasKey $rolling "maxSurge") -}}
+{{- fail (printf "updateStrategy.rollingUpdate.maxSurge is %v, and with persistence.spool.enabled=true the workload is a StatefulSet, which starts no new pod first: remove maxSurge, or set persistence.spool.enabled=false" $rolling.maxSurge) -}}
+{{- end -}}
+{{- if and (regexMatch "^0+%?$" (toString (get $rolling "maxUnavailable"))) (or (eq $kind "StatefulSet") (regexMatch "^0+%?$" (toString (get $rolling "maxSurge")))) -}}
+{{- fail (printf "updateStrategy.rollingUpdate.maxUnavailable is %v and no new pod is started first, so that no update could begin: allowed is 1 or more, or for a Deployment a maxSurge of 1 or more" $rolling.maxUnavailable) -}}
+{{- end -}}
+{{- end -}}

@@ -1,0 +1,57 @@
+{{/* Checks of ports, addresses and WebRTC sessions. _checks.tpl includes them. */}}
+
+{{/* Fails unless FIRST-LAST is a range of ports in ascending order; arguments: name of the value, the range. */}}
+{{- define "rtv.checkRange" -}}
+{{- $ports := splitList "-" (last .) -}}
+{{- if gt (first $ports | int) (last $ports | int) -}}
+{{- fail (printf "%s is %s, which is reversed: the first port must not be above the last, as in %s-%s" (first .) (last .) (last $ports) (first $ports)) -}}
+{{- end -}}
+{{- if gt (last $ports | int) 65535 -}}
+{{- fail (printf "%s is %s: allowed are ports from 1024 to 65535" (first .) (last .)) -}}
+{{- end -}}
+{{- if lt (first $ports | int) 1024 -}}
+{{- fail (printf "%s is %s: allowed are ports from 1024 to 65535" (first .) (last .)) -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Number of media ports. */}}
+{{- define "rtv.udpPorts" -}}
+{{- $ports := splitList "-" .Values.webrtc.udpPortRange -}}
+{{- sub (last $ports | int) (first $ports | int) | add1 -}}
+{{- end -}}
+
+{{/* Sessions of a worker for which there are ports, at most the service's default; at least 1, because 0 switches WebRTC off. */}}
+{{- define "rtv.sessionsMax" -}}
+{{- div (include "rtv.udpPorts" . | int) (.Values.settings.WORKERS | default 1 | int) | min 64 | max 1 -}}
+{{- end -}}
+
+{{- define "rtv.checkPorts" -}}
+{{- $v := .Values -}}
+{{- include "rtv.checkRange" (list "webrtc.udpPortRange" $v.webrtc.udpPortRange) -}}
+{{- include "rtv.checkRange" (list "coturn.relayPortRange" $v.coturn.relayPortRange) -}}
+{{- $relays := splitList "-" $v.coturn.relayPortRange -}}
+{{- if and $v.coturn.enabled (le (first $relays | int) 3478) (ge (last $relays | int) 3478) -}}
+{{- fail (printf "coturn.relayPortRange is %s and contains 3478, on which the TURN server listens: leave this port out" $v.coturn.relayPortRange) -}}
+{{- end -}}
+{{- $workers := $v.settings.WORKERS | default 1 | int -}}
+{{- $ports := include "rtv.udpPorts" . | int -}}
+{{- if $v.webrtc.enabled -}}
+{{- if gt $workers $ports -}}
+{{- fail (printf "settings.WORKERS is %d and webrtc.udpPortRange (%s) has %d ports: a worker needs at least one, so allowed are at most %d workers or a larger range" $workers $v.webrtc.udpPortRange $ports $ports) -}}
+{{- end -}}
+{{- $sessions := mul $workers ($v.settings.WEBRTC_SESSIONS_MAX | default 1 | int) -}}
+{{- if gt $sessions (int64 $ports) -}}
+{{- fail (printf "settings.WEBRTC_SESSIONS_MAX is %d for each of %d workers, and webrtc.udpPortRange (%s) has %d ports, one for each session: allowed are at most %d sessions per worker, or a range of at least %d ports" ($v.settings.WEBRTC_SESSIONS_MAX | default 1 | int) $workers $v.webrtc.udpPortRange $ports (div $ports $workers) $sessions) -}}
+{{- end -}}
+{{- end -}}
+{{- if and $v.webrtc.publicIP (eq (include "rtv.several" .) "true") -}}
+{{- fail (printf "webrtc.publicIP is %s and there may be several replicas, which all would announce this one address: allowed is one replica; for several, use coturn, stunner or webrtc.iceServers" $v.webrtc.publicIP) -}}
+{{- end -}}
+{{- $metrics := int $v.monitoring.metricsPort -}}
+{{- if and $metrics (eq $metrics (int $v.containerPort)) -}}
+{{- fail (printf "monitoring.metricsPort and containerPort are both %d: set different ports, or metricsPort 0 for metrics on the public port" $metrics) -}}
+{{- end -}}
+{{- if and $metrics (eq $metrics (int $v.service.port)) -}}
+{{- fail (printf "monitoring.metricsPort and service.port are both %d, and one Service has both: set different ports" $metrics) -}}
+{{- end -}}
+{{- end -}}

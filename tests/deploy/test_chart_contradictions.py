@@ -1,0 +1,181 @@
+"""Tests that the chart refuses values that contradict each other, and takes their neighbours that fit."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.deploy.chart import Chart, Refused
+
+SEVERAL = {"replicaCount": 2}
+ROLLING = {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0}}
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        (
+            {"settings": {"WEBRTC_SESSIONS_MAX": 102}},
+            "settings.WEBRTC_SESSIONS_MAX is 102 for each of 1 workers, and webrtc.udpPortRange "
+            "(50000-50100) has 101 ports",
+        ),
+        (
+            {"settings": {"WEBRTC_SESSIONS_MAX": 30, "WORKERS": 4}},
+            "at most 25 sessions per worker, or a range of at least 120 ports",
+        ),
+        (
+            {"settings": {"WORKERS": 3}, "webrtc": {"udpPortRange": "50000-50001"}},
+            "allowed are at most 2 workers",
+        ),
+        (
+            {"webrtc": {"udpPortRange": "50100-50000"}},
+            "webrtc.udpPortRange is 50100-50000, which is reversed",
+        ),
+        (
+            {"webrtc": {"udpPortRange": "50000-70000"}},
+            "webrtc.udpPortRange is 50000-70000: allowed are ports",
+        ),
+        ({"webrtc": {"udpPortRange": "1000-2000"}}, "webrtc.udpPortRange is 1000-2000: allowed are ports"),
+        (
+            {"coturn": {"relayPortRange": "49999-49152"}},
+            "coturn.relayPortRange is 49999-49152, which is reversed",
+        ),
+        (
+            {"webrtc": {"publicIP": "192.0.2.1"}} | SEVERAL,
+            "webrtc.publicIP is 192.0.2.1 and there may be several",
+        ),
+        (
+            {"webrtc": {"publicIP": "192.0.2.1"}, "autoscaling": {"enabled": True}},
+            "webrtc.publicIP is 192.0.2.1 and there may be several",
+        ),
+        ({"webrtc": {"publicIP": "300.0.2.1"}}, "webrtc.publicIP: Does not match pattern"),
+        ({"monitoring": {"metricsPort": 8000}}, "monitoring.metricsPort and containerPort are both 8000"),
+        (
+            {"monitoring": {"metricsPort": 9000}, "service": {"port": 9000}},
+            "monitoring.metricsPort and service.port are both 9000",
+        ),
+        (
+            {"monitoring": {"serviceMonitor": {"interval": "1m", "scrapeTimeout": "1m1s"}}},
+            "scrapeTimeout is 1m1s, longer than monitoring.serviceMonitor.interval, 1m",
+        ),
+        (
+            {"persistence": {"models": {"enabled": True, "accessModes": ["ReadWriteOnce"]}}} | SEVERAL,
+            "persistence.models.accessModes is ReadWriteOnce, and several replicas",
+        ),
+        (
+            {"persistence": {"data": {"enabled": True, "accessModes": ["ReadOnlyMany"]}}} | SEVERAL,
+            "persistence.data.accessModes is ReadOnlyMany, and several replicas on different nodes "
+            "mount the volume: "
+            "allowed is ReadWriteMany",
+        ),
+        (
+            {
+                "persistence": {
+                    "data": {"enabled": True, "accessModes": ["ReadWriteOncePod"]},
+                    "spool": {"enabled": False},
+                }
+            },
+            "persistence.data.accessModes is ReadWriteOncePod, and an update starts the new pod before",
+        ),
+        (
+            {"persistence": {"data": {"enabled": True, "mountPath": "/models"}, "models": {"enabled": True}}},
+            "persistence.data.mountPath is /models, and so is the folder of persistence.models.mountPath",
+        ),
+        (
+            {
+                "persistence": {"models": {"enabled": True}},
+                "extraVolumeMounts": [{"name": "mine", "mountPath": "/models/"}],
+            },
+            "extraVolumeMounts (mine) is /models/, and so is the folder of persistence.models.mountPath",
+        ),
+        (
+            {"extraVolumes": [{"name": "spool", "emptyDir": {}}]},
+            "extraVolumes has spool, a name that the chart uses",
+        ),
+        (
+            {"podDisruptionBudget": {"maxUnavailable": 0}},
+            "podDisruptionBudget.maxUnavailable is 0, so that no node",
+        ),
+        (
+            {"podDisruptionBudget": {"maxUnavailable": "0%"}},
+            "podDisruptionBudget.maxUnavailable is 0%, so that no node",
+        ),
+        (
+            {"updateStrategy": {"type": "Recreate"}},
+            "updateStrategy.type is Recreate, and with persistence.spool.enabled=true",
+        ),
+        (
+            {"updateStrategy": ROLLING},
+            "updateStrategy.rollingUpdate.maxUnavailable is 0 and no new pod is started first",
+        ),
+        (
+            {"updateStrategy": {"rollingUpdate": {"maxSurge": 1}}},
+            "updateStrategy.rollingUpdate.maxSurge is 1, and with persistence.spool.enabled=true",
+        ),
+        (
+            {"podLabels": {"app.kubernetes.io/component": "mine"}},
+            "podLabels has app.kubernetes.io/component (mine), which the chart sets itself",
+        ),
+        ({"podAnnotations": {"checksum/secret": "x"}}, "podAnnotations has checksum/secret (x)"),
+        (
+            {"monitoring": {"serviceMonitor": {"labels": {"app.kubernetes.io/instance": "mine"}}}},
+            "monitoring.serviceMonitor.labels has app.kubernetes.io/instance (mine)",
+        ),
+        ({"gpu": {"enabled": True, "count": 4}}, "gpu.count is 4, and a replica runs its models on one GPU"),
+        (
+            {"resources": {"limits": {"nvidia.com/gpu": 1}}},
+            "resources.limits has nvidia.com/gpu (1) and gpu.enabled is false",
+        ),
+        (
+            {"gpu": {"enabled": True}, "resources": {"requests": {"nvidia.com/gpu": 2}}},
+            "resources.requests has nvidia.com/gpu (2), which the chart sets from gpu.resourceName",
+        ),
+        (
+            {"gpu": {"enabled": True, "nodeSelector": {"pool": "gpu"}}, "nodeSelector": {"pool": "cpu"}},
+            "gpu.nodeSelector.pool is gpu and nodeSelector.pool is cpu",
+        ),
+    ],
+)
+def test_values_that_contradict_each_other_are_refused(
+    chart: Chart, values: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(Refused) as caught:
+        chart.render(values)
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"settings": {"WEBRTC_SESSIONS_MAX": 101}},
+        {
+            "settings": {"WEBRTC_SESSIONS_MAX": 500},
+            "webrtc": {"enabled": True, "udpPortRange": "50000-50499"},
+        },
+        {"webrtc": {"udpPortRange": "50000-50000"}},
+        {"webrtc": {"publicIP": "2001:db8::1"}},
+        {"persistence": {"models": {"enabled": True, "accessModes": ["ReadOnlyMany"]}}} | SEVERAL,
+        {"persistence": {"models": {"enabled": True, "accessModes": ["ReadWriteOnce"]}}},
+        {"podDisruptionBudget": {"maxUnavailable": "10%"}} | SEVERAL,
+        {"podDisruptionBudget": {"enabled": False, "maxUnavailable": 0}} | SEVERAL,
+        {
+            "persistence": {"spool": {"enabled": False}},
+            "updateStrategy": {"rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
+        },
+        {"resources": {"limits": {"nvidia.com/gpu": 1}}, "settings": {"DEVICE": "auto"}},
+    ],
+)
+def test_values_that_fit_each_other_are_taken(chart: Chart, values: dict[str, Any]) -> None:
+    assert chart.render(values).workload
+
+
+@pytest.mark.parametrize(
+    ("workers", "ports", "sessions"),
+    [(1, "50000-50100", None), (1, "50000-50050", "51"), (4, "50000-50100", "25")],
+)
+def test_workers_have_no_more_sessions_than_ports(
+    chart: Chart, workers: int, ports: str, sessions: str | None
+) -> None:
+    values = {"settings": {"WORKERS": workers}, "webrtc": {"udpPortRange": ports}}
+    assert chart.render(values).environment.get("WEBRTC_SESSIONS_MAX") == sessions
