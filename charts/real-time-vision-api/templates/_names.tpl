@@ -72,3 +72,21 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 true
 {{- end -}}
 {{- end -}}
+
+{{/* Number of replicas to apply. While an autoscaler decides, it is the number that there is now: if an upgrade removed the field
+     that the release before had set, Kubernetes would fall back to one replica. Without a cluster (`helm template`) there is
+     nothing to look up, and the field is left out. A workload of the other kind is the one that this upgrade replaces. */}}
+{{- define "rtv.replicas" -}}
+{{- if not .Values.autoscaling.enabled -}}
+{{- .Values.replicaCount -}}
+{{- else -}}
+{{- $kind := include "rtv.workloadKind" . -}}
+{{- $found := dict -}}
+{{- range $each := list (ternary "Deployment" "StatefulSet" (eq $kind "StatefulSet")) $kind -}}
+{{- $found = lookup "apps/v1" $each $.Release.Namespace (include "rtv.fullname" $) | default $found -}}
+{{- end -}}
+{{- if hasKey ($found.spec | default dict) "replicas" -}}
+{{- int $found.spec.replicas -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
