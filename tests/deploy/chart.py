@@ -96,9 +96,16 @@ class Chart:
             [str(self.helm), *arguments], capture_output=True, text=True, timeout=60, check=False, env=homes
         )
 
-    def text(self, values: Manifest | None = None, *sets: str, kubernetes: str = "1.31") -> str:
+    def text(
+        self,
+        values: Manifest | None = None,
+        *sets: str,
+        kubernetes: str = "1.31",
+        release: str = RELEASE,
+        namespace: str = NAMESPACE,
+    ) -> str:
         """Return the rendered manifests as YAML; ``sets`` are names of files in ci/. Raises Refused."""
-        arguments = ["template", RELEASE, str(self.folder), "-n", NAMESPACE, "--kube-version", kubernetes]
+        arguments = ["template", release, str(self.folder), "-n", namespace, "--kube-version", kubernetes]
         if "auth" not in (values or {}) and not sets:
             # The chart requires a setting of authentication, which does not matter to most tests.
             values = {**(values or {}), "auth": {"allowAnonymous": True}}
@@ -116,9 +123,17 @@ class Chart:
             self._rendered[key] = done.stdout
         return self._rendered[key]
 
-    def render(self, values: Manifest | None = None, *sets: str, kubernetes: str = "1.31") -> Manifests:
+    def render(
+        self,
+        values: Manifest | None = None,
+        *sets: str,
+        kubernetes: str = "1.31",
+        release: str = RELEASE,
+        namespace: str = NAMESPACE,
+    ) -> Manifests:
         """Return the rendered manifests. Raises Refused."""
-        documents = yaml.load_all(self.text(values, *sets, kubernetes=kubernetes), Loader=yaml.CSafeLoader)
+        text = self.text(values, *sets, kubernetes=kubernetes, release=release, namespace=namespace)
+        documents = yaml.load_all(text, Loader=yaml.CSafeLoader)
         return Manifests(tuple(document for document in documents if document))
 
 

@@ -1,8 +1,7 @@
-"""Tests how the chart scales replicas, with which queries, and what it gives to Prometheus and Grafana."""
+"""Tests how the chart scales replicas and with which queries."""
 
 from __future__ import annotations
 
-import json
 import re
 import subprocess
 from pathlib import Path
@@ -200,52 +199,6 @@ def test_every_replica_is_scraped_once(chart: Chart) -> None:
     (endpoint,) = monitor["spec"]["endpoints"]
     assert endpoint["path"] == "/metrics"
     assert endpoint["port"] in {port["name"] for port in selected[0]["spec"]["ports"]}
-
-
-def test_rules_and_dashboard_arrive_as_they_are(chart: Chart, tmp_path: Path) -> None:
-    manifests = chart.render(None, "keda")
-    spec = manifests.one("PrometheusRule")["spec"]
-    assert spec == yaml.safe_load((chart.folder / "files" / "alerts.yaml").read_text())
-    (text,) = manifests.one("ConfigMap", "-dashboard")["data"].values()
-    assert json.loads(text) == json.loads((chart.folder / "files" / "dashboard.json").read_text())
-    assert manifests.one("ConfigMap", "-dashboard")["metadata"]["labels"]["grafana_dashboard"] == "1"
-    rules = tmp_path / "rules.yml"
-    rules.write_text(yaml.safe_dump(spec))
-    done = subprocess.run(
-        [chart_tools.need_promtool(), "check", "rules", str(rules)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
-def test_runbooks_are_links_where_their_address_is_known(chart: Chart) -> None:
-    def runbooks(values: dict[str, Any]) -> set[str]:
-        spec = chart.render(values, "keda").one("PrometheusRule")["spec"]
-        return {rule["annotations"]["runbook_url"] for group in spec["groups"] for rule in group["rules"]}
-
-    plain = runbooks({})
-    assert plain
-    base = "https://git.example.org/vision/blob/main"
-    linked = runbooks({"monitoring": {"prometheusRule": {"runbookBase": f"{base}/"}}})
-    assert linked == {f"{base}/{path}" for path in plain}
-
-
-def test_braces_in_rules_and_dashboard_are_left_to_prometheus_and_grafana(
-    chart: Chart, tmp_path: Path
-) -> None:
-    words = "{{ $labels.pod }} waits {{ $value | humanizeDuration }}"
-    rule = {"alert": "A", "expr": "up", "annotations": {"summary": words}}
-    alerts = yaml.safe_dump({"groups": [{"name": "g", "rules": [rule]}]})
-    changed = chart.copied(tmp_path)
-    (changed.folder / "files" / "alerts.yaml").write_text(alerts)
-    (changed.folder / "files" / "dashboard.json").write_text('{"legend": "{{pod}}"}')
-    manifests = changed.render(None, "keda")
-    annotations = manifests.one("PrometheusRule")["spec"]["groups"][0]["rules"][0]["annotations"]
-    assert annotations == {"summary": words}
-    assert '"{{pod}}"' in str(manifests.one("ConfigMap", "-dashboard")["data"])
 
 
 def test_nothing_is_made_for_operators_that_are_not_asked_for(chart: Chart) -> None:

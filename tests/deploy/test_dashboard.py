@@ -26,6 +26,8 @@ from tests.helpers.wire_client import WireClient
 #: Number of scrapes after which every rate can be computed.
 SCRAPES = 8
 STREAM_FPS = 8
+#: Grafana's variables, with everything selected. Docker Compose gives no namespace.
+VARIABLES = {"$__rate_interval": "15s", "$namespace": ".*", "$job": ".*", "$instance": ".*"}
 
 
 def panels() -> list[dict[str, Any]]:
@@ -38,7 +40,7 @@ def queries() -> list[tuple[str, str]]:
     for panel in panels():
         for target in panel["targets"]:
             expression = target["expr"]
-            for name, value in {"$__rate_interval": "15s", "$job": ".*", "$instance": ".*"}.items():
+            for name, value in VARIABLES.items():
                 expression = expression.replace(name, value)
             found.append((f"{panel['title']}: {target['legendFormat']}", expression))
     return found

@@ -1,9 +1,10 @@
 {{/* The autoscaling metrics as PromQL. The argument is a list (series selector, grouping clause): KEDA queries the release
      as a whole, prometheus-adapter each pod. */}}
 
-{{/* Series of this release's replicas, independent of the scrape job. */}}
+{{/* Series of this release's replicas, independent of the scrape job. Names that Kubernetes gives to pods of a Deployment
+     end in a hash and five characters (long names lose the dash), so `NAME-two-0` of another release is not among them. */}}
 {{- define "rtv.series" -}}
-{{- $pods := ternary "[0-9]+" "[a-z0-9]+-[a-z0-9]+" .Values.persistence.spool.enabled -}}
+{{- $pods := ternary "[0-9]+" "[a-z0-9]+-?[a-z0-9]{5}" .Values.persistence.spool.enabled -}}
 namespace="{{ .Release.Namespace }}",pod=~"{{ include "rtv.fullname" . }}-{{ $pods }}"
 {{- end -}}
 
