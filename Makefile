@@ -17,7 +17,7 @@ INSTALL = $(BIN)/python deploy/install.py
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve test test-unit test-system soak reliability check format bench train evaluate image sample demo-gif constraints hashes audit sbom fuzz chart clean system-packages
+.PHONY: help install serve test test-unit test-system soak reliability check format bench train evaluate image sample demo-gif constraints hashes audit sbom fuzz chart release-plan pins clean system-packages
 
 help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -104,6 +104,12 @@ fuzz: $(VENV)/installed-dev  ## fuzz every parser that reads foreign bytes; SECO
 
 chart: $(VENV)/installed-dev  ## update the chart's table of values and its schema after a change of values or settings
 	$(BIN)/python -m tests.deploy.chart_reference
+
+release-plan:  ## show what a release builds, scans, signs and publishes; REPOSITORY=OWNER/NAME
+	@$(PYTHON) deploy/release.py plan --repository $(or $(REPOSITORY),owner/real-time-vision-api)
+
+pins:  ## write the digests of the images of others into the Dockerfile and the workflows; needs docker and network
+	$(PYTHON) deploy/pins.py
 
 clean:  ## remove what these commands created
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,7 +1,7 @@
 """Builds the image from the Dockerfile and runs it without a Docker daemon.
 
-It uses debootstrap, buildah, podman and runc. The base image is made of Debian's packages and gets the name
-that FROM in the Dockerfile asks for. Base and layers are kept in the user's cache folder, so only the first
+It uses debootstrap, buildah, podman and runc. The base image is made of Debian's packages and takes the place
+of Python's image in the Dockerfile. Base and layers are kept in the user's cache folder, so only the first
 build takes minutes.
 """
 
@@ -106,7 +106,8 @@ class Images:
         self.run(
             *("buildah", "bud", "--format", "docker", "--pull-never", "--network", "host", "--layers"),
             *secrets,
-            *("--target", "cpu", "--build-arg", "REVISION=tested", "-t", TAG, str(ROOT)),
+            *("--target", "cpu", "--build-arg", "REVISION=tested", "--build-arg", f"PYTHON_IMAGE={BASE}"),
+            *("-t", TAG, str(ROOT)),
             timeout_s=1500,
         )
         if before and before != self._id():

@@ -71,14 +71,15 @@ def test_it_may_read_and_a_job_that_writes_says_so(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=NAMES)
-def test_every_job_ends_and_uses_actions_of_github_alone_at_a_version(path: Path) -> None:
+def test_every_job_ends_and_uses_actions_of_github_alone_at_a_commit(path: Path) -> None:
     for name, job in workflow(path)["jobs"].items():
         if "uses" in job:
             assert (ROOT / job["uses"]).is_file(), name
             continue
         assert job["timeout-minutes"] <= 90
         for step in job["steps"]:
-            assert re.fullmatch(r"actions/[\w-]+@v\d+", step.get("uses", "actions/x@v1")), step
+            if "uses" in step:
+                assert re.fullmatch(r"actions/[\w-]+@[0-9a-f]{40}", step["uses"]), step
 
 
 def test_they_call_targets_and_files_that_exist() -> None:
@@ -90,15 +91,37 @@ def test_they_call_targets_and_files_that_exist() -> None:
         assert set(re.findall(r"target: (\w+)", path.read_text())) <= stages
     arguments = set(re.findall(r"^ARG (\w+)", (ROOT / "Dockerfile").read_text(), re.MULTILINE))
     assert set(re.findall(r"--build-arg (\w+)=", text)) <= arguments
+    scripts = re.findall(r"\bdeploy/\w+\.(?:py|sh)", text)
+    assert {"deploy/release.py", "deploy/sign.sh", "deploy/smoke_test.sh"} <= set(scripts)
+    text += "".join((ROOT / script).read_text() for script in scripts)
     for path in re.findall(r"data/stills/\w+\.jpg", text):
         assert (ROOT / path).is_file()
 
 
 def test_a_release_needs_everything_else_to_pass() -> None:
     jobs = workflow(ROOT / ".github" / "workflows" / "release.yml")["jobs"]
-    assert {"test", "image", "chart", "audit", "version"} <= set(jobs["publish-image"]["needs"])
-    assert "publish-image" in jobs["publish-chart"]["needs"]
+    assert {"test", "chart", "audit", "plan", "publish-candidate"} <= set(jobs["publish-image"]["needs"])
+    assert {"publish-image", "publish-candidate"} <= set(jobs["publish-chart"]["needs"])
     assert {"publish-image", "publish-chart"} <= set(jobs["publish-release"]["needs"])
+
+
+def test_only_the_jobs_that_sign_get_an_identity() -> None:
+    jobs = workflow(ROOT / ".github" / "workflows" / "release.yml")["jobs"]
+    signers = {
+        name
+        for name, job in jobs.items()
+        if any("deploy/sign.sh" in step.get("run", "") for step in job.get("steps", []))
+    }
+    identified = {name for name, job in jobs.items() if "id-token" in job.get("permissions", {})}
+    assert signers == identified == {"publish-image", "publish-chart"}
+
+
+def test_a_name_without_a_digest_is_not_signed() -> None:
+    script = ROOT / "deploy" / "sign.sh"
+    for name in ("ghcr.io/owner/x:1", "ghcr.io/owner/x@"):
+        done = subprocess.run(["sh", script, name], capture_output=True, text=True, check=False)
+        assert done.returncode == 2
+        assert f"{name} names no digest" in done.stderr
 
 
 def test_a_release_is_audited_strictly_and_listed() -> None:

@@ -52,13 +52,21 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end -}}
 {{- end -}}
 
+{{/* Image of the service. The published chart lists the images of its release with their digests in an annotation; a name
+     that is in this list gets its digest. */}}
 {{- define "rtv.image" -}}
-{{- if .Values.image.digest -}}
-{{- printf "%s@%s" .Values.image.repository .Values.image.digest -}}
-{{- else -}}
-{{- $tag := ternary (printf "%s-gpu" .Chart.AppVersion) .Chart.AppVersion .Values.gpu.enabled -}}
-{{- printf "%s:%s" .Values.image.repository (default $tag .Values.image.tag) -}}
+{{- $image := .Values.image -}}
+{{- $reference := printf "%s@%s" $image.repository $image.digest -}}
+{{- if not $image.digest -}}
+{{- $tag := default (printf "%s-%s" .Chart.AppVersion (ternary "gpu" "cpu" .Values.gpu.enabled)) $image.tag -}}
+{{- $reference = printf "%s:%s" $image.repository $tag -}}
+{{- range fromYamlArray (index .Chart.Annotations "artifacthub.io/images") -}}
+{{- if hasPrefix (printf "%s@" $reference) .image -}}
+{{- $reference = .image -}}
 {{- end -}}
+{{- end -}}
+{{- end -}}
+{{- $reference -}}
 {{- end -}}
 
 {{/* Kind of the workload: a StatefulSet if each replica has its own spool. */}}

@@ -1,0 +1,202 @@
+"""Tests that a release publishes what it has scanned, and that chart and documents name only that."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from deploy.release import (
+    CHART,
+    ReleaseError,
+    check_tag,
+    format_plan,
+    read_digests,
+    read_release,
+    write_chart,
+)
+from tests.deploy.chart import VALUE_SETS, Chart
+from tests.deploy.rules import ROOT
+from tests.deploy.workflow_run import REPOSITORY, Published, WorkflowRun
+
+RELEASE = read_release(REPOSITORY)
+#: The images of others that the chart may run.
+OTHERS = {"docker.io/coturn/coturn:4.7.0"}
+PAGES = [ROOT / "README.md", CHART / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+_DIGESTS = {"cpu": f"sha256:{'1' * 64}", "gpu": f"sha256:{'2' * 64}"}
+
+
+@pytest.fixture(scope="module")
+def published(chart: Chart, tmp_path_factory: pytest.TempPathFactory) -> Published:
+    """Run the jobs of the release workflow that publish images and chart, and return what they did."""
+    run = WorkflowRun("release.yml", tmp_path_factory.mktemp("release"), chart.helm)
+    for job in ("plan", "publish-candidate", "publish-image", "publish-chart"):
+        run.run(job, ref_name=f"v{RELEASE.version}")
+    return run.published()
+
+
+def option(call: list[str], name: str) -> str:
+    return call[call.index(name) + 1]
+
+
+def steps(published: Published) -> list[str]:
+    """Return what the workflow did in the words of the plan, in order."""
+    found = []
+    for call in published.calls:
+        if call[:3] == ["docker", "buildx", "build"]:
+            target, platforms = option(call, "--target"), option(call, "--platform").replace(",", ", ")
+            name = dict(entry.split("=") for entry in option(call, "--output").split(","))["name"]
+            found.append(f"build {target} for {platforms}: {name}@{published.built[target]}")
+        elif call[1] == "run" and "--exit-code" in call:
+            assert option(call, "--image-src") == "remote", "what the registry has, not what this machine has"
+            found.append(f"scan {call[-1]} for {option(call, '--platform')}")
+        elif call[1] == "run" and "sign" in call:
+            found.append(f"sign {call[-1]}")
+        elif call[:4] == ["docker", "buildx", "imagetools", "create"]:
+            found.append(f"tag {call[-1]}: {option(call, '--tag')}")
+        elif call[:2] == ["helm", "push"]:
+            found.append(f"push {Path(call[2]).name} to {call[3]}")
+    return found
+
+
+def planned(published: Published) -> list[str]:
+    """Return the lines of the plan with the digests of this run."""
+    text = format_plan(RELEASE)
+    for target, digest in published.built.items():
+        text = text.replace(f"DIGEST-{target}", digest)
+    return text.splitlines()
+
+
+def images(chart: Chart, values: dict[str, Any] | None, *sets: str) -> set[str]:
+    """Return the images of all containers that the chart starts."""
+    pods = chart.render(values, *sets).pod_specifications()
+    return {
+        container["image"]
+        for pod in pods
+        for container in [*pod["containers"], *pod.get("initContainers", [])]
+    }
+
+
+def test_the_workflow_does_what_the_plan_says(published: Published) -> None:
+    done = steps(published)
+    expected = [line for line in planned(published) if line.startswith(("build ", "scan ", "sign ", "tag "))]
+    charts = [line for line in done if "charts" in line]
+    assert sorted(line for line in done if line not in charts) == sorted(expected)
+    name = f"real-time-vision-api-{RELEASE.version}.tgz"
+    assert charts[0] == f"push {name} to {RELEASE.chart.rpartition('/')[0]}"
+    assert re.fullmatch(r"sign ghcr\.io/owner/charts/real-time-vision-api@sha256:[0-9a-f]{64}", charts[1])
+    assert len(charts) == 2
+
+
+def test_each_image_is_built_once_and_scanned_and_signed_before_it_has_a_tag(published: Published) -> None:
+    done = steps(published)
+    assert len([line for line in done if line.startswith("build ")]) == len(RELEASE.images)
+    assert set(published.built) == {"cpu", "gpu"}
+    for image in RELEASE.images:
+        digest = f"{image.repository}@{published.built[image.target]}"
+        of_it = [line.split()[0] for line in done if digest in line]
+        assert of_it == ["build", *["scan"] * len(image.platforms), "sign", "tag"]
+        assert published.tags[image.reference] == published.built[image.target]
+    builds = [call for call in published.calls if call[:3] == ["docker", "buildx", "build"]]
+    for call in builds:
+        assert option(call, "--provenance") == "mode=max"
+        assert option(call, "--sbom") == "true"
+        assert "push-by-digest=true" in option(call, "--output")
+        assert not {"--tag", "-t"} & set(call)
+
+
+def test_every_value_set_pulls_what_the_release_pushed(published: Published, chart: Chart) -> None:
+    installed = Chart(published.chart, chart.helm, chart.home)
+    pushed = {f"{name}@{digest}" for name, digest in published.tags.items()}
+    pulled = set()
+    for name in VALUE_SETS:
+        given = yaml.safe_load((CHART / "ci" / f"{name}-values.yaml").read_text())
+        # A set that pins an image gets a digest that exists.
+        pinned = {"image": {"digest": published.built["cpu"]}} if "image" in given else None
+        pulled_here = images(installed, pinned, name)
+        if pinned:
+            assert pulled_here == {f"{RELEASE.images[0].repository}@{published.built['cpu']}"}
+        else:
+            pulled |= pulled_here
+    assert pulled - OTHERS == pushed
+    for target, enabled in (("cpu", False), ("gpu", True)):
+        (found,) = images(installed, {"gpu": {"enabled": enabled}})
+        assert found == f"{RELEASE.images[0].repository}:{RELEASE.version}-{target}@{published.built[target]}"
+
+
+def test_other_names_than_those_of_the_release_get_no_digest(published: Published, chart: Chart) -> None:
+    installed = Chart(published.chart, chart.helm, chart.home)
+    for given, expected in (
+        ({"repository": "registry.example.org/vision"}, f"registry.example.org/vision:{RELEASE.version}-cpu"),
+        ({"tag": "mine"}, "ghcr.io/owner/real-time-vision-api:mine"),
+        ({"digest": _DIGESTS["cpu"]}, f"ghcr.io/owner/real-time-vision-api@{_DIGESTS['cpu']}"),
+    ):
+        assert images(installed, {"image": given}) == {expected}
+
+
+def test_documents_name_only_what_is_published() -> None:
+    names = {image.reference for image in RELEASE.images} | {RELEASE.chart}
+    names |= {f"{RELEASE.chart.removeprefix('oci://')}:{RELEASE.version}"}
+    found = {
+        (page.name, name)
+        for page in PAGES
+        for name in re.findall(r"(?:oci://)?ghcr\.io/owner/[^\s\"'`)]+", page.read_text())
+    }
+    assert {page for page, _ in found} == {"README.md", "deployment.md"}
+    assert {name for _, name in found} <= names
+    assert f"--version {RELEASE.version}" in (CHART / "README.md").read_text()
+    identity = "/.github/workflows/release.yml@refs/tags/v" + RELEASE.version
+    assert identity in (ROOT / "docs" / "deployment.md").read_text()
+
+
+def test_an_image_that_is_built_as_documented_is_the_one_that_the_chart_pulls(chart: Chart) -> None:
+    text = (CHART / "README.md").read_text()
+    (pushed,) = re.findall(r"docker push (\S+)", text)
+    assert f"docker build --target cpu -t {pushed} ." in text
+    assert images(chart, {"image": {"repository": pushed.partition(":")[0]}}) == {pushed}
+
+
+def test_compose_builds_what_make_builds_and_can_run_what_is_published() -> None:
+    services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+    makefile = (ROOT / "Makefile").read_text()
+    assert "--tag real-time-vision-api:$(or $(TARGET),cpu)" in makefile
+    for image in RELEASE.images:
+        assert services[image.target]["image"] == f"${{IMAGE:-real-time-vision-api:{image.target}}}"
+    guide = (ROOT / "docs" / "deployment.md").read_text()
+    assert f"IMAGE={RELEASE.images[0].reference}" in guide
+
+
+def test_the_lint_workflow_renders_every_value_set(chart: Chart, tmp_path: Path) -> None:
+    run = WorkflowRun("chart.yml", tmp_path, chart.helm)
+    run.run("chart")
+    rendered = {path.name.removesuffix("-values.yaml") for path in (run.checkout / "rendered").iterdir()}
+    assert rendered == set(VALUE_SETS)
+    calls = (run.records / "calls").read_text().splitlines()
+    assert sum('"lint"' in call for call in calls) == len(VALUE_SETS)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["cpu=" + _DIGESTS["cpu"]], "each of"),
+        ([f"{target}={digest}" for target, digest in _DIGESTS.items()] * 2, "each of"),
+        (["cpu=" + _DIGESTS["cpu"], "gpu="], "--digest of gpu is ''"),
+    ],
+)
+def test_a_digest_that_is_absent_or_wrong_is_refused(given: list[str], said: str) -> None:
+    with pytest.raises(ReleaseError, match=re.escape(said)):
+        read_digests(RELEASE, given)
+
+
+def test_a_tag_of_another_version_and_a_strange_repository_are_refused(tmp_path: Path) -> None:
+    check_tag(RELEASE, f"v{RELEASE.version}")
+    with pytest.raises(ReleaseError, match=r"the tag is v9\.9\.9, and pyproject\.toml says version"):
+        check_tag(RELEASE, "v9.9.9")
+    with pytest.raises(ReleaseError, match="allowed is OWNER/NAME"):
+        read_release("real-time-vision-api")
+    written = write_chart(RELEASE, _DIGESTS, tmp_path)
+    annotations = yaml.safe_load((written / "Chart.yaml").read_text())["annotations"]
+    assert set(annotations) == {"category", "licenses", "artifacthub.io/images"}
