@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from types import TracebackType
+
+import psutil
 
 from streamer.config.replica_addresses import Address
 from tests.helpers.ports import free_ports
@@ -67,6 +70,7 @@ class Release:
             processes = service.supervisor.children(recursive=True)
             service.supervisor.kill()
             for process in processes:
-                process.kill()
+                with contextlib.suppress(psutil.NoSuchProcess):  # it has ended with its supervisor
+                    process.kill()
         self.services[number] = None
         return service.stop()

@@ -19,7 +19,6 @@ import pytest
 from inference.ipc.ring import FrameRing
 from inference.models.model import Placement
 from inference.preprocess.letterbox import Letterbox
-from streamer.decoding import decoder_watchdog
 from streamer.decoding.decode_job import DecoderLost, Outcome, Work
 from streamer.decoding.decoder_pool import DecoderPool
 from streamer.decoding.messages import Answer, Task
@@ -36,14 +35,6 @@ def image(width: int, shade: int = 0, ending: str = ".jpg") -> bytes:
     """Return an encoded image of one colour."""
     encoded = cv2.imencode(ending, np.full((48, width, 3), shade, np.uint8))[1]
     return bytes(encoded.tobytes())
-
-
-@pytest.fixture(autouse=True)
-def _only_what_hangs_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Give decoders more time than in production, because they may wait for a processor."""
-    monkeypatch.setattr(decoder_watchdog, "DECODE_LIMIT_S", 4.0)
-    monkeypatch.setattr(decoder_watchdog, "PICKUP_LIMIT_S", SOON_S)
-    monkeypatch.setattr(decoder_watchdog, "READY_LIMIT_S", SOON_S)
 
 
 class Bench:
@@ -200,10 +191,7 @@ async def test_a_decoder_killed_from_outside_is_replaced_and_its_image_is_not_to
     assert set(bench.ends) == {"killed"}
 
 
-async def test_stopped_decoders_are_replaced_when_work_waits_for_them(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(decoder_watchdog, "PICKUP_LIMIT_S", 1.0)
+async def test_stopped_decoders_are_replaced_when_work_waits_for_them(bench: Bench) -> None:
     stopped = await bench.processes()
     for member in stopped:
         member.send_signal(signal.SIGSTOP)
@@ -212,10 +200,7 @@ async def test_stopped_decoders_are_replaced_when_work_waits_for_them(
     assert not {member.pid for member in stopped} & {member.pid for member in await bench.processes()}
 
 
-async def test_equal_images_are_all_answered_when_decoders_are_stopped_again_and_again(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(decoder_watchdog, "PICKUP_LIMIT_S", 1.0)
+async def test_equal_images_are_all_answered_when_decoders_are_stopped_again_and_again(bench: Bench) -> None:
     waiting = []
     async with asyncio.timeout(4 * SOON_S):
         for member in await bench.processes():
