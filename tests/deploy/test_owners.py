@@ -38,7 +38,7 @@ async def http() -> AsyncIterator[aiohttp.ClientSession]:
 
 
 async def first_event(response: aiohttp.ClientResponse, kind: str) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         async for line in response.content:
             if line == f"event: {kind}\n".encode():
                 return
@@ -68,7 +68,9 @@ async def test_a_whip_session_is_reached_through_the_other_replica(
         async with http.ws_connect(f"{other}/results", protocols=["detect.v1.json"]) as socket:
             assert (await socket.receive_json())["session"] == identifier
             await socket.send_json({"type": "ping", "t0": 1})
-            assert "pong" in {(await socket.receive_json())["type"] for _ in range(12)}
+            async with asyncio.timeout(60):
+                while (await socket.receive_json())["type"] != "pong":
+                    pass
         sdpfrag = {"Content-Type": "application/trickle-ice-sdpfrag"}
         for etag, status in (('"another"', 412), (client.response_headers["ETag"], 204)):
             headers = sdpfrag | {"If-Match": etag}

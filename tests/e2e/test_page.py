@@ -136,7 +136,9 @@ def test_boxes_of_the_camera_are_right_and_drawn_where_the_objects_are(
     assert float(np.asarray(shown).std()) > 30
 
     frame = demo.frames[-1]
-    assert (frame.width, frame.height, frame.epoch) == (416, 312, 1)
+    # On a machine that is slow for a moment, the page sends smaller frames.
+    assert frame.width / frame.height == pytest.approx(4 / 3, rel=0.01)
+    assert (demo.frames[0].width, demo.frames[0].height, frame.epoch) == (416, 312, 1)
     assert bytes(frame.payload[:3]) == b"\xff\xd8\xff"
     assert [frame.seq for frame in demo.frames] == list(range(1, len(demo.frames) + 1))
     assert demo.evaluate("demo.encoder") == "worker"
@@ -213,7 +215,7 @@ def test_settings_are_remembered_and_the_address_overrides_them(demo: DemoPage) 
     demo.page.locator("#threshold").press("End")
     demo.page.check("[name=view][value=synced]", force=True)
     demo.open()
-    assert demo.page.inner_text("#threshold-value") == "95%"
+    demo.wait_text("#threshold-value", "95%")
     assert demo.page.locator("[name=view][value=synced]").is_checked()
     demo.page.click("#model-defaults")
     assert demo.page.inner_text("#threshold-value") == "default"
@@ -232,7 +234,7 @@ def test_the_other_version_takes_over_while_the_camera_goes_on(service: Service,
     assert [message["model"]["version"] for message in welcomes] == ["v1", "v2"]
     assert demo.sockets[1] == f"{service.ws_url}/v2/stream"
     assert any(message["type"] == "bye" for message in demo.sent)
-    assert demo.page.inner_text("#model-hint") == "yolov9t_ball · 1 class"
+    demo.wait_text("#model-hint", "yolov9t_ball · 1 class")
     # The choice shows each model's name, and for models that have been used the time that they take.
     demo.wait("document.querySelector('[value=v2] + span').textContent.endsWith(' ms')")
     assert demo.page.inner_text("[value=v2] + span b") == "yolov9t_ball"
@@ -247,13 +249,13 @@ def test_the_sample_plays(demo: DemoPage) -> None:
     assert (demo.latest["width"], demo.latest["height"]) == (416, 234)
     assert demo.evaluate("document.getElementById('video').loop")
     # For a file, unlike a camera, the default view shows each frame with its own boxes.
-    assert demo.evaluate("demo.view") == {"setting": "auto", "effective": "synced"}
+    demo.wait_value("demo.view", {"setting": "auto", "effective": "synced"})
     demo.wait("demo.drawn && demo.drawn.view === 'synced' && demo.delay.origin === 'page'")
     demo.page.locator("body").press("s")
     demo.wait("demo.view.setting === 'live' && demo.view.effective === 'live'")
     demo.page.click("#stop")
     demo.wait("demo.connection.name === 'idle'")
-    assert demo.page.is_visible(".start")
+    demo.wait_visible(".start")
 
 
 def test_without_any_setting_the_page_finds_the_codes_in_the_sample(browser: Browser) -> None:
@@ -286,7 +288,8 @@ def test_a_file_may_be_dropped_onto_the_stage_and_replaces_the_camera(demo: Demo
     }""")
     demo.wait("demo.latest && demo.latest.height === 234")
     assert demo.evaluate("demo.flow.epoch") > epoch
-    assert demo.evaluate("demo.latest.epoch === demo.flow.epoch")
+    # Where the clip starts anew, a new epoch begins before there is a result of it.
+    demo.wait("demo.latest.epoch === demo.flow.epoch")
     assert demo.evaluate("document.getElementById('video').srcObject") is None
     assert demo.evaluate("demo.connection.sessionsOpened") == 1
 
@@ -332,10 +335,10 @@ def test_space_pauses_the_image_and_the_stream(demo: DemoPage) -> None:
     demo.wait_for_results()
     demo.page.locator("body").press("Space")
     demo.wait_sent("pause")
-    assert demo.page.is_visible("#paused-label")
-    assert demo.evaluate("demo.results") == "paused"
-    assert demo.page.inner_text("#connection") == "Paused"
-    assert demo.page.inner_text("#stale-note").startswith("Paused")
+    demo.wait_visible("#paused-label")
+    demo.wait_value("demo.results", "paused")
+    demo.wait_text("#connection", "Paused")
+    demo.wait_text("#stale-note", "Paused")
     assert demo.evaluate("document.getElementById('video').paused")
     demo.page.get_by_role("button", name="Resume").click()
     demo.wait_sent("resume")

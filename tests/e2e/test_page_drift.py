@@ -46,14 +46,13 @@ def test_the_indicator_names_the_changed_features(browser: Browser, tmp_path: Pa
             )
             with ThreadPoolExecutor() as pool:  # Playwright already runs an event loop in this thread
                 pool.submit(asyncio.run, Scene(service, clock).run(22)).result()
-            assert service.get_json("/health")["drift"] == "drift"
+            wait_for(lambda: service.get_json("/health")["drift"] == "drift")
             page.wait("document.getElementById('drift-indicator').dataset.state === 'drift'")
-            text = page.evaluate("document.getElementById('drift-indicator').textContent")
-            assert "gate (brightness)" in text
-            assert "posted (brightness)" in text
+            page.wait_text("#drift-indicator", "gate (brightness)")
+            page.wait_text("#drift-indicator", "posted (brightness)")
             page.page.get_by_role("button", name="Drift", exact=True).click()
-            assert set(page.evaluate("demo.drift.groups")) == {"gate", "posted"}
-            assert page.page.locator(".drift-group[data-group=gate] .drift-bar.over").count() >= 1
+            page.wait_value("[...demo.drift.groups].sort()", ["gate", "posted"])
+            page.page.locator(".drift-group[data-group=gate] .drift-bar.over").first.wait_for()
             link = page.page.locator(".drift-group[data-group=gate] a").get_attribute("href")
             assert link == "drift/report?group=gate"
             if "SCREENSHOT" in os.environ:
@@ -75,8 +74,9 @@ def test_the_indicator_names_the_changed_features(browser: Browser, tmp_path: Pa
 def test_nothing_is_shown_where_there_is_no_reference(browser: Browser) -> None:
     with Service({}) as service:
         page = DemoPage(browser, service.http_url)
-        page.open()
-        page.wait("document.getElementById('connection').dataset.state !== undefined")
+        with page.page.expect_response("**/drift/status"):
+            page.open()
+        page.wait_text("#connection", "Ready")
         assert not page.page.is_visible("#drift-badge")
         assert not page.page.is_visible("#drift-indicator")
         page.assert_clean()

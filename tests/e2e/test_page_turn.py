@@ -54,7 +54,7 @@ def test_with_the_right_credentials_the_video_goes_by_the_relay(browser: Browser
         demo.wait_for_results(5)
         demo.wait("demo.transport.quality && demo.transport.quality.path !== ''")
         # The page takes the candidate type of the selected pair from the browser's statistics.
-        assert demo.evaluate("demo.transport.quality.path") == RELAY
+        demo.wait_value("demo.transport.quality?.path", RELAY)
         assert demo.evaluate("demo.transport.fallbackReason") == ""
         demo.assert_clean()
         demo.close()
@@ -73,9 +73,10 @@ def test_with_wrong_credentials_the_page_says_so_and_goes_on_over_websocket(
         demo.start("camera")
         demo.wait("demo.transport.active === 'websocket' && demo.connection.name === 'open'")
         demo.wait_for_results(2)
-        assert demo.page.inner_text("#transport-hint") == (
+        demo.wait_text(
+            "#transport-hint",
             f"Using WebSocket instead of WebRTC: the TURN server 127.0.0.1:{port} rejects the credentials "
-            "(401: check that TURN_SECRET is the secret of this server)."
+            "(401: check that TURN_SECRET is the secret of this server).",
         )
         demo.page.screenshot(path=tmp_path / "credentials.png")
         # The page sends no offer without candidates, so the server holds no session.
@@ -91,6 +92,6 @@ def test_where_no_turn_server_answers_the_page_says_that(browser: Browser) -> No
         demo.start("camera")
         demo.wait("demo.transport.active === 'websocket' && demo.connection.name === 'open'")
         # Browsers try a TURN server for ten seconds; the page switches to WebSocket after eight.
-        assert "found no network path: no TURN server responded" in demo.page.inner_text("#transport-hint")
+        demo.wait_text("#transport-hint", "found no network path: no TURN server responded")
         demo.assert_clean()
         demo.close()

@@ -78,7 +78,7 @@ def test_the_camera_goes_as_video_and_the_line_is_shown(demo: DemoPage, tmp_path
     assert (transport["selected"], transport["active"]) == ("webrtc", "webrtc")
     assert transport["fallbackReason"] == ""
     assert (transport["quality"]["codec"], transport["quality"]["path"]) == ("VP8", "direct")
-    assert demo.page.inner_text("#connection-text") == "Live · yolox_nano · WebRTC"
+    demo.wait_text("#connection-text", "Live · yolox_nano · WebRTC")
     demo.wait("document.querySelector('[data-stat=network]').textContent.includes('direct')")
     demo.wait("document.querySelector('[data-stat=volume]').textContent.includes('kbit/s')")
     # The page knows the round trip only if it has matched encoded frames to camera frames.
@@ -92,21 +92,16 @@ def test_in_synced_view_each_frame_has_its_own_boxes(service: Service, demo: Dem
     demo.open("?transport=webrtc&view=synced")
     demo.start("camera")
     demo.wait_for_results(20)
-    checked = 0
-    for _ in range(12):
-        demo.wait(lambda: demo.evaluate(DRAWN) is not None)
+    checked: set[int] = set()
+
+    def enough() -> bool:
         drawn = demo.evaluate(DRAWN)
-        if drawn is None:
-            continue
-        checked += has_its_own_boxes(service, drawn)
-        demo.page.wait_for_timeout(137)
-        if checked >= 4:
-            break
-    assert checked >= 4
+        if drawn is not None and has_its_own_boxes(service, drawn):
+            checked.add(drawn["seq"])
+        return len(checked) >= 4
+
     # The view moves on only while results are matched to their frames.
-    first = demo.evaluate("demo.drawn?.seq ?? 0")
-    demo.wait_for_results(15)
-    assert demo.evaluate("demo.drawn?.seq ?? 0") != first
+    demo.wait(enough)
 
 
 def has_its_own_boxes(service: Service, drawn: dict[str, Any]) -> bool:
@@ -175,10 +170,13 @@ def test_parameters_and_pauses_are_told_over_the_control_channel(demo: DemoPage)
     demo.page.check("#agnostic-nms", force=True)
     demo.wait(f"demo.latest.cfg > {cfg}")
     demo.page.click("#pause")
-    demo.page.wait_for_timeout(500)
-    before = demo.evaluate("demo.counts.results")
-    demo.page.wait_for_timeout(600)
-    assert demo.evaluate("demo.counts.results") == before
+
+    def none_comes() -> bool:
+        before = demo.evaluate("demo.counts.results")
+        demo.page.wait_for_timeout(600)
+        return bool(demo.evaluate("demo.counts.results") == before)
+
+    demo.wait(none_comes)  # results of frames in flight still come
     demo.page.click("#pause")
     demo.wait_for_results(5)
 
@@ -193,9 +191,9 @@ def test_where_webrtc_does_not_work_the_page_goes_on_over_websocket_and_says_why
         demo.start("camera")
         demo.wait("demo.transport.active === 'websocket' && demo.connection.name === 'open'")
         demo.wait_for_results(3)
-        hint = demo.page.inner_text("#transport-hint")
-        assert hint == (
-            "Using WebSocket instead of WebRTC: WebRTC is switched off here (WEBRTC_SESSIONS_MAX=0)."
+        demo.wait_text(
+            "#transport-hint",
+            "Using WebSocket instead of WebRTC: WebRTC is switched off here (WEBRTC_SESSIONS_MAX=0).",
         )
         assert demo.evaluate("demo.transport.selected") == "webrtc"
         demo.page.screenshot(path=tmp_path / "fallback.png")
@@ -214,8 +212,8 @@ def test_where_udp_does_not_get_through_the_page_goes_on_over_websocket(
         demo.start("camera")
         demo.wait("demo.transport.active === 'websocket' && demo.connection.name === 'open'")
         demo.wait_for_results(3)
-        assert demo.page.inner_text("#transport-hint") == (
-            "Using WebSocket instead of WebRTC: UDP packets do not reach the server."
+        demo.wait_text(
+            "#transport-hint", "Using WebSocket instead of WebRTC: UDP packets do not reach the server."
         )
         # The page asks the server to delete the session.
         demo.wait(lambda: service.metric("object_detection_webrtc_sessions") == 0)

@@ -83,7 +83,7 @@ def test_streams_outlive_the_inference_process(
         assert set(tally.errors) <= {"inference_restarting"}
     assert posted.results == posted.sent, f"a POST is tried again, not lost: {dict(posted.errors)}"
     assert restarts(fragile) == fragile.get_json("/health")["inference_restarts"] == ended + 1
-    assert fragile.metric("object_detection_frames_in_flight") == 0
+    wait_for(lambda: fragile.metric("object_detection_frames_in_flight") == 0, "every frame has its outcome")
 
 
 def test_in_mode_all_no_frame_is_lost_with_the_inference_process(
@@ -143,6 +143,7 @@ def test_an_inference_process_that_hangs_is_replaced(fragile: Service, frames: l
     wait_for(lambda: is_dead(before), "it is killed")
     wait_for(lambda: fragile.get("/health")[0] == 200, "ready again")
     assert fragile.inference.pid != before.pid
+    wait_for(lambda: "killing the inference process" in fragile.log, "the log says so")
     *_, line = [line for line in fragile.log.splitlines() if "killing the inference process" in line]
     assert "has stopped" in line or "hangs" in line
 
@@ -163,6 +164,7 @@ def test_a_killed_worker_is_replaced_and_its_lost_frames_are_accounted(
     asyncio.run(break_off())
     wait_for(lambda: fragile.get("/health")[0] == 200, "ready again")
     assert fragile.workers[0].pid != before
+    wait_for(lambda: fragile.metric("object_detection_frames_in_flight") == 0, "every frame has its outcome")
     received, inferred, dropped, failed, in_flight = (
         fragile.metric(f"object_detection_frames_{name}")
         for name in ("received_total", "inferred_total", "dropped_total", "failed_total", "in_flight")
@@ -173,10 +175,10 @@ def test_a_killed_worker_is_replaced_and_its_lost_frames_are_accounted(
 
 
 def test_nothing_is_left_behind_when_the_supervisor_is_killed(fragile: Service) -> None:
-    family = fragile.supervisor.children(recursive=True)
     # Inference process with its fork server, worker, sampling process, fork server of the decoders, and at
-    # least two decoders.
-    assert len(family) >= 7
+    # least two decoders, which start after the service is ready.
+    wait_for(lambda: len(fragile.supervisor.children(recursive=True)) >= 7, "every process")
+    family = fragile.supervisor.children(recursive=True)
     fragile.signal(signal.SIGKILL)
-    _, alive = psutil.wait_procs(family, timeout=10)
+    _, alive = psutil.wait_procs(family, timeout=60)
     assert alive == []
