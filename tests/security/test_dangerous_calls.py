@@ -39,6 +39,7 @@ BANNED_OPTIONS = {("shell", True), ("allow_pickle", True), ("verify", False), ("
 STARTING = re.compile(r"(subprocess\.\w+|(asyncio\.)?create_subprocess_exec|os\.(exec|spawn|posix_spawn)\w*)")
 MAY_START = {
     "deploy/install.py": "pip and uv, with what the Makefile asks for; runs at installation alone",
+    "deploy/pins.py": "docker, with the names of images in the project's own files; developers call it",
     "inference/ipc/child_process.py": "the processes of the service, by a fixed command line",
     "streamer/cli/serve.py": "this program, to download a model; the name is one of the registry",
     "streamer/decoding/fork_client.py": "the process that decoders are forked from",
