@@ -10,8 +10,8 @@ import pytest
 
 from deploy import pins
 
-#: Images without a digest: their tags move with every security fix, so the digest must be asked for. Run `make
-#: pins` where the registries can be reached, and remove them here.
+#: Images without a digest: their tags move with every security fix, so the registries must be asked for it.
+#: Run `make pins` where they can be reached, and remove the images here.
 NO_DIGEST_YET = {
     "docker.io/library/python:3.11-bookworm",
     "docker.io/library/python:3.11-slim-bookworm",
