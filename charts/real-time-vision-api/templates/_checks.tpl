@@ -18,6 +18,11 @@
 {{- if and .Values.autoscaling.enabled (lt (int .Values.autoscaling.maxReplicas) (int .Values.autoscaling.minReplicas)) -}}
 {{- fail (printf "autoscaling.maxReplicas is %d, less than autoscaling.minReplicas, %d" (int .Values.autoscaling.maxReplicas) (int .Values.autoscaling.minReplicas)) -}}
 {{- end -}}
+{{- with .Values.autoscaling.keda.fallback.replicas -}}
+{{- if or (lt (int .) (int $.Values.autoscaling.minReplicas)) (gt (int .) (int $.Values.autoscaling.maxReplicas)) -}}
+{{- fail (printf "autoscaling.keda.fallback.replicas is %d: give a number from autoscaling.minReplicas, %d, to autoscaling.maxReplicas, %d, or 0 for no fallback" (int .) (int $.Values.autoscaling.minReplicas) (int $.Values.autoscaling.maxReplicas)) -}}
+{{- end -}}
+{{- end -}}
 {{- if and .Values.autoscaling.enabled (eq .Values.autoscaling.method "keda") (not .Values.autoscaling.keda.prometheusAddress) -}}
 {{- fail "autoscaling.keda.prometheusAddress is empty: KEDA queries Prometheus, for example at http://prometheus-operated.monitoring.svc:9090" -}}
 {{- end -}}

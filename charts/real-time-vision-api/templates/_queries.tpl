@@ -13,6 +13,23 @@ namespace="{{ .Release.Namespace }}",pod=~"{{ include "rtv.fullname" . }}-{{ $po
 sum(object_detection_streams{{ "{" }}{{ $s }}}){{ $by }}
 {{- end -}}
 
+{{/* Open streams of the whole release. A replica that Prometheus knows but cannot scrape counts with its last number for 15
+     minutes, so that a broken scrape does not look like streams that have ended. `up` ends with the pod. */}}
+{{- define "rtv.query.releaseStreams" -}}
+{{- $s := index . 0 -}}
+sum(sum by (pod) (object_detection_streams{{ "{" }}{{ $s }}}) or sum by (pod) (max by (pod, transport, version) (last_over_time(object_detection_streams{{ "{" }}{{ $s }}}[15m]))) and on (pod) up{{ "{" }}{{ $s }}})
+{{- end -}}
+
+{{/* Demand for streams in percent of the open ones, while streams are refused for lack of capacity: 120 to 200, otherwise 0.
+     A refused client is told to come back after 5 seconds, so 5 times the rate of refusals is the number that waits. Two
+     refusals in two minutes are no reason to scale. */}}
+{{- define "rtv.query.demandPercent" -}}
+{{- $s := index . 0 -}}{{- $by := index . 1 -}}
+{{- $open := printf "sum(object_detection_streams{%s})%s" $s $by -}}
+{{- $waiting := printf "5 * sum(rate(object_detection_refused_total{%s,class=\"live\",reason=\"saturated\"}[2m]))%s" $s $by -}}
+100 * clamp(1 + {{ $waiting }} / clamp_min({{ $open }}, 1), 1.2, 2) and {{ $waiting }} > 0.1 or 0 * {{ $open }}
+{{- end -}}
+
 {{/* Share of the received frames that were dropped for lack of capacity, without those dropped because of a client's rate
      or a damaged image. The divisor is at least one frame per second, so that an idle replica has the value zero. */}}
 {{- define "rtv.query.droppedPercent" -}}
