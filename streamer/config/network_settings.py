@@ -20,7 +20,8 @@ from streamer.access.access_settings import AccessSettings
 from streamer.config.replica_addresses import Address, parse_own, parse_peers
 
 _URL = re.compile(
-    r"(?:(?:stun|stuns):[A-Za-z0-9.-]+|(?:turn|turns):[A-Za-z0-9.-]+)(?::\d{1,5})?(?:\?transport=(?:udp|tcp))?"
+    r"(?:stun|stuns|turn|turns):(?:[A-Za-z0-9.-]+|\[(?P<ipv6>[0-9A-Fa-f:.]+)\])(?::\d{1,5})?"
+    r"(?:\?transport=(?:udp|tcp))?"
 )
 
 
@@ -33,12 +34,24 @@ def parse_ice_servers(text: str) -> tuple[str, ...]:
                 f"the ICE server {url.rpartition('@')[2]!r} has a user; the service makes credentials "
                 "from TURN_SECRET, and allowed are stun:HOST[:PORT] and turn:HOST[:PORT][?transport=udp|tcp]"
             )
-        if not _URL.fullmatch(url) or (url.startswith("stun") and "?" in url):
+        if not _is_ice_url(url):
             raise ValueError(
                 f"{url!r} is not an ICE server; allowed are stun:HOST[:PORT] and "
                 "turn:HOST[:PORT][?transport=udp|tcp] (or stuns, turns), separated by commas"
             )
     return urls
+
+
+def _is_ice_url(url: str) -> bool:
+    found = _URL.fullmatch(url)
+    if found is None or (url.startswith("stun") and "?" in url):
+        return False
+    if found["ipv6"] is not None:
+        try:
+            ipaddress.IPv6Address(found["ipv6"])
+        except ValueError:
+            return False
+    return True
 
 
 class IceServer(TypedDict):
@@ -60,8 +73,11 @@ class IceServers:
 
     @property
     def stun_urls(self) -> tuple[str, ...]:
-        """STUN servers that the service asks for its own address; it needs no TURN relay itself."""
-        return tuple(url for url in self.urls if url.startswith("stun:"))
+        """STUN servers that the service asks for its own address; it needs no TURN relay itself.
+
+        Those at IPv6 addresses are for clients: aiortc cannot read them, and IPv6 has no address translation.
+        """
+        return tuple(url for url in self.urls if url.startswith("stun:") and "[" not in url)
 
     def describe(self, user: str, now_s: float) -> list[IceServer]:
         """Return the servers as `RTCPeerConnection` takes them; ``now_s`` is Unix time."""

@@ -50,6 +50,32 @@ ROLLING = {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0}}
             "webrtc.publicIP is 192.0.2.1 and there may be several",
         ),
         ({"webrtc": {"publicIP": "300.0.2.1"}}, "webrtc.publicIP: Does not match pattern"),
+        (
+            {"pathPrefix": "/vision", "settings": {"ROOT_PATH": "/other"}},
+            "pathPrefix is /vision and settings.ROOT_PATH is /other",
+        ),
+        ({"pathPrefix": "/vision/"}, "pathPrefix: Does not match pattern"),
+        ({"pathPrefix": "/a/../b"}, "pathPrefix: Does not match pattern"),
+        (
+            {"service": {"ipFamilyPolicy": "SingleStack", "ipFamilies": ["IPv6", "IPv4"]}},
+            "service.ipFamilyPolicy is SingleStack and service.ipFamilies has IPv6 and IPv4",
+        ),
+        (
+            {"service": {"ipFamilies": ["IPv6", "IPv4"]}},
+            "service.ipFamilyPolicy is empty, which means SingleStack",
+        ),
+        (
+            {"service": {"ipFamilies": ["IPv6"]}, "listenAddress": "0.0.0.0"},  # noqa: S104
+            "listenAddress is 0.0.0.0, which has no IPv6",
+        ),
+        (
+            {
+                "service": {"ipFamilies": ["IPv6"]},
+                "coturn": {"enabled": True, "host": "turn.example", "podCIDRs": ["10.244.0.0/16"]},
+                "webrtc": {"turn": {"existingSecret": "turn"}},
+            },
+            "coturn.podCIDRs is 10.244.0.0/16 and service.ipFamilies is IPv6 alone",
+        ),
         ({"monitoring": {"metricsPort": 8000}}, "monitoring.metricsPort and containerPort are both 8000"),
         (
             {"monitoring": {"metricsPort": 9000}, "service": {"port": 9000}},

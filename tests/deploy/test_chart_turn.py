@@ -123,13 +123,25 @@ async def test_coturn_forwards_to_pods_and_to_nothing_else(chart: Chart, tmp_pat
 
 @pytest.mark.parametrize(
     "network",
-    ["10.0.0.0/8", "10.244.0.0/16", "10.96.16.0/20", "172.20.0.0/14", "192.0.2.5/32", "10.1.2.200/29"],
+    [
+        *("10.0.0.0/8", "10.244.0.0/16", "10.96.16.0/20", "172.20.0.0/14", "192.0.2.5/32", "10.1.2.200/29"),
+        *(
+            "fd00:10:244::/56",
+            "2001:db8::/33",
+            "FD00:1:2:3:4:5:6:abc8/125",
+            "::1/128",
+            "fd00::/8",
+            "fe00:9::f:0/112",
+        ),
+    ],
 )
 def test_networks_become_ranges(chart: Chart, network: str) -> None:
     manifests = chart.render({"coturn": {"podCIDRs": [network]}}, "coturn")
     found = ipaddress.ip_network(network)
-    line = f"allowed-peer-ip={found[0]}-{found[-1]}\n"
-    assert line in manifests.one("ConfigMap", "-coturn")["data"]["turnserver.conf"]
+    text = manifests.one("ConfigMap", "-coturn")["data"]["turnserver.conf"]
+    (allowed,) = [line for line in text.splitlines() if line.startswith("allowed-peer-ip=")]
+    first, last = allowed.partition("=")[2].split("-")
+    assert (ipaddress.ip_address(first), ipaddress.ip_address(last)) == (found[0], found[-1])
 
 
 def test_clients_are_told_the_servers_there_are(chart: Chart) -> None:

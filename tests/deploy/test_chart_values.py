@@ -225,5 +225,7 @@ def test_metrics_may_have_a_port_that_only_prometheus_reaches(chart: Chart) -> N
 def test_clusters_with_ipv6_listen_on_both_families(chart: Chart) -> None:
     assert chart.render().environment["HOST"] == "0.0.0.0"  # noqa: S104 - what pods listen on
     assert chart.render({"listenAddress": "::"}).environment["HOST"] == "::"
+    for service in ({"ipFamilies": ["IPv6"]}, {"ipFamilyPolicy": "PreferDualStack"}):
+        assert chart.render({"service": service}).environment["HOST"] == "::"
     with pytest.raises(Refused, match="listenAddress"):
         chart.render({"listenAddress": "::1"})

@@ -29,7 +29,8 @@ def test_variables_are_settings_of_the_service_with_values_that_it_takes(
             monkeypatch.setenv(variable, value)
     monkeypatch.setenv("REPLICA_ADDRESS", "10.244.0.7")
     settings = Settings()
-    assert (settings.host, settings.port) == ("0.0.0.0", 8000)  # noqa: S104 - that is what a pod wants
+    every = "::" if name == "ipv6" else "0.0.0.0"  # noqa: S104 - that is what a pod wants
+    assert (settings.host, settings.port) == (every, 8000)
 
 
 @pytest.mark.parametrize("name", VALUE_SETS)

@@ -39,11 +39,28 @@ def test_turn_without_a_secret_is_not_told() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["http://a", "stun", "stun:", "stun:a?transport=udp", "turn:a b", "stun:a;turn:b"]
+    "text",
+    [
+        *("http://a", "stun", "stun:", "stun:a?transport=udp", "turn:a b", "stun:a;turn:b"),
+        *(
+            "turn:2001:db8::7",
+            "turn:[2001:db8::7",
+            "turn:[1.2.3.4]",
+            "turn:[::1::]",
+            "stun:[::1]?transport=udp",
+        ),
+    ],
 )
 def test_what_is_no_ice_server_is_named(text: str) -> None:
     with pytest.raises(ValueError, match="is not an ICE server; allowed are stun:HOST"):
         parse_ice_servers(text)
+
+
+def test_servers_at_ipv6_addresses_are_for_clients() -> None:
+    urls = parse_ice_servers("stun:[2001:db8::7]:3478, turn:[2001:db8::7]?transport=udp,stun:a")
+    assert urls == ("stun:[2001:db8::7]:3478", "turn:[2001:db8::7]?transport=udp", "stun:a")
+    assert IceServers(urls).stun_urls == ("stun:a",), "aiortc cannot read the address in brackets"
+    assert IceServers(urls).describe("me", 0) == [{"urls": ["stun:[2001:db8::7]:3478", "stun:a"]}]
 
 
 @pytest.mark.parametrize(

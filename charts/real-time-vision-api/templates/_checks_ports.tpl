@@ -47,11 +47,32 @@
 {{- if and $v.webrtc.publicIP (eq (include "rtv.several" .) "true") -}}
 {{- fail (printf "webrtc.publicIP is %s and there may be several replicas, which all would announce this one address: allowed is one replica; for several, use coturn, stunner or webrtc.iceServers" $v.webrtc.publicIP) -}}
 {{- end -}}
+{{- if and .Values.pathPrefix (hasKey $v.settings "ROOT_PATH") -}}
+{{- fail (printf "pathPrefix is %s and settings.ROOT_PATH is %s: set only pathPrefix, which also sets ROOT_PATH" $v.pathPrefix $v.settings.ROOT_PATH) -}}
+{{- end -}}
+{{- include "rtv.checkFamilies" . -}}
 {{- $metrics := int $v.monitoring.metricsPort -}}
 {{- if and $metrics (eq $metrics (int $v.containerPort)) -}}
 {{- fail (printf "monitoring.metricsPort and containerPort are both %d: set different ports, or metricsPort 0 for metrics on the public port" $metrics) -}}
 {{- end -}}
 {{- if and $metrics (eq $metrics (int $v.service.port)) -}}
 {{- fail (printf "monitoring.metricsPort and service.port are both %d, and one Service has both: set different ports" $metrics) -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "rtv.checkFamilies" -}}
+{{- $v := .Values -}}
+{{- $families := $v.service.ipFamilies -}}
+{{- if and (eq $v.service.ipFamilyPolicy "SingleStack") (gt (len $families) 1) -}}
+{{- fail (printf "service.ipFamilyPolicy is SingleStack and service.ipFamilies has %s: allowed is one family, or PreferDualStack or RequireDualStack" (join " and " $families)) -}}
+{{- end -}}
+{{- if and (gt (len $families) 1) (not $v.service.ipFamilyPolicy) -}}
+{{- fail (printf "service.ipFamilies has %s and service.ipFamilyPolicy is empty, which means SingleStack: set PreferDualStack or RequireDualStack" (join " and " $families)) -}}
+{{- end -}}
+{{- if and (has "IPv6" $families) (eq $v.listenAddress "0.0.0.0") -}}
+{{- fail "listenAddress is 0.0.0.0, which has no IPv6, and service.ipFamilies has IPv6: leave it empty, or set ::" -}}
+{{- end -}}
+{{- if and $v.coturn.enabled (eq (join "," $families) "IPv6") (not (contains ":" (join "," $v.coturn.podCIDRs))) -}}
+{{- fail (printf "coturn.podCIDRs is %s and service.ipFamilies is IPv6 alone, so the TURN server would refuse every pod: name the IPv6 network of the pods, such as fd00:10:244::/56" (join ", " $v.coturn.podCIDRs)) -}}
 {{- end -}}
 {{- end -}}

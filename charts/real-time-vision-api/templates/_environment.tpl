@@ -3,9 +3,13 @@
 {{- define "rtv.environment" -}}
 {{- $v := .Values -}}
 - name: HOST
-  value: {{ $v.listenAddress | quote }}
+  value: {{ include "rtv.listenAddress" . | quote }}
 - name: PORT
   value: {{ $v.containerPort | quote }}
+{{- with $v.pathPrefix }}
+- name: ROOT_PATH
+  value: {{ . }}
+{{- end }}
 {{- if not (hasKey $v.settings "LOG_FORMAT") }}
 - name: LOG_FORMAT
   value: json
@@ -171,11 +175,11 @@
 {{- $servers := .Values.webrtc.iceServers -}}
 {{- if .Values.coturn.enabled -}}
 {{- range $transport := list "udp" "tcp" -}}
-{{- $servers = append $servers (printf "turn:%s:%d?transport=%s" $.Values.coturn.host (int $.Values.coturn.service.port) $transport) -}}
+{{- $servers = append $servers (printf "turn:%s:%d?transport=%s" (include "rtv.urlHost" $.Values.coturn.host) (int $.Values.coturn.service.port) $transport) -}}
 {{- end -}}
 {{- end -}}
 {{- if .Values.stunner.enabled -}}
-{{- $servers = append $servers (printf "turn:%s:%d?transport=udp" .Values.stunner.host (int .Values.stunner.port)) -}}
+{{- $servers = append $servers (printf "turn:%s:%d?transport=udp" (include "rtv.urlHost" .Values.stunner.host) (int .Values.stunner.port)) -}}
 {{- end -}}
 {{- join "," $servers -}}
 {{- end -}}

@@ -14,7 +14,7 @@
 # A client stays at its replica also while replicas are added.
 {{ $p }}/affinity-mode: persistent
 {{ $p }}/session-cookie-name: {{ .Values.sessionAffinity.cookieName }}
-{{ $p }}/session-cookie-path: /
+{{ $p }}/session-cookie-path: {{ .Values.pathPrefix | default "/" }}
 {{ $p }}/session-cookie-samesite: Lax
 # The cookie of a replica that is gone is replaced.
 {{ $p }}/session-cookie-change-on-failure: "true"

@@ -83,6 +83,8 @@ true
 {{- define "rtv.addressRange" -}}
 {{- if not (contains "/" .) -}}
 {{- . -}}
+{{- else if contains ":" . -}}
+{{- include "rtv.addressRangeV6" . -}}
 {{- else -}}
 {{- $parts := splitList "/" . -}}
 {{- $bits := last $parts | int -}}
@@ -99,4 +101,58 @@ true
 {{- end -}}
 {{- printf "%s-%s" (join "." $first) (join "." $last) -}}
 {{- end -}}
+{{- end -}}
+
+{{/* fd00:10:244::/56 in coturn's form: fd00:10:244:0:0:0:0:0-fd00:10:244:ff:ffff:ffff:ffff:ffff. */}}
+{{- define "rtv.addressRangeV6" -}}
+{{- $parts := splitList "/" . -}}
+{{- $bits := last $parts | int -}}
+{{- $halves := splitList "::" (first $parts) -}}
+{{- $groups := splitList ":" (first $halves) | compact -}}
+{{- if eq (len $halves) 2 -}}
+{{- $tail := splitList ":" (last $halves) | compact -}}
+{{- range until (sub 8 (add (len $groups) (len $tail)) | int) -}}{{- $groups = append $groups "0" -}}{{- end -}}
+{{- $groups = concat $groups $tail -}}
+{{- end -}}
+{{- $first := list -}}
+{{- $last := list -}}
+{{- range $index, $group := $groups -}}
+{{- $value := 0 -}}
+{{- range splitList "" (lower $group) -}}{{- $value = add (mul $value 16) (splitList . "0123456789abcdef" | first | len) -}}{{- end -}}
+{{- /* Host bits in this group, and the number of addresses that they give. */}}
+{{- $open := max 0 (min 16 (sub (mul 16 (add1 $index)) $bits)) | int -}}
+{{- $size := 1 -}}
+{{- range until $open -}}{{- $size = mul $size 2 -}}{{- end -}}
+{{- $from := mul (div $value $size) $size -}}
+{{- $first = append $first (printf "%x" $from) -}}
+{{- $last = append $last (printf "%x" (sub (add $from $size) 1)) -}}
+{{- end -}}
+{{- printf "%s-%s" (join ":" $first) (join ":" $last) -}}
+{{- end -}}
+
+{{/* Address or name of a host for URLs: an IPv6 address is in brackets there. */}}
+{{- define "rtv.urlHost" -}}
+{{- if and (contains ":" .) (not (hasPrefix "[" .)) -}}
+{{- printf "[%s]" . -}}
+{{- else -}}
+{{- . -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Address on which the service listens: that of both families if its Service has IPv6. */}}
+{{- define "rtv.listenAddress" -}}
+{{- $s := .Values.service -}}
+{{- $ipv6 := or (has "IPv6" $s.ipFamilies) (hasSuffix "DualStack" $s.ipFamilyPolicy) -}}
+{{- .Values.listenAddress | default (ternary "::" "0.0.0.0" $ipv6) -}}
+{{- end -}}
+
+{{/* Address families of a Service. */}}
+{{- define "rtv.ipFamilies" -}}
+{{- with .Values.service.ipFamilyPolicy }}
+ipFamilyPolicy: {{ . }}
+{{- end }}
+{{- with .Values.service.ipFamilies }}
+ipFamilies:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
 {{- end -}}
