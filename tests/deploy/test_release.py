@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -108,6 +109,20 @@ def test_each_image_is_built_once_and_scanned_and_signed_before_it_has_a_tag(pub
         assert not {"--tag", "-t"} & set(call)
 
 
+def test_a_version_is_published_once(tmp_path: Path) -> None:
+    run = WorkflowRun("release.yml", tmp_path)
+    for job in ("plan", "publish-candidate", "publish-image", "publish-image"):
+        run.run(job, ref_name=f"v{RELEASE.version}")
+    run.run("publish-candidate")
+    before = (run.records / "calls").read_text()
+    with pytest.raises(AssertionError, match=r"publish sha256:.* under another version"):
+        run.run("publish-image")
+    after = (run.records / "calls").read_text().removeprefix(before)
+    assert "inspect" in after
+    assert '"sign"' not in after
+    assert '"create"' not in after
+
+
 def test_every_value_set_pulls_what_the_release_pushed(published: Published, chart: Chart) -> None:
     installed = Chart(published.chart, chart.helm, chart.home)
     pushed = {f"{name}@{digest}" for name, digest in published.tags.items()}
@@ -169,13 +184,18 @@ def test_compose_builds_what_make_builds_and_can_run_what_is_published() -> None
     assert f"IMAGE={RELEASE.images[0].reference}" in guide
 
 
-def test_the_lint_workflow_renders_every_value_set(chart: Chart, tmp_path: Path) -> None:
-    run = WorkflowRun("chart.yml", tmp_path, chart.helm)
+def test_the_lint_workflow_lints_renders_and_scans_every_value_set(tmp_path: Path) -> None:
+    run = WorkflowRun("chart.yml", tmp_path)
     run.run("chart")
-    rendered = {path.name.removesuffix("-values.yaml") for path in (run.checkout / "rendered").iterdir()}
-    assert rendered == set(VALUE_SETS)
-    calls = (run.records / "calls").read_text().splitlines()
-    assert sum('"lint"' in call for call in calls) == len(VALUE_SETS)
+    calls = [json.loads(line) for line in (run.records / "calls").read_text().splitlines()]
+    for command in ("lint", "template"):
+        given = [Path(option(call, "--values")).name for call in calls if call[:2] == ["helm", command]]
+        assert sorted(name.removesuffix("-values.yaml") for name in given) == VALUE_SETS
+    scanned = run.checkout / "rendered"
+    assert {path.name.removesuffix("-values.yaml") for path in scanned.iterdir()} == set(VALUE_SETS)
+    (scan,) = [call for call in calls if "config" in call]
+    assert option(scan, "--volume").partition(":")[0] == str(scanned)
+    assert option(scan, "--exit-code") == "1"
 
 
 @pytest.mark.parametrize(
