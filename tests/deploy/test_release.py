@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,9 @@ from tests.deploy.rules import ROOT
 from tests.deploy.workflow_run import REPOSITORY, Published, WorkflowRun
 
 RELEASE = read_release(REPOSITORY)
+_COTURN = yaml.safe_load((CHART / "values.yaml").read_text())["coturn"]["image"]
 #: The images of others that the chart may run.
-OTHERS = {"docker.io/coturn/coturn:4.7.0"}
+OTHERS = {f"{_COTURN['repository']}:{_COTURN['tag']}"}
 PAGES = [ROOT / "README.md", CHART / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 _DIGESTS = {"cpu": f"sha256:{'1' * 64}", "gpu": f"sha256:{'2' * 64}"}
 
@@ -73,12 +75,16 @@ def planned(published: Published) -> list[str]:
 
 def images(chart: Chart, values: dict[str, Any] | None, *sets: str) -> set[str]:
     """Return the images of all containers that the chart starts."""
-    pods = chart.render(values, *sets).pod_specifications()
-    return {
-        container["image"]
-        for pod in pods
-        for container in [*pod["containers"], *pod.get("initContainers", [])]
-    }
+    return set(images_in(list(chart.render(values, *sets).all)))
+
+
+def images_in(part: Any) -> Iterator[str]:
+    """Yield the images of all containers in a part of a manifest, of whatever kind the manifest is."""
+    for name, value in part.items() if isinstance(part, dict) else enumerate(part):
+        if name in ("containers", "initContainers"):
+            yield from (container["image"] for container in value)
+        if isinstance(value, dict | list):
+            yield from images_in(value)
 
 
 def test_the_workflow_does_what_the_plan_says(published: Published) -> None:
@@ -136,6 +142,8 @@ def test_every_value_set_pulls_what_the_release_pushed(published: Published, cha
             assert pulled_here == {f"{RELEASE.images[0].repository}@{published.built['cpu']}"}
         else:
             pulled |= pulled_here
+    assert pulled > OTHERS
+    assert all(name.startswith("docker.io/") for name in OTHERS), "a name without a registry means any"
     assert pulled - OTHERS == pushed
     for target, enabled in (("cpu", False), ("gpu", True)):
         (found,) = images(installed, {"gpu": {"enabled": enabled}})
