@@ -48,8 +48,10 @@ def test_the_indicator_names_the_changed_features(browser: Browser, tmp_path: Pa
                 pool.submit(asyncio.run, Scene(service, clock).run(22)).result()
             wait_for(lambda: service.get_json("/health")["drift"] == "drift")
             page.wait("document.getElementById('drift-indicator').dataset.state === 'drift'")
-            page.wait_text("#drift-indicator", "gate (brightness)")
-            page.wait_text("#drift-indicator", "posted (brightness)")
+            for name in ("gate", "posted"):  # the text is in a panel that is closed
+                page.wait(
+                    f"document.getElementById('drift-indicator').textContent.includes('{name} (brightness)')"
+                )
             page.page.get_by_role("button", name="Drift", exact=True).click()
             page.wait_value("[...demo.drift.groups].sort()", ["gate", "posted"])
             page.page.locator(".drift-group[data-group=gate] .drift-bar.over").first.wait_for()
