@@ -1,9 +1,8 @@
-"""Tests how clients reach a replica: services, ingresses with affinity, public paths and network policies."""
+"""Tests how clients reach a replica: services, ingresses with affinity and public paths."""
 
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 from typing import Any
 
 import pytest
@@ -18,14 +17,6 @@ from tests.deploy.chart import NAMESPACE, VALUE_SETS, Chart, Manifests
 
 #: Paths that no ingress exposes. Prometheus, the kubelet and operators request them from the pods directly.
 PRIVATE = {"/metrics", "/livez", "/drift/report", "/reference/update", "/tickets/0-abc"}
-METADATA = [
-    "169.254.169.254",
-    "169.254.170.2",
-    "169.254.170.23",
-    "100.100.100.200",
-    "168.63.129.16",
-    "fd00:ec2::254",
-]
 DEFAULTS = Settings()
 COOKIE = "rtva-replica"
 
@@ -196,105 +187,3 @@ def test_istio_splits_predict_by_weight_over_both_versions(chart: Chart) -> None
     host = f"{manifests.one('Service')['metadata']['name']}.{NAMESPACE}.svc.cluster.local"
     assert rule["host"] == split["route"][0]["destination"]["host"] == host
     assert rule["trafficPolicy"]["loadBalancer"]["consistentHash"]["httpCookie"]["name"] == COOKIE
-
-
-def allows(peers: list[dict[str, Any]], address: str) -> bool:
-    """Return whether a network among the peers contains this address."""
-    wanted = ipaddress.ip_address(address)
-    for block in (peer["ipBlock"] for peer in peers if "ipBlock" in peer):
-        excepted = [ipaddress.ip_network(network) for network in block.get("except", [])]
-        if wanted in ipaddress.ip_network(block["cidr"]) and not any(wanted in n for n in excepted):
-            return True
-    return False
-
-
-@pytest.mark.parametrize("name", VALUE_SETS)
-def test_no_pod_reaches_the_metadata_of_the_cloud(chart: Chart, name: str) -> None:
-    policies = chart.render(None, name).of("NetworkPolicy")
-    assert policies
-    for policy in policies:
-        assert policy["spec"]["policyTypes"] == ["Ingress", "Egress"]
-        for rule in policy["spec"]["egress"]:
-            assert rule.get("to"), "a rule without peers lets everything out"
-            assert not any(allows(rule["to"], address) for address in METADATA)
-            for block in (peer["ipBlock"] for peer in rule["to"] if "ipBlock" in peer):
-                network = ipaddress.ip_network(block["cidr"])
-                for excepted in block.get("except", []):
-                    part = ipaddress.ip_network(excepted)
-                    assert part.version == network.version
-                    assert part.subnet_of(network), "Kubernetes wants exceptions inside"  # type: ignore[arg-type]
-
-
-def egress(manifests: Manifests) -> list[tuple[list[Any], list[tuple[str, Any]]]]:
-    return [
-        (rule["to"], [(port["protocol"], port["port"]) for port in rule.get("ports", [])])
-        for rule in manifests.one("NetworkPolicy")["spec"]["egress"]
-    ]
-
-
-def test_a_replica_reaches_dns_and_other_replicas_unless_it_needs_more(chart: Chart) -> None:
-    manifests = chart.render()
-    dns, replicas = egress(manifests)
-    assert dns[1] == [("UDP", 53), ("TCP", 53)]
-    assert dns[0][0]["namespaceSelector"]["matchLabels"] == {"kubernetes.io/metadata.name": "kube-system"}
-    assert (
-        replicas[0][0]["podSelector"]["matchLabels"] == manifests.workload["spec"]["selector"]["matchLabels"]
-    )
-
-
-def test_the_bucket_is_reached_where_it_is(chart: Chart) -> None:
-    *_, (peers, ports) = egress(chart.render(None, "aws-role"))
-    assert allows(peers, "52.218.1.1")
-    assert ports == [("TCP", 443)]
-    *_, (peers, ports) = egress(chart.render({"s3": {"endpointUrl": "http://198.51.100.7:9000"}}))
-    assert ports == [("TCP", 9000)]
-    *_, (peers, ports) = egress(chart.render({"s3": {"endpointUrl": "http://store.example.org"}}))
-    assert ports == [("TCP", 80)]
-    *_, (peers, ports) = egress(chart.render(None, "s3-store"))
-    assert peers == [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "storage"}}}]
-    assert ports == [], "the port of the store's pods is not that of its Service"
-    for store in ({"enabled": False}, {"store": "folder"}):
-        assert len(egress(chart.render({"sampling": store} | {"s3": {"endpointUrl": "http://x"}}))) == 2
-
-
-def test_the_issuer_of_tokens_is_reached_where_it_is(chart: Chart) -> None:
-    tokens = {"JWT_ISSUER": "https://issuer.example", "JWT_AUDIENCE": "vision"}
-    before = len(egress(chart.render()))
-    for address, port in (("https://issuer.example/keys", 443), ("https://issuer.example:8443/keys", 8443)):
-        *_, (peers, ports) = egress(chart.render({"settings": tokens | {"JWT_JWKS": address}}))
-        assert ports == [("TCP", port)]
-        assert allows(peers, "198.51.100.7")
-        assert not any(allows(peers, metadata) for metadata in METADATA)
-    inside = "https://issuer.identity.svc.cluster.local/keys"
-    *_, (peers, ports) = egress(chart.render({"settings": tokens | {"JWT_JWKS": inside}}))
-    assert peers == [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "identity"}}}]
-    assert ports == []
-    assert len(egress(chart.render({"settings": tokens | {"JWT_JWKS": "/etc/keys.json"}}))) == before
-
-
-def test_images_at_urls_are_reached_only_if_hosts_are_allowed(chart: Chart) -> None:
-    before = len(egress(chart.render()))
-    rules = egress(chart.render({"settings": {"IMAGE_URL_HOSTS": "images.example.com"}}))
-    assert len(rules) == before + 1
-    *_, (peers, ports) = rules
-    assert ports == [("TCP", 80), ("TCP", 443)]
-    assert allows(peers, "198.51.100.7")
-    assert not any(allows(peers, metadata) for metadata in METADATA)
-
-
-def ingress_rules(manifests: Manifests) -> list[dict[str, Any]]:
-    return list(manifests.one("NetworkPolicy")["spec"]["ingress"])
-
-
-def test_ingress_controllers_prometheus_and_replicas_may_ask(chart: Chart) -> None:
-    http, media = ingress_rules(chart.render())
-    assert http["ports"] == [{"protocol": "TCP", "port": "http"}]
-    namespaces = {
-        peer["namespaceSelector"]["matchLabels"]["kubernetes.io/metadata.name"]
-        for peer in http["from"]
-        if "namespaceSelector" in peer
-    }
-    assert {"ingress-nginx", "haproxy-controller", "envoy-gateway-system", "monitoring"} <= namespaces
-    assert not any("ipBlock" in peer for peer in http["from"])
-    assert media["ports"] == [{"protocol": "UDP", "port": 50000, "endPort": 50100}]
-    assert len(ingress_rules(chart.render({"webrtc": {"enabled": False}}))) == 1

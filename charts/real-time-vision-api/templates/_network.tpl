@@ -29,6 +29,14 @@
 {{- end }}
 {{- end -}}
 
+{{/* Port at which pods receive the tunnels of Istio's ambient mode, in place of their own ports. */}}
+{{- define "rtv.ambientPort" -}}
+{{- if .Values.networkPolicy.mesh.ambient -}}
+- protocol: TCP
+  port: 15008
+{{- end -}}
+{{- end -}}
+
 {{/* First and last of a port range, as a port of a NetworkPolicy. */}}
 {{- define "rtv.udpRange" -}}
 {{- $ports := splitList "-" . -}}
