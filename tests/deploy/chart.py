@@ -56,9 +56,8 @@ class Manifests:
     @property
     def container(self) -> Manifest:
         """The service's container."""
-        containers = self.pod["containers"]
-        assert len(containers) == 1
-        return dict(containers[0])
+        (container,) = [each for each in self.pod["containers"] if each["name"] == "service"]
+        return dict(container)
 
     @property
     def environment(self) -> dict[str, Any]:

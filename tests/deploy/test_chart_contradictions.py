@@ -76,6 +76,15 @@ ROLLING = {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0}}
             },
             "coturn.podCIDRs is 10.244.0.0/16 and service.ipFamilies is IPv6 alone",
         ),
+        (
+            {"commonLabels": {"app.kubernetes.io/name": "mine"}},
+            "commonLabels has app.kubernetes.io/name (mine), which the chart sets itself",
+        ),
+        (
+            {"extraContainers": [{"name": "service", "image": "x"}]},
+            "extraContainers has service, the name of the chart's container",
+        ),
+        ({"dnsPolicy": "None"}, "dnsPolicy is None and dnsConfig.nameservers is empty"),
         ({"monitoring": {"metricsPort": 8000}}, "monitoring.metricsPort and containerPort are both 8000"),
         (
             {"monitoring": {"metricsPort": 9000}, "service": {"port": 9000}},

@@ -13,7 +13,7 @@
 
 {{/* Labels that the chart writes. */}}
 {{- define "rtv.ownLabels" -}}
-{{- concat (include "rtv.labels" . | fromYaml | keys) (list "app.kubernetes.io/component") | uniq | sortAlpha | toJson -}}
+{{- concat (include "rtv.selectorLabels" . | fromYaml | keys) (include "rtv.chartLabels" . | fromYaml | keys) | sortAlpha | toJson -}}
 {{- end -}}
 
 {{- define "rtv.checkPods" -}}
@@ -27,6 +27,17 @@
 {{- $v := .Values -}}
 {{- $labels := include "rtv.ownLabels" . | fromJsonArray -}}
 {{- include "rtv.checkKeys" (list "podLabels" $v.podLabels $labels) -}}
+{{- include "rtv.checkKeys" (list "commonLabels" $v.commonLabels $labels) -}}
+{{- range $name := list "initContainers" "extraContainers" -}}
+{{- range index $v $name -}}
+{{- if eq .name "service" -}}
+{{- fail (printf "%s has service, the name of the chart's container: allowed is any other" $name) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- if and (eq $v.dnsPolicy "None") (not (get $v.dnsConfig "nameservers")) -}}
+{{- fail "dnsPolicy is None and dnsConfig.nameservers is empty, so that pods could resolve no name: name at least one server" -}}
+{{- end -}}
 {{- range $part := list "serviceMonitor" "prometheusRule" "dashboard" -}}
 {{- include "rtv.checkKeys" (list (printf "monitoring.%s.labels" $part) (index $v.monitoring $part).labels $labels) -}}
 {{- end -}}

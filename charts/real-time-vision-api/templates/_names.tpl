@@ -29,6 +29,21 @@ app.kubernetes.io/component: coturn
 
 {{/* Labels of all resources, but not for selectors of pods; the component is added if there is one. */}}
 {{- define "rtv.commonLabels" -}}
+{{ include "rtv.chartLabels" . }}
+{{- with .Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{/* Annotations of a resource: its own, in the second argument, and common ones. */}}
+{{- define "rtv.annotations" -}}
+{{- with merge (dict) (last .) (first .).Values.commonAnnotations }}
+annotations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end -}}
+
+{{- define "rtv.chartLabels" -}}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
@@ -54,6 +69,17 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 
 {{/* Image of the service. The published chart lists the images of its release with their digests in an annotation; a name
      that is in this list gets its digest. */}}
+{{/* A reference of an image with `global.imageRegistry` in place of its registry; arguments: the root, the reference. */}}
+{{- define "rtv.fromRegistry" -}}
+{{- $registry := (first .).Values.global.imageRegistry -}}
+{{- $parts := splitList "/" (last .) -}}
+{{- if $registry -}}
+{{- if and (gt (len $parts) 1) (regexMatch "[.:]|^localhost$" (first $parts)) -}}{{- $parts = rest $parts -}}{{- end -}}
+{{- $parts = prepend $parts (trimSuffix "/" $registry) -}}
+{{- end -}}
+{{- join "/" $parts -}}
+{{- end -}}
+
 {{- define "rtv.image" -}}
 {{- $image := .Values.image -}}
 {{- $reference := printf "%s@%s" $image.repository $image.digest -}}
@@ -66,7 +92,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end -}}
 {{- end -}}
 {{- end -}}
-{{- $reference -}}
+{{- include "rtv.fromRegistry" (list . $reference) -}}
 {{- end -}}
 
 {{/* Kind of the workload: a StatefulSet if each replica has its own spool. */}}

@@ -4,7 +4,7 @@
 metadata:
   labels:
     {{- include "rtv.selectorLabels" . | nindent 4 }}
-    {{- with .Values.podLabels }}
+    {{- with merge (dict) .Values.podLabels .Values.commonLabels }}
     {{- toYaml . | nindent 4 }}
     {{- end }}
   annotations:
@@ -25,6 +25,16 @@ spec:
   {{- with .Values.imagePullSecrets }}
   imagePullSecrets:
     {{- toYaml . | nindent 4 }}
+  {{- end }}
+  {{- with .Values.dnsPolicy }}
+  dnsPolicy: {{ . }}
+  {{- end }}
+  {{- with .Values.dnsConfig }}
+  dnsConfig:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+  {{- with .Values.schedulerName }}
+  schedulerName: {{ . }}
   {{- end }}
   {{- with .Values.priorityClassName }}
   priorityClassName: {{ . }}
@@ -57,6 +67,10 @@ spec:
           {{- include "rtv.selectorLabels" $ | nindent 10 }}
     {{- end }}
     {{- end }}
+  {{- with .Values.initContainers }}
+  initContainers:
+    {{- tpl (toYaml .) $ | nindent 4 }}
+  {{- end }}
   containers:
     - name: service
       image: {{ include "rtv.image" . }}
@@ -117,6 +131,9 @@ spec:
         {{- with .Values.extraVolumeMounts }}
         {{- toYaml . | nindent 8 }}
         {{- end }}
+    {{- with .Values.extraContainers }}
+    {{- tpl (toYaml .) $ | nindent 4 }}
+    {{- end }}
   # Processes exchange frames in a sealed memfd, so no volume at /dev/shm is needed.
   volumes:
     - name: tmp
@@ -159,7 +176,7 @@ startupProbe:
     path: /health
     port: http
   periodSeconds: {{ .Values.startupProbe.periodSeconds }}
-  timeoutSeconds: 3
+  timeoutSeconds: {{ .Values.startupProbe.timeoutSeconds }}
   # If the models do not load in time, the service ends by itself and says why; the kubelet must not kill it before.
   failureThreshold: {{ divf (addf $start 30) .Values.startupProbe.periodSeconds | ceil | int }}
 livenessProbe:
@@ -167,14 +184,14 @@ livenessProbe:
     path: /livez
     port: http
   periodSeconds: {{ .Values.livenessProbe.periodSeconds }}
-  timeoutSeconds: 5
+  timeoutSeconds: {{ .Values.livenessProbe.timeoutSeconds }}
   failureThreshold: {{ .Values.livenessProbe.failureThreshold }}
 readinessProbe:
   httpGet:
     path: /health
     port: http
   periodSeconds: {{ .Values.readinessProbe.periodSeconds }}
-  timeoutSeconds: 2
+  timeoutSeconds: {{ .Values.readinessProbe.timeoutSeconds }}
   failureThreshold: {{ .Values.readinessProbe.failureThreshold }}
 {{- end -}}
 
