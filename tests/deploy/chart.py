@@ -91,6 +91,8 @@ class Chart:
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run helm with its own folders and without access to a cluster."""
         homes = {f"HELM_{name}_HOME": str(self.home / name.lower()) for name in ("CACHE", "CONFIG", "DATA")}
+        # Without HOME, helm would write what it discovers of a cluster into the working directory.
+        homes["HOME"] = str(self.home)
         return subprocess.run(
             [str(self.helm), *arguments], capture_output=True, text=True, timeout=60, check=False, env=homes
         )
