@@ -9,7 +9,8 @@ import pytest
 from streamer.config.network_settings import parse_ice_servers
 from streamer.config.settings import Settings
 from tests.deploy.chart import Chart
-from tests.deploy.test_chart_network import egress, ingress_paths, mesh_paths, route_paths
+from tests.deploy.test_chart_network import ingress_paths, mesh_paths, route_paths
+from tests.deploy.test_chart_policy import egress
 
 PREFIX = "/apps/vision"
 
