@@ -58,6 +58,14 @@
 {{- if not .Values.coturn.host -}}
 {{- fail "coturn.host is empty: the name or address at which clients reach the TURN server" -}}
 {{- end -}}
+{{- with .Values.coturn.tls -}}
+{{- if and .enabled (not .existingSecret) -}}
+{{- fail "coturn.tls.enabled is true and coturn.tls.existingSecret is empty: name the Secret with the certificate of coturn.host (tls.crt and tls.key)" -}}
+{{- end -}}
+{{- if and .enabled (eq (int .port) (int $.Values.coturn.service.port)) -}}
+{{- fail (printf "coturn.tls.port and coturn.service.port are both %d: give them different ports, such as 443 and 3478" (int .port)) -}}
+{{- end -}}
+{{- end -}}
 {{- if not .Values.coturn.podCIDRs -}}
 {{- fail "coturn.podCIDRs is empty: the networks of the cluster's pods, to which the TURN server may forward, such as [10.244.0.0/16]" -}}
 {{- end -}}

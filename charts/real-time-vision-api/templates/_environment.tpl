@@ -177,6 +177,9 @@
 {{- range $transport := list "udp" "tcp" -}}
 {{- $servers = append $servers (printf "turn:%s:%d?transport=%s" (include "rtv.urlHost" $.Values.coturn.host) (int $.Values.coturn.service.port) $transport) -}}
 {{- end -}}
+{{- if .Values.coturn.tls.enabled -}}
+{{- $servers = append $servers (printf "turns:%s:%d?transport=tcp" (include "rtv.urlHost" .Values.coturn.host) (int .Values.coturn.tls.port)) -}}
+{{- end -}}
 {{- end -}}
 {{- if .Values.stunner.enabled -}}
 {{- $servers = append $servers (printf "turn:%s:%d?transport=udp" (include "rtv.urlHost" .Values.stunner.host) (int .Values.stunner.port)) -}}
