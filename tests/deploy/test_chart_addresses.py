@@ -56,3 +56,52 @@ def test_ipv6_addresses_are_in_brackets_where_urls_need_them(chart: Chart) -> No
     assert bracketed == manifests.environment["ICE_SERVERS"]
     *_, (peers, ports) = [rule for rule in egress(manifests) if ("TCP", 9000) in rule[1]]
     assert (peers, ports) == ([{"ipBlock": {"cidr": "2001:db8:5::/48"}}], [("TCP", 9000)])
+
+
+def test_a_load_balancer_is_as_it_is_asked_for(chart: Chart) -> None:
+    fields = {
+        "type": "LoadBalancer",
+        "loadBalancerClass": "example.org/nlb",
+        "loadBalancerIP": "192.0.2.7",
+        "loadBalancerSourceRanges": ["198.51.100.0/24"],
+        "externalTrafficPolicy": "Local",
+        "healthCheckNodePort": 30001,
+    }
+    values = {"service": fields | {"nodePort": 30080}, "coturn": {"service": fields | {"nodePort": 30478}}}
+    manifests = chart.render(values, "coturn")
+    for suffix, port in (("", 30080), ("-coturn", 30478)):
+        spec = manifests.one("Service", suffix)["spec"]
+        assert fields.items() <= spec.items()
+        assert {each["nodePort"] for each in spec["ports"]} == {port}
+    assert "loadBalancerClass" not in manifests.one("Service", "-replicas")["spec"]
+    plain = chart.render(None, "coturn")
+    assert set(plain.one("Service")["spec"]) == {"type", "selector", "ports"}
+    assert plain.one("Service", "-coturn")["spec"]["externalTrafficPolicy"] == "Local"
+    inside = chart.render({"coturn": {"service": {"type": "ClusterIP"}}}, "coturn")
+    assert "externalTrafficPolicy" not in inside.one("Service", "-coturn")["spec"]
+
+
+DEPLOYMENT = {"persistence": {"spool": {"enabled": False}}}
+
+
+def test_media_ports_can_be_those_of_the_node(chart: Chart) -> None:
+    webrtc = {"hostPorts": True, "udpPortRange": "50000-50009"}
+    manifests = chart.render(DEPLOYMENT | {"webrtc": webrtc, "replicaCount": 3})
+    media = [port for port in manifests.container["ports"] if port["protocol"] == "UDP"]
+    assert [port["hostPort"] for port in media] == list(range(50000, 50010))
+    assert all(port["hostPort"] == port["containerPort"] for port in media)
+    assert all("hostPort" not in port for port in manifests.container["ports"] if port not in media)
+    assert manifests.environment["PUBLIC_IP"] == {"fieldRef": {"fieldPath": "status.hostIP"}}
+    fixed = chart.render({"webrtc": webrtc | {"publicIP": "192.0.2.7"}})
+    assert fixed.environment["PUBLIC_IP"] == "192.0.2.7", "where nodes have another address outside"
+    rolling = manifests.workload["spec"]["strategy"]["rollingUpdate"]
+    assert (rolling["maxSurge"], rolling["maxUnavailable"]) == (0, 1), "a new pod would wait for the ports"
+
+
+def test_pods_can_be_in_the_network_of_their_node(chart: Chart) -> None:
+    manifests = chart.render(DEPLOYMENT | {"hostNetwork": True})
+    assert manifests.pod["hostNetwork"] is True
+    assert manifests.pod["dnsPolicy"] == "ClusterFirstWithHostNet", "replicas find each other by name"
+    rolling = manifests.workload["spec"]["strategy"]["rollingUpdate"]
+    assert (rolling["maxSurge"], rolling["maxUnavailable"]) == (0, 1)
+    assert not {"hostNetwork", "dnsPolicy"} & set(chart.render().pod)

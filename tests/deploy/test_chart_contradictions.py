@@ -85,6 +85,47 @@ ROLLING = {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0}}
             "extraContainers has service, the name of the chart's container",
         ),
         ({"dnsPolicy": "None"}, "dnsPolicy is None and dnsConfig.nameservers is empty"),
+        (
+            {"service": {"loadBalancerClass": "mine"}},
+            "service.loadBalancerClass is mine and service.type is ClusterIP: allowed only with type",
+        ),
+        (
+            {"coturn": {"service": {"type": "NodePort", "loadBalancerSourceRanges": ["10.0.0.0/8"]}}},
+            "coturn.service.loadBalancerSourceRanges is [10.0.0.0/8] and coturn.service.type is NodePort",
+        ),
+        (
+            {"service": {"type": "LoadBalancer", "healthCheckNodePort": 30001}},
+            'healthCheckNodePort is 30001 and service.externalTrafficPolicy is ""',
+        ),
+        ({"service": {"nodePort": 30002}}, "service.nodePort is 30002 and service.type is ClusterIP"),
+        (
+            {"service": {"externalTrafficPolicy": "Local"}},
+            "service.externalTrafficPolicy is Local and service.type",
+        ),
+        (
+            {"hostNetwork": True, "webrtc": {"hostPorts": True}},
+            "hostNetwork and webrtc.hostPorts are both true",
+        ),
+        (
+            {
+                "hostNetwork": True,
+                "stunner": {"enabled": True, "host": "a.example"},
+                "webrtc": {"turn": {"secret": "x"}},
+            },
+            "hostNetwork is true, so clients get the addresses of nodes, and stunner.enabled is true",
+        ),
+        (
+            {"webrtc": {"hostPorts": True, "enabled": False}},
+            "webrtc.hostPorts is true and webrtc.enabled is false",
+        ),
+        (
+            {"webrtc": {"hostPorts": True, "udpPortRange": "50000-51000"}},
+            "webrtc.udpPortRange has 1001 ports",
+        ),
+        (
+            {"hostNetwork": True, "dnsPolicy": "ClusterFirst"},
+            "dnsPolicy is ClusterFirst and hostNetwork is true",
+        ),
         ({"monitoring": {"metricsPort": 8000}}, "monitoring.metricsPort and containerPort are both 8000"),
         (
             {"monitoring": {"metricsPort": 9000}, "service": {"port": 9000}},

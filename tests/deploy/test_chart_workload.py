@@ -29,7 +29,7 @@ def test_variables_are_settings_of_the_service_with_values_that_it_takes(
             monkeypatch.setenv(variable, value)
     monkeypatch.setenv("REPLICA_ADDRESS", "10.244.0.7")
     settings = Settings()
-    every = "::" if name == "ipv6" else "0.0.0.0"  # noqa: S104 - that is what a pod wants
+    every = "::" if name in ("ipv6", "load-balancer") else "0.0.0.0"  # noqa: S104 - that is what a pod wants
     assert (settings.host, settings.port) == (every, 8000)
 
 

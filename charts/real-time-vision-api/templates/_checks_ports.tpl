@@ -51,6 +51,12 @@
 {{- fail (printf "pathPrefix is %s and settings.ROOT_PATH is %s: set only pathPrefix, which also sets ROOT_PATH" $v.pathPrefix $v.settings.ROOT_PATH) -}}
 {{- end -}}
 {{- include "rtv.checkFamilies" . -}}
+{{- include "rtv.checkService" (list "service" $v.service) -}}
+{{- include "rtv.checkService" (list "coturn.service" $v.coturn.service) -}}
+{{- if and $v.service.externalTrafficPolicy (eq $v.service.type "ClusterIP") -}}
+{{- fail (printf "service.externalTrafficPolicy is %s and service.type is ClusterIP, which has no external traffic: allowed with NodePort or LoadBalancer" $v.service.externalTrafficPolicy) -}}
+{{- end -}}
+{{- include "rtv.checkHost" . -}}
 {{- $metrics := int $v.monitoring.metricsPort -}}
 {{- if and $metrics (eq $metrics (int $v.containerPort)) -}}
 {{- fail (printf "monitoring.metricsPort and containerPort are both %d: set different ports, or metricsPort 0 for metrics on the public port" $metrics) -}}
@@ -74,5 +80,48 @@
 {{- end -}}
 {{- if and $v.coturn.enabled (eq (join "," $families) "IPv6") (not (contains ":" (join "," $v.coturn.podCIDRs))) -}}
 {{- fail (printf "coturn.podCIDRs is %s and service.ipFamilies is IPv6 alone, so the TURN server would refuse every pod: name the IPv6 network of the pods, such as fd00:10:244::/56" (join ", " $v.coturn.podCIDRs)) -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Fields of Services that fit only some types; arguments: name of the value, the value. */}}
+{{- define "rtv.checkService" -}}
+{{- $name := first . -}}
+{{- $service := last . -}}
+{{- range $field := list "loadBalancerClass" "loadBalancerIP" "loadBalancerSourceRanges" "healthCheckNodePort" -}}
+{{- $value := get $service $field -}}
+{{- if and $value (ne $service.type "LoadBalancer") -}}
+{{- fail (printf "%s.%s is %v and %s.type is %s: allowed only with type LoadBalancer" $name $field $value $name $service.type) -}}
+{{- end -}}
+{{- end -}}
+{{- if and $service.healthCheckNodePort (ne $service.externalTrafficPolicy "Local") -}}
+{{- fail (printf "%s.healthCheckNodePort is %d and %s.externalTrafficPolicy is %q: allowed only with Local" $name (int $service.healthCheckNodePort) $name $service.externalTrafficPolicy) -}}
+{{- end -}}
+{{- if and $service.nodePort (eq $service.type "ClusterIP") -}}
+{{- fail (printf "%s.nodePort is %d and %s.type is ClusterIP: allowed with NodePort or LoadBalancer" $name (int $service.nodePort) $name) -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Ports of the nodes. */}}
+{{- define "rtv.checkHost" -}}
+{{- $v := .Values -}}
+{{- if and $v.hostNetwork $v.webrtc.hostPorts -}}
+{{- fail "hostNetwork and webrtc.hostPorts are both true: with hostNetwork every port of the pod is one of its node already, so set one of them" -}}
+{{- end -}}
+{{- range $name, $set := dict "hostNetwork" $v.hostNetwork "webrtc.hostPorts" $v.webrtc.hostPorts -}}
+{{- range $server := list "coturn" "stunner" -}}
+{{- if and $set (index $v $server).enabled -}}
+{{- fail (printf "%s is true, so clients get the addresses of nodes, and %s.enabled is true, which forwards only to addresses of pods: set one of them, or name another TURN server in webrtc.iceServers" $name $server) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- if and $v.webrtc.hostPorts (not $v.webrtc.enabled) -}}
+{{- fail "webrtc.hostPorts is true and webrtc.enabled is false: there are no media ports to open" -}}
+{{- end -}}
+{{- $ports := include "rtv.udpPorts" . | int -}}
+{{- if and $v.webrtc.hostPorts (gt $ports 1000) -}}
+{{- fail (printf "webrtc.hostPorts is true and webrtc.udpPortRange has %d ports, each of which is an entry of the pod: allowed are at most 1000, or hostNetwork" $ports) -}}
+{{- end -}}
+{{- if and $v.hostNetwork $v.dnsPolicy (eq $v.dnsPolicy "ClusterFirst") -}}
+{{- fail "dnsPolicy is ClusterFirst and hostNetwork is true, with which it means Default, so that Services would have no names: leave it empty, or set ClusterFirstWithHostNet" -}}
 {{- end -}}
 {{- end -}}

@@ -149,9 +149,15 @@
 - name: WEBRTC_SESSIONS_MAX
   value: {{ include "rtv.sessionsMax" . | quote }}
 {{- end }}
-{{- with $v.webrtc.publicIP }}
+{{- if $v.webrtc.publicIP }}
 - name: PUBLIC_IP
-  value: {{ . | quote }}
+  value: {{ $v.webrtc.publicIP | quote }}
+{{- else if $v.webrtc.hostPorts }}
+# The node's address, at which the media ports are open.
+- name: PUBLIC_IP
+  valueFrom:
+    fieldRef:
+      fieldPath: status.hostIP
 {{- end }}
 {{- with include "rtv.iceServers" . }}
 - name: ICE_SERVERS

@@ -164,3 +164,24 @@ ipFamilies:
   {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- end -}}
+
+{{/* How a Service is reached from outside the cluster, by its values. */}}
+{{- define "rtv.externalService" -}}
+type: {{ .type }}
+{{- with .loadBalancerClass }}
+loadBalancerClass: {{ . }}
+{{- end }}
+{{- with .loadBalancerIP }}
+loadBalancerIP: {{ . }}
+{{- end }}
+{{- with .loadBalancerSourceRanges }}
+loadBalancerSourceRanges:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- if and .externalTrafficPolicy (ne .type "ClusterIP") }}
+externalTrafficPolicy: {{ .externalTrafficPolicy }}
+{{- end }}
+{{- with .healthCheckNodePort }}
+healthCheckNodePort: {{ . }}
+{{- end }}
+{{- end -}}

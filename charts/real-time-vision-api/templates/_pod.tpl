@@ -26,7 +26,10 @@ spec:
   imagePullSecrets:
     {{- toYaml . | nindent 4 }}
   {{- end }}
-  {{- with .Values.dnsPolicy }}
+  {{- if .Values.hostNetwork }}
+  hostNetwork: true
+  {{- end }}
+  {{- with .Values.dnsPolicy | default (ternary "ClusterFirstWithHostNet" "" .Values.hostNetwork) }}
   dnsPolicy: {{ . }}
   {{- end }}
   {{- with .Values.dnsConfig }}
@@ -94,6 +97,15 @@ spec:
         - name: metrics
           containerPort: {{ . }}
           protocol: TCP
+        {{- end }}
+        {{- if and .Values.webrtc.enabled .Values.webrtc.hostPorts }}
+        {{- $range := splitList "-" .Values.webrtc.udpPortRange }}
+        {{- range untilStep (first $range | int) (last $range | int | add1 | int) 1 }}
+        - name: udp-{{ . }}
+          containerPort: {{ . }}
+          hostPort: {{ . }}
+          protocol: UDP
+        {{- end }}
         {{- end }}
       {{- include "rtv.probes" . | nindent 6 }}
       lifecycle:
