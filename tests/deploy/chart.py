@@ -20,6 +20,17 @@ RELEASE, NAMESPACE = "test", "vision"
 Manifest = dict[str, Any]
 
 
+class UniqueKeyLoader(yaml.CSafeLoader):  # type: ignore[misc]  # the stubs have no type for it
+    """Loads YAML and refuses a key that a mapping has twice, as `helm install` and kubectl do."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """Return the mapping. Raises AssertionError if a key is there twice."""
+        keys = [key.value for key, _ in node.value]
+        twice = {key for key in keys if keys.count(key) > 1}
+        assert not twice, f"{node.start_mark}: {sorted(twice)} is there twice"
+        return dict(super().construct_mapping(node, deep=deep))
+
+
 class Refused(Exception):
     """helm has refused to render the chart; the text is its error message."""
 
@@ -134,7 +145,7 @@ class Chart:
     ) -> Manifests:
         """Return the rendered manifests. Raises Refused."""
         text = self.text(values, *sets, kubernetes=kubernetes, release=release, namespace=namespace)
-        documents = yaml.load_all(text, Loader=yaml.CSafeLoader)
+        documents = yaml.load_all(text, Loader=UniqueKeyLoader)
         return Manifests(tuple(document for document in documents if document))
 
 
