@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.deploy import chart_tools
 from tests.deploy.alert_cases import CASES
 from tests.deploy.chart import Chart
-from tests.deploy.rules import alert_rules, promtool, run_rule_tests, tool
+from tests.deploy.crd_models import find_faults
+from tests.deploy.rules import ROOT, alert_rules, promtool, run_rule_tests, tool
 
 #: Matchers of every selector in the alerts of the release that ``chart.render(None, "keda")`` renders.
 OWN_SERIES = 'namespace="vision",pod=~"test-real-time-vision-api-[0-9]+"'
@@ -256,3 +258,73 @@ def test_the_adapter_keeps_the_rules_of_others_and_has_ours_once(chart: Chart, t
     after = before | {"rules": {"default": False, "custom": theirs + ours["rules"]["custom"]}}
     assert merged(before) == after
     assert merged(after) == after
+
+
+TURN: dict[str, Any] = {
+    "coturn": {
+        "enabled": True,
+        "host": "turn.example.org",
+        "podCIDRs": ["10.244.0.0/16"],
+        "metricsPort": 9641,
+    },
+    "webrtc": {"turn": {"existingSecret": "turn"}},
+}
+
+
+def test_coturn_is_scraped_by_prometheus_alone(chart: Chart) -> None:
+    manifests = chart.render(TURN, "keda")
+    monitor = manifests.one("PodMonitor")
+    template = manifests.one("Deployment", "-coturn")["spec"]["template"]
+    assert monitor["spec"]["selector"]["matchLabels"].items() <= template["metadata"]["labels"].items()
+    (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
+    (container,) = template["spec"]["containers"]
+    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+    assert ports[endpoint["port"]] == 9641
+    configuration = manifests.one("ConfigMap", "-coturn")["data"]["turnserver.conf"]
+    assert "\nprometheus\nprometheus-port=9641\n" in configuration
+    _, scrapes, _ = manifests.one("NetworkPolicy", "-coturn")["spec"]["ingress"]
+    assert [peer["namespaceSelector"]["matchLabels"] for peer in scrapes["from"]] == [
+        {"kubernetes.io/metadata.name": "monitoring"}
+    ]
+    assert scrapes["ports"] == [{"protocol": "TCP", "port": "metrics"}]
+    assert "metrics" not in {port["name"] for port in manifests.one("Service", "-coturn")["spec"]["ports"]}
+    assert find_faults(chart_tools.crd_models(), [monitor, manifests.one("PrometheusRule")]) == []
+    assert chart.render(TURN | {"coturn": TURN["coturn"] | {"metricsPort": 0}}, "keda").of("PodMonitor") == []
+
+
+def test_turn_servers_of_which_none_is_scraped_are_an_alert_of_their_release(
+    chart: Chart, tmp_path: Path
+) -> None:
+    rendered = chart.render(TURN, "keda", release="detect")
+    rules = tmp_path / "rules.yml"
+    rules.write_text(yaml.safe_dump(rendered.one("PrometheusRule")["spec"]))
+
+    def up(release: str, pod: str, values: str) -> dict[str, str]:
+        name = f"{release}-real-time-vision-api-coturn-5d8f9c7b44-{pod}"
+        return {"series": f'up{{namespace="vision",pod="{name}"}}', "values": values}
+
+    other = up("detect-two", "aaaaa", "1x30")
+    situations = {
+        "one of two is scraped": ([up("detect", "aaaaa", "0x30"), up("detect", "bbbbb", "1x30")], 0),
+        "none is scraped": ([up("detect", "aaaaa", "0x30"), up("detect", "bbbbb", "0x30")], 1),
+        "there is none": ([], 1),
+    }
+    query = (
+        'count by (alertname, namespace, release) (ALERTS{alertname="VisionTurnDown",alertstate="firing"})'
+    )
+    tests = [
+        {
+            "name": name,
+            "interval": "1m",
+            "input_series": [*series, other],
+            "promql_expr_test": [
+                {"expr": query, "eval_time": "9m", "exp_samples": [FIRST.firing("VisionTurnDown")] * fires}
+            ],
+        }
+        for name, (series, fires) in situations.items()
+    ]
+    run_rule_tests(tmp_path, [str(rules)], tests)
+    (rule,) = rendered.one("PrometheusRule")["spec"]["groups"][-1]["rules"]
+    page, _, section = rule["annotations"]["runbook_url"].partition("#")
+    assert f"\n## {rule['alert']}\n" in (ROOT / page).read_text()
+    assert section == rule["alert"].lower()

@@ -6,6 +6,9 @@
 {{- $series := include "rtv.series" . -}}
 {{- $release := dict "namespace" .Release.Namespace "release" .Release.Name -}}
 {{- $docs := trimSuffix "/" .Values.monitoring.prometheusRule.runbookBase -}}
+{{- if and .Values.coturn.enabled .Values.coturn.metricsPort -}}
+{{- $_ := set $rules "groups" (append $rules.groups (include "rtv.turnAlerts" . | fromYaml)) -}}
+{{- end -}}
 {{- range $group := $rules.groups -}}
 {{- $_ := set $group "name" (replace $.Chart.Name (printf "%s.%s" $.Release.Namespace (include "rtv.fullname" $)) $group.name) -}}
 {{- range $rule := $group.rules -}}
@@ -18,6 +21,22 @@
 {{- end -}}
 {{- end -}}
 {{- toYaml $rules -}}
+{{- end -}}
+
+{{/* Alerts about coturn. Its own series exist only after it was used, so they ask whether it can be scraped. */}}
+{{- define "rtv.turnAlerts" -}}
+{{- $pods := printf "namespace=\"%s\",pod=~\"%s-coturn-[a-z0-9]+-?[a-z0-9]{5}\"" .Release.Namespace (include "rtv.fullname" .) -}}
+name: {{ .Chart.Name }}.turn
+rules:
+  - alert: VisionTurnDown
+    expr: sum by (namespace) (up{{ "{" }}{{ $pods }}}) == 0 or absent(up{{ "{" }}{{ $pods }}})
+    for: 2m
+    labels:
+      severity: critical
+    annotations:
+      summary: No TURN server can be scraped
+      description: No server of coturn answers Prometheus, so clients that need a relay probably cannot connect over WebRTC.
+      runbook_url: docs/operations/turn.md#visionturndown
 {{- end -}}
 
 {{/* The dashboard opens with this release selected; its uid and title are unique in a Grafana that has several. */}}
