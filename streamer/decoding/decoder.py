@@ -129,12 +129,13 @@ class Decoder:
             finally:
                 if descriptor >= 0:
                     os.close(descriptor)
+            if self._large:
+                # Nothing refers to the image any more. With the answer, the worker lets another decoder begin
+                # the next large image, and the memory of both together would exceed the limit for one.
+                self._trim(0)
             now_s = time.thread_time()
             answer.cpu_ms = (now_s - cpu_s) * 1e3
             resources.channel.send(pack_answer(answer))
-            if self._large:
-                # Trim here, where nothing refers to the image any more.
-                self._trim(0)
             resources.page.write(resources.index, 0, 0.0, 0.0)
             if now_s > RETIRE_CPU_S:
                 return
