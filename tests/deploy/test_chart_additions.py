@@ -18,7 +18,8 @@ def test_labels_and_annotations_reach_all_resources(chart: Chart) -> None:
     ]
     assert len({manifest["kind"] for manifest in own}) >= 10
     for manifest in own:
-        assert manifest["metadata"]["labels"]["cost-center"] == "42", manifest["kind"]
+        expected = "44" if manifest["kind"] == "ServiceMonitor" else "42"  # its own label takes precedence
+        assert manifest["metadata"]["labels"]["cost-center"] == expected, manifest["kind"]
         assert manifest["metadata"]["annotations"]["example.org/contact"] == "vision-team", manifest["kind"]
     assert (
         manifests.one("PersistentVolumeClaim")["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep"
@@ -82,7 +83,7 @@ def test_all_images_come_from_the_registry(chart: Chart, repository: str, tag: s
     manifests = chart.render({"image": {"repository": repository, "tag": tag}}, "additions")
     assert manifests.container["image"] == expected
     pods = list(manifests.pod_specifications())
-    assert len(pods) == 2
+    assert len(pods) == 3
     for pod in pods:
         assert pod["imagePullSecrets"] == [{"name": "mirror"}]
         for container in pod["containers"]:
@@ -90,3 +91,31 @@ def test_all_images_come_from_the_registry(chart: Chart, repository: str, tag: s
     digest = "sha256:" + "0" * 64
     pinned = chart.render({"image": {"repository": "ghcr.io/me/detect", "digest": digest}}, "additions")
     assert pinned.container["image"] == f"{MIRROR}/me/detect@{digest}"
+
+
+def test_a_monitor_has_the_rules_for_labels_that_are_asked_for(chart: Chart) -> None:
+    (endpoint,) = chart.render(None, "additions").one("ServiceMonitor")["spec"]["endpoints"]
+    assert endpoint["relabelings"] == [
+        {"sourceLabels": ["__meta_kubernetes_pod_node_name"], "targetLabel": "node"}
+    ]
+    assert endpoint["metricRelabelings"][0]["action"] == "drop"
+    (plain,) = chart.render(None, "keda").one("ServiceMonitor")["spec"]["endpoints"]
+    assert not {"relabelings", "metricRelabelings"} & set(plain)
+
+
+def test_the_pod_of_helm_test_may_connect_and_gets_no_requests(chart: Chart) -> None:
+    manifests = chart.render({"networkPolicy": {"clientsInNamespace": False}})
+    pod = manifests.one("Pod")
+    assert pod["metadata"]["annotations"]["helm.sh/hook"] == "test"
+    selector = manifests.workload["spec"]["selector"]["matchLabels"]
+    assert not selector.items() <= pod["metadata"]["labels"].items()
+    peers = manifests.one("NetworkPolicy")["spec"]["ingress"][0]["from"]
+    allowed = [peer["podSelector"]["matchLabels"] for peer in peers if "podSelector" in peer]
+    assert any(labels.items() <= pod["metadata"]["labels"].items() for labels in allowed)
+    (container,) = pod["spec"]["containers"]
+    assert container["image"] == manifests.container["image"]
+    tokens = {"auth": {"keysFileSecret": "named-keys"}}
+    environment = {
+        entry["name"]: entry for entry in chart.render(tokens).one("Pod")["spec"]["containers"][0]["env"]
+    }
+    assert environment["DETECT"]["value"] == "", "it has no key with which it could ask for a detection"

@@ -162,5 +162,6 @@ def test_every_replica_is_scraped_once(chart: Chart) -> None:
 
 def test_nothing_is_made_for_operators_that_are_not_asked_for(chart: Chart) -> None:
     kinds = {manifest["kind"] for manifest in chart.render().all}
-    assert kinds == {"StatefulSet", "Service", "ServiceAccount", "NetworkPolicy"}
+    assert kinds == {"StatefulSet", "Service", "ServiceAccount", "NetworkPolicy", "Pod"}
+    assert not chart.render({"helmTest": {"enabled": False}}).of("Pod")
     assert {"keda", "hpa"} <= set(VALUE_SETS)

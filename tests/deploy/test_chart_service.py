@@ -3,13 +3,31 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
 
-from tests.deploy.chart import Chart
+from tests.deploy.chart import Chart, Manifests
 from tests.helpers.service import Service
 from tests.helpers.waiting import wait_for
+
+
+def run_helm_test(manifests: Manifests, service: Service, keys: str) -> None:
+    """Run the command of the pod of `helm test` against the service, with and without the right key."""
+    (container,) = manifests.one("Pod")["spec"]["containers"]
+    given = {entry["name"]: entry.get("value", "") for entry in container["env"]}
+    given |= {"URL": f"http://127.0.0.1:{service.port}", "PATH": ""}
+    assert container["command"] == ["python", "-c"]
+    for key, code in ((keys, 0), ("another-key", 1)):
+        command = [sys.executable, "-c", *container["args"]]
+        done = subprocess.run(
+            command, env=given | {"API_KEYS": key}, capture_output=True, text=True, timeout=60, check=False
+        )
+        assert done.returncode == code, done.stderr
+        assert "/health 200" in done.stdout
+        assert ("/v1/predict 200" in done.stdout) is (code == 0)
 
 
 def test_the_service_lives_as_its_pod_is_told_to(chart: Chart, null: Path, tmp_path: Path) -> None:
@@ -36,6 +54,7 @@ def test_the_service_lives_as_its_pod_is_told_to(chart: Chart, null: Path, tmp_p
         for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
             assert service.get(container[probe]["httpGet"]["path"])[0] == 200, probe
         assert service.get("/metrics")[0] == 200
+        run_helm_test(manifests, service, environment["API_KEYS"])
         # The sampling process makes this folder; it may still be starting when the service is ready.
         wait_for((tmp_path / "samples").is_dir, "the spool lies on the replica's volume")
         readiness = container["readinessProbe"]

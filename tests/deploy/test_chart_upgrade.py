@@ -61,3 +61,26 @@ def test_a_new_release_leaves_the_number_to_the_autoscaler(
 ) -> None:
     upgrade(chart, cluster, tmp_path, SCALED)
     assert "replicas" not in cluster.named("statefulsets", NAME)["spec"]
+
+
+def test_a_changed_secret_restarts_the_pods_with_the_next_upgrade(
+    chart: Chart, cluster: FakeCluster, tmp_path: Path
+) -> None:
+    path = f"/api/v1/namespaces/{NAMESPACE}/secrets/detect-keys"
+    secret = {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": "detect-keys", "resourceVersion": "41"},
+    }
+    cluster.objects[path] = secret
+    values = {"auth": {"existingSecret": "detect-keys"}}
+
+    def checksum() -> str:
+        upgrade(chart, cluster, tmp_path, values)
+        template = cluster.named("statefulsets", NAME)["spec"]["template"]
+        return str(template["metadata"]["annotations"]["checksum/existing-secrets"])
+
+    first = checksum()
+    assert checksum() == first, "an upgrade alone restarts nobody"
+    cluster.objects[path] = secret | {"metadata": {"name": "detect-keys", "resourceVersion": "42"}}
+    assert checksum() != first

@@ -41,7 +41,7 @@
 {{- range $part := list "serviceMonitor" "prometheusRule" "dashboard" -}}
 {{- include "rtv.checkKeys" (list (printf "monitoring.%s.labels" $part) (index $v.monitoring $part).labels $labels) -}}
 {{- end -}}
-{{- include "rtv.checkKeys" (list "podAnnotations" $v.podAnnotations (list "checksum/secret" "kubectl.kubernetes.io/default-container")) -}}
+{{- include "rtv.checkKeys" (list "podAnnotations" $v.podAnnotations (list "checksum/secret" "checksum/existing-secrets" "kubectl.kubernetes.io/default-container")) -}}
 {{- end -}}
 
 {{- define "rtv.checkGpu" -}}

@@ -21,6 +21,12 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/component: service
 {{- end -}}
 
+{{- define "rtv.testLabels" -}}
+app.kubernetes.io/name: {{ include "rtv.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/component: test
+{{- end -}}
+
 {{- define "rtv.coturnSelectorLabels" -}}
 app.kubernetes.io/name: {{ include "rtv.name" . }}
 app.kubernetes.io/instance: {{ .Release.Name }}

@@ -8,8 +8,11 @@ metadata:
     {{- toYaml . | nindent 4 }}
     {{- end }}
   annotations:
-    # A change of the chart's Secret restarts the pods; a change of an existing Secret does not.
+    # A change of a Secret that is read at the start restarts the pods, with the next upgrade of the release.
     checksum/secret: {{ include (print .Template.BasePath "/secret.yaml") . | sha256sum }}
+    {{- with include "rtv.secretVersions" (list . (list .Values.auth.existingSecret .Values.awsCredentials.existingSecret .Values.webrtc.turn.existingSecret)) }}
+    checksum/existing-secrets: {{ . | sha256sum }}
+    {{- end }}
     kubectl.kubernetes.io/default-container: service
     {{- with .Values.podAnnotations }}
     {{- toYaml . | nindent 4 }}

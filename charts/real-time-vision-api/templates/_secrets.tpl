@@ -39,3 +39,15 @@ true
 {{- define "rtv.turnKey" -}}
 {{- ternary .Values.webrtc.turn.existingSecretKey "turn-secret" (not (empty .Values.webrtc.turn.existingSecret)) -}}
 {{- end -}}
+
+{{/* Names and versions of the existing Secrets among the names in the second argument, as they are in the cluster now. A version
+     changes with the content and tells nothing about it. Without a cluster (`helm template`) there are none. */}}
+{{- define "rtv.secretVersions" -}}
+{{- $root := first . -}}
+{{- range last . | compact | uniq -}}
+{{- $found := lookup "v1" "Secret" $root.Release.Namespace . -}}
+{{- if $found -}}
+{{- printf "%s %s\n" . $found.metadata.resourceVersion -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
