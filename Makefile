@@ -37,7 +37,7 @@ else
 	$(BIN)/python -m pytest $(ARGS)
 endif
 
-test-unit: $(VENV)/installed-dev  ## run the unit tests on all cores: about a minute, without root and system packages
+test-unit: $(VENV)/installed-dev  ## run the unit tests on all cores: some two minutes on two cores, without root and system packages
 	$(PYTEST_UNIT) $(ARGS)
 
 test-system: $(VENV)/installed-dev system-packages  ## run all other tests, which start the service, browsers and stores
