@@ -10,15 +10,15 @@ from dataclasses import dataclass, field
 
 from inference.ipc.ring import FrameRing
 from inference.preprocess.letterbox import ModelInput
-from streamer.decoding.decoder_watchdog import DECODE_LIMIT_S
+from streamer.decoding.decoder_watchdog import DECODE_CPU_LIMIT_S
 from streamer.decoding.messages import Answer, Task, Verdict
 from streamer.imaging.image_header import ImageError, ImageErrorCode, PixelLimits
 
 log = logging.getLogger("streamer.decoding")
 
-#: An image is remembered as harmless only if it was decoded in fewer milliseconds than this. A slower one
-#: could exceed the time limit on a busy machine.
-HARMLESS_MS = DECODE_LIMIT_S * 1e3 / 10
+#: An image is remembered as harmless only if decoding it took fewer milliseconds of processor time than
+#: this. A slower one could exceed the limit on a machine whose caches and clock are worse at that moment.
+HARMLESS_CPU_MS = DECODE_CPU_LIMIT_S * 1e3 / 10
 MAX_HARMLESS = 256
 _STEP_BYTES = 64 << 10
 _CODES = tuple(ImageErrorCode)
@@ -88,7 +88,7 @@ class DuplicateFinder:
 
     def remove(self, work: Work, outcome: Outcome) -> None:
         """Remove work that a decoder has answered."""
-        if work.followers and isinstance(outcome, Answer) and outcome.decode_ms < HARMLESS_MS:
+        if work.followers and isinstance(outcome, Answer) and outcome.cpu_ms < HARMLESS_CPU_MS:
             self._harmless[hashlib.sha256(work.data).digest()] = None
             if len(self._harmless) > MAX_HARMLESS:
                 self._harmless.popitem(last=False)
@@ -114,10 +114,10 @@ def decoder_crash_error() -> ImageError:
 
 
 def decode_timeout_error() -> ImageError:
-    """Return the error for bytes that take a decoder too long."""
+    """Return the error for bytes that take a decoder too much processor time."""
     return ImageError(
         ImageErrorCode.DAMAGED,
-        f"the image takes longer than {DECODE_LIMIT_S:g} s to decode, which is the limit",
+        f"the image takes more than {DECODE_CPU_LIMIT_S:g} s of processor time to decode, which is the limit",
     )
 
 

@@ -16,6 +16,7 @@ import socket
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from inference.ipc.ring import FrameRing
 from streamer.decoding.decoder_status import MAX_DECODERS, DecoderEntry, DecoderStatus
@@ -136,9 +137,12 @@ class DecoderProcess:
     requested_at: float = field(default_factory=time.monotonic)
     #: Number of the job for which it was killed; 0 if it was not.
     killed_for: int = 0
-    #: Whether that job used enough processor time for its image to be blamed; otherwise the decoder mostly
-    #: waited for the processor or was stopped.
+    #: Whether that job used so much processor time that its image is to blame; otherwise the decoder waited
+    #: for the processor or was stopped.
     was_computing: bool = False
+    #: The job and the processor time, in seconds, at the last check, and when the check first found them, in
+    #: monotonic seconds. Only the watchdog writes it.
+    progress: tuple[int, float, float] = (0, 0.0, 0.0)
     #: Whether it appeared idle at the last check.
     idle: bool = False
     #: Reason for which it was killed, as counted in the metric; empty if it was not.
@@ -161,6 +165,15 @@ class DecoderProcess:
             return time.clock_gettime((~self.pid << 3) | 2)
         except OSError:
             return 0.0
+
+    def is_runnable(self) -> bool:
+        """Whether the process runs or waits for a processor or a disk; otherwise it is stopped or asleep."""
+        try:
+            # The state follows the name, which is in parentheses and may contain any character (proc(5)).
+            stat = Path(f"/proc/{self.pid}/stat").read_text(errors="replace")
+        except OSError:
+            return False
+        return stat.rpartition(") ")[2][:1] in ("R", "D")
 
     def release(self) -> None:
         """Close the pidfd."""

@@ -21,6 +21,7 @@ import numpy.typing as npt
 from inference.models.model import Placement
 from streamer.decoding.decode_job import decode_timeout_error, decoder_crash_error, outcome_of
 from streamer.decoding.decoder_group import DecoderGroup, DecoderProcess
+from streamer.decoding.decoder_watchdog import DECODE_CPU_LIMIT_S
 from streamer.decoding.fork_client import FORK_SERVER, start_fork_server
 from streamer.decoding.messages import (
     MAX_MESSAGE_BYTES,
@@ -40,9 +41,6 @@ _INPUT_BYTES = 64 << 20
 _MEMORY_BYTES = 512 << 20
 #: Seconds within which the libraries must load; at low priority on a busy machine that takes long.
 _START_LIMIT_S = 120.0
-#: Longest processor time for one image in seconds. A limit of the elapsed time would depend on how busy the
-#: machine is.
-_DECODE_CPU_S = 2.0
 #: A decoder that uses no processor time for this many seconds was stopped or waits for something.
 _STOPPED_S = 5.0
 _POLL_S = 0.25
@@ -180,7 +178,7 @@ class SingleDecoder:
             now, used_s = time.monotonic(), process.cpu_s()
             if used_s != last_s:
                 last_s, moved_at = used_s, now
-            if ready or used_s - begun_s > _DECODE_CPU_S or now - moved_at > _STOPPED_S:
+            if ready or used_s - begun_s > DECODE_CPU_LIMIT_S or now - moved_at > _STOPPED_S:
                 return ready
 
 

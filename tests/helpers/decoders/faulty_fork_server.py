@@ -20,7 +20,7 @@ from streamer.imaging.decode import decode
 from streamer.imaging.image_header import ImageHeader
 
 #: Image widths in pixels that trigger each fault.
-SEGFAULT, HANG, SLEEP, HOARD, PROBE, STOP, GARBAGE = range(101, 108)
+SEGFAULT, HANG, SLEEP, HOARD, PROBE, STOP, GARBAGE, COMPUTE = range(101, 109)
 
 
 def _faulty(data: bytes | memoryview, header: ImageHeader, **options: Any) -> Any:
@@ -29,8 +29,10 @@ def _faulty(data: bytes | memoryview, header: ImageHeader, **options: Any) -> An
     if header.width == HANG:
         while True:
             pass
-    if header.width == SLEEP:  # waits without using the processor, as on a busy machine
+    if header.width == SLEEP:  # waits for something that does not come
         time.sleep(60)
+    if header.width == COMPUTE:  # uses some processor time, less than the limit, and is then decoded
+        _compute(0.4)
     if header.width == STOP:
         signal.raise_signal(signal.SIGSTOP)
     if header.width == HOARD:
@@ -40,6 +42,12 @@ def _faulty(data: bytes | memoryview, header: ImageHeader, **options: Any) -> An
     if header.width == GARBAGE:
         raise _send_garbage()
     return decode(data, header, **options)
+
+
+def _compute(cpu_s: float) -> None:
+    until = time.thread_time() + cpu_s
+    while time.thread_time() < until:
+        pass
 
 
 def _forbidden() -> list[str]:
