@@ -56,6 +56,7 @@ EXIT_CODES: Mapping[str, Mapping[str, int]] = {
         "streamer.datasets.sample.CannotWrite": 3,
         "streamer.datasets.sample.DamagedSample": 4,
     },
+    "simulate": {"streamer.simulation.errors.BadScenario": EXIT_USAGE},
 }
 #: Commands that need the extra `server`, and their exit codes when it is not installed.
 _SERVER_COMMANDS = {"serve": 3, "models": 8, "keys": EXIT_USAGE, "samples": EXIT_USAGE}

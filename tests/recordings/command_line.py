@@ -33,6 +33,8 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "samples stats": ("extra",),
     "samples verify": ("extra",),
     "samples export": ("", "--format pdf --out x"),
+    "simulate": ("", "nonsense"),
+    "simulate autoscaling": ("extra", "--day nonsense", "--target 0", "--up 4"),
 }
 #: Environment of a terminal that has no colours and is wide enough to show each option in full.
 _TERMINAL = {"COLUMNS": "400", "NO_COLOR": "1", "TERM": "dumb"}

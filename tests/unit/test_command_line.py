@@ -118,7 +118,7 @@ def test_the_most_specific_class_of_an_error_decides() -> None:
     assert exit_code("push", ValueError("a bug")) is None
 
 
-@pytest.mark.parametrize("group", ["", "models", "keys", "samples"])
+@pytest.mark.parametrize("group", ["", "models", "keys", "samples", "simulate"])
 def test_a_group_alone_shows_its_help_as_an_error(group: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(group.split()) == 2
     shown = capsys.readouterr()
@@ -132,7 +132,7 @@ def test_a_group_alone_shows_its_help_as_an_error(group: str, capsys: pytest.Cap
     [
         (
             "nonsense",
-            "streamer: error: COMMAND: expected one of serve, predict, push, models, samples, keys;",
+            "COMMAND: expected one of serve, predict, push, models, samples, simulate, keys;",
         ),
         ("models nonsense", "expected one of list, check, pull, optimize; found 'nonsense'"),
         ("push", "SOURCE: expected a value; found none"),
@@ -150,6 +150,8 @@ def test_a_group_alone_shows_its_help_as_an_error(group: str, capsys: pytest.Cap
         ("push 0 1", "(1)"),
         ("samples export --format pdf --out x", "'coco', 'yolo', 'label-studio'; found 'pdf'"),
         ("samples export --format coco", "--out: expected a value; found none"),
+        ("simulate autoscaling --capacity 7,x", "--capacity: expected a number; found 'x'"),
+        ("simulate autoscaling --method x", "--method: expected some of hpa, keda, keda-value"),
     ],
 )
 def test_a_usage_error_names_the_option_and_what_is_allowed(

@@ -1,0 +1,266 @@
+"""Implements ``streamer simulate``: commands that answer questions of size without a service or a cluster."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from json import dumps
+from typing import Annotated, Any, Literal
+
+import typer
+
+from streamer.cli.command import (
+    EXIT_USAGE,
+    Command,
+    Group,
+    Json,
+    Quiet,
+    any_number,
+    any_whole_number,
+    epilog,
+    option,
+    terminal_of,
+    whole_number,
+)
+from streamer.core.signals import EXIT_INTERRUPTED
+
+app = typer.Typer(
+    cls=Group,
+    add_completion=False,
+    help="Simulate the service at other sizes, without a service (docs/operations/scaling.md).",
+    epilog=epilog(
+        """
+        streamer simulate autoscaling
+        streamer simulate autoscaling --capacity 180 --cold-start 60,600 --day flash
+        """,
+        exit_codes={0: "done", EXIT_USAGE: "wrong option or file", EXIT_INTERRUPTED: "Ctrl-C"},
+    ),
+)
+
+
+@app.callback()
+def _group() -> None:
+    """Keep the name of the command, also while there is only one."""
+
+
+_STREAMS, _RELEASE, _AUTOSCALER, _FAULTS = "Streams", "Release", "Autoscaler", "What goes wrong"
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    return tuple(any_number(each) for each in text.split(","))
+
+
+def _words(text: str) -> tuple[str, ...]:
+    return tuple(each.strip() for each in text.split(","))
+
+
+def _methods(text: str) -> tuple[str, ...]:
+    allowed = ("hpa", "keda", "keda-value")
+    found = _words(text)
+    if not set(found) <= set(allowed):
+        raise typer.BadParameter(f"expected some of {', '.join(allowed)}, comma-separated; found {text!r}")
+    return found
+
+
+def _several(
+    name: str, text: str, *, group: str, value: str, parser: Callable[[str], tuple[float | str, ...]]
+) -> typer.models.OptionInfo:
+    found: typer.models.OptionInfo = option(name, text, value=value, group=group, parser=parser)
+    return found
+
+
+def _number(name: str, text: str, group: str) -> typer.models.OptionInfo:
+    found: typer.models.OptionInfo = option(name, text, value="N", group=group, parser=any_number)
+    return found
+
+
+@app.command(
+    cls=Command,
+    short_help="days of an autoscaled release: refusals, oscillation and replica-hours",
+    epilog=epilog(
+        """
+        streamer simulate autoscaling --capacity 7,32,180,680 --cold-start 10,600
+        streamer simulate autoscaling --method hpa,keda --target 80 --up 4/60,100%/60
+        streamer simulate autoscaling --day monday.csv --peak 900 --capacity 45
+        """,
+        notes="""
+        Options with a list simulate every combination. A day is one of weekday, weekend, ramp, flash and
+        constant, or a CSV file with the columns hour and streams. Policies are PODS/SECONDS or
+        PERCENT%/SECONDS, as in the chart's autoscaling.behavior; the one that allows most applies.
+        """,
+        exit_codes={0: "done", EXIT_USAGE: "wrong option or file", EXIT_INTERRUPTED: "Ctrl-C"},
+    ),
+)
+def autoscaling(
+    ctx: typer.Context,
+    day: Annotated[
+        Any,
+        _several("--day", "shapes of the day (weekday)", group=_STREAMS, value="DAY,...", parser=_words),
+    ] = None,
+    days: Annotated[
+        int, option("--days", "simulated days (1)", value="N", group=_STREAMS, parser=any_whole_number)
+    ] = 1,
+    peak: Annotated[
+        float, _number("--peak", "streams at the highest point (10 times the capacity)", _STREAMS)
+    ] = 0,
+    fps: Annotated[
+        Any,
+        _several(
+            "--fps",
+            "rates for which streams ask, each equally often (10)",
+            group=_STREAMS,
+            value="N,...",
+            parser=_numbers,
+        ),
+    ] = None,
+    min_fps: Annotated[
+        float, _number("--min-fps", "a stream that would get less is refused: STREAM_MIN_FPS (5)", _STREAMS)
+    ] = 5,
+    minutes: Annotated[float, _number("--minutes", "mean time for which a stream stays (30)", _STREAMS)] = 30,
+    permanent: Annotated[
+        float, _number("--permanent", "share of streams at the peak that stay all day (0.1)", _STREAMS)
+    ] = 0.1,
+    capacity: Annotated[
+        Any,
+        _several(
+            "--capacity",
+            "streams that one replica serves at their full rate (32)",
+            group=_RELEASE,
+            value="N,...",
+            parser=_numbers,
+        ),
+    ] = None,
+    cold_start: Annotated[
+        Any,
+        _several(
+            "--cold-start",
+            "seconds until a new replica is ready (60)",
+            group=_RELEASE,
+            value="S,...",
+            parser=_numbers,
+        ),
+    ] = None,
+    route: Annotated[
+        Literal["random", "least"],
+        option("--route", "replica of a new stream: random, or the one with fewest (random)", group=_RELEASE),
+    ] = "random",
+    affinity: Annotated[
+        float,
+        _number("--affinity", "probability that a refused stream returns to its replica (0.5)", _RELEASE),
+    ] = 0.5,
+    remove: Annotated[
+        Literal["newest", "emptiest"],
+        option("--remove", "replica that is removed first (newest)", group=_RELEASE),
+    ] = "newest",
+    rebalance: Annotated[
+        float,
+        _number("--rebalance", "percent of the fullest replica's streams moved per minute (5)", _RELEASE),
+    ] = 5,
+    method: Annotated[
+        Any,
+        _several(
+            "--method",
+            "hpa, keda, or keda-value, which runs away (hpa)",
+            group=_AUTOSCALER,
+            value="A,...",
+            parser=_methods,
+        ),
+    ] = None,
+    target: Annotated[
+        float, _number("--target", "load per replica in percent, autoscaling.targets (70)", _AUTOSCALER)
+    ] = 70,
+    min_replicas: Annotated[
+        int, option("--min-replicas", "(1)", value="N", group=_AUTOSCALER, parser=any_whole_number)
+    ] = 1,
+    max_replicas: Annotated[
+        int, option("--max-replicas", "(1000)", value="N", group=_AUTOSCALER, parser=any_whole_number)
+    ] = 1000,
+    up: Annotated[
+        str | None, option("--up", "policies of scaleUp (the chart's)", value="POLICY,...", group=_AUTOSCALER)
+    ] = None,
+    up_window: Annotated[
+        int | None,
+        option(
+            "--up-window",
+            "stabilizationWindowSeconds of scaleUp (the chart's)",
+            value="S",
+            group=_AUTOSCALER,
+            parser=whole_number(0, 3600),
+        ),
+    ] = None,
+    down: Annotated[
+        str | None,
+        option("--down", "policies of scaleDown (the chart's)", value="POLICY,...", group=_AUTOSCALER),
+    ] = None,
+    down_window: Annotated[
+        int | None,
+        option(
+            "--down-window",
+            "the same of scaleDown (the chart's)",
+            value="S",
+            group=_AUTOSCALER,
+            parser=whole_number(0, 3600),
+        ),
+    ] = None,
+    failures: Annotated[float, _number("--failures", "nodes that die per day (0)", _FAULTS)] = 0,
+    outages: Annotated[
+        float, _number("--outages", "interruptions of the metrics per day, 10 minutes each (0)", _FAULTS)
+    ] = 0,
+    seed: Annotated[
+        int, option("--seed", "first random seed (0)", value="N", parser=whole_number(0, 2**31))
+    ] = 0,
+    seeds: Annotated[
+        int,
+        option(
+            "--seeds",
+            "runs of each combination, with different seeds (1)",
+            value="N",
+            parser=whole_number(1, 1000),
+        ),
+    ] = 1,
+    json: Json = False,
+    quiet: Quiet = False,
+) -> int:
+    """Simulate days of an autoscaled release, and show what streams and the budget would see of it.
+
+    Streams stay at their replica. The autoscalers are those of Kubernetes, with the chart's values unless
+    options say otherwise.
+    """
+    from streamer.core.terminal import write_tables  # noqa: PLC0415 - as the others
+    from streamer.simulation.autoscaling import grid, report  # noqa: PLC0415 - loads NumPy
+    from streamer.simulation.autoscaling.scenario import Scenario  # noqa: PLC0415 - see above
+
+    terminal = terminal_of(ctx)
+    base = Scenario(
+        days=days,
+        peak=peak,
+        fps=fps or (10.0,),
+        min_fps=min_fps,
+        minutes=minutes,
+        permanent=permanent,
+        route=route,
+        affinity=affinity,
+        remove=remove,
+        rebalance=rebalance,
+        target=target,
+        min_replicas=min_replicas,
+        max_replicas=max_replicas,
+        behavior=grid.behavior(up, up_window, down, down_window),
+        failures=failures,
+        outages=outages,
+    )
+    scenarios = grid.combinations(
+        base,
+        day=day or ("weekday",),
+        capacity=capacity or (32.0,),
+        cold_start_s=cold_start or (60.0,),
+        method=method or ("hpa",),
+        seed=tuple(range(seed, seed + seeds)),
+    )
+    lines = grid.run(scenarios, terminal.status)
+    terminal.close()
+    if json:
+        sys.stdout.write(dumps({"runs": [line.to_dict() for line in lines]}, indent=2) + "\n")
+    else:
+        write_tables(lambda: [report.table(lines)], lambda: report.text(lines))
+    return 0

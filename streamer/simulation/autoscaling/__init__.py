@@ -1,0 +1,1 @@
+"""Days of an autoscaled release: demand for streams, replicas, Prometheus, and Kubernetes' autoscaler."""
