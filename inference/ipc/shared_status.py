@@ -1,4 +1,4 @@
-"""Holds one page of shared memory in which the processes of a replica post their status.
+"""Holds the shared memory in which the processes of a replica post their status.
 
 The supervisor watches the heartbeats in it, and workers answer probes from it without a request to another
 process. The tables of fields name the writers of each. Reads and writes of an aligned 8-byte field are
@@ -14,9 +14,10 @@ import struct
 from enum import IntEnum
 
 _FIELD = struct.Struct("<d")
-_BYTES = mmap.PAGESIZE
-#: `SharedStatus.read` returns 0 for a larger value or NaN: every process of the replica can write the page,
-#: and no value may make a reader fail.
+#: Room for 1,024 fields.
+_BYTES = 2 * mmap.PAGESIZE
+#: `SharedStatus.read` returns 0 for a larger value or NaN: every process of the replica can write to it, and
+#: no value may make a reader fail.
 _LIMIT = 2.0**53
 
 
@@ -44,7 +45,7 @@ class Presence(IntEnum):
 
 
 class SharedStatus:
-    """Holds a page of named float64 fields in a sealed ``memfd`` that children inherit."""
+    """Holds named float64 fields in a sealed ``memfd`` that children inherit."""
 
     #: Maps each field to its index. Times are CLOCK_MONOTONIC seconds; 0 means never.
     _FIELDS = {  # noqa: RUF012 - a constant table
@@ -66,6 +67,8 @@ class SharedStatus:
         "served": 15,  # inference process: 1 once one has loaded and warmed up all models
         "models_changed": 16,  # inference process: a bit for each version whose file has changed
         "ending": 17,  # supervisor: 1 once the workers have drained, so that SIGTERM ends the other processes
+        "capacity_factor": 18,  # worker 0: measured capacity over that of the warm-up, 0 before it is known
+        "decode_ms": 19,  # worker 0: mean processor time of decoding a frame
         "refused": 40,  # workers: time at which a message of the inference process did not parse
     }
 
@@ -76,6 +79,13 @@ class SharedStatus:
         "presence": 192,  # supervisor
         "saturated": 256,  # worker: 1 when its queue of POSTs has been full for a long time
         "ready": 320,  # worker: 1 once it could serve a request; it stays 1 until the worker ends
+        # Fields of `streamer.scheduling.replica_load`; all but the last only rise.
+        "frames": 384,  # worker: frames that got a result
+        "decode_s": 448,  # worker: processor seconds of decoding them
+        "device_s": 512,  # worker: seconds of the device for them, by the warm-up
+        "saturated_s": 576,  # worker: the part of these that was done while frames waited for the device
+        "full_s": 640,  # worker: seconds during which frames waited for the device
+        "load": 704,  # worker: demand of its clients over the capacity of the replica
     }
 
     def __init__(self, fd: int | None = None) -> None:
@@ -100,8 +110,9 @@ class SharedStatus:
         _FIELD.pack_into(self._memory, (self._WORKER_FIELDS[field] + number) * 8, value)
 
     def read_worker(self, number: int, field: str) -> float:
-        """Read one field of a worker. Raises KeyError for an unknown name."""
-        return float(_FIELD.unpack_from(self._memory, (self._WORKER_FIELDS[field] + number) * 8)[0])
+        """Read one field of a worker; 0 as in :meth:`read`. Raises KeyError for an unknown name."""
+        value: float = _FIELD.unpack_from(self._memory, (self._WORKER_FIELDS[field] + number) * 8)[0]
+        return value if -_LIMIT < value < _LIMIT else 0.0
 
     def count_accepted(self, number: int) -> None:
         """Count one more accepted connection of a worker. Only that worker calls this."""
@@ -128,6 +139,6 @@ class SharedStatus:
         return since > 0 and now - since > self.read("run_limit_s")
 
     def close(self) -> None:
-        """Unmap and close the page. Other processes keep theirs."""
+        """Unmap and close the memory. Other processes keep theirs."""
         self._memory.close()
         os.close(self.fd)

@@ -12,6 +12,7 @@ import asyncio
 import logging
 import time
 from collections import deque
+from collections.abc import Mapping
 from functools import partial
 
 from inference.core.detection_params import DetectionParams
@@ -33,6 +34,8 @@ from streamer.scheduling.decode_cost import Kind
 from streamer.scheduling.decode_limiter import DecodeLimiter
 from streamer.scheduling.errors import (
     DeadlineExceeded,
+    OverLimit,
+    Saturated,
     UnknownVersion,
 )
 from streamer.scheduling.job import Job, Prediction
@@ -70,6 +73,8 @@ class Dispatcher:
         self._limits = limits
         decode_limiter = DecodeLimiter(decoders.size, limits.decode_bytes)
         self._versions = {version: VersionQueue(decode_limiter, interactive_share) for version in versions}
+        #: Queue of each version, which `replica_load` reads.
+        self.queues: Mapping[str, VersionQueue] = self._versions
         self._post_queue_s = {version: metrics.stage_s.labels("post_queue", version) for version in versions}
         self._turns = deque(versions)
         self._runner = JobRunner(
@@ -140,7 +145,11 @@ class Dispatcher:
             decode_ms = state.expected_ms(kind, caller.client)
         else:
             decode_ms = state.expected_decode_ms(caller.client, nbytes, None)
-        self.admission.check_post(state, caller, left_s=left_s, decode_ms=decode_ms)
+        try:
+            self.admission.check_post(state, caller, left_s=left_s, decode_ms=decode_ms)
+        except (OverLimit, Saturated):
+            state.load.post_refused(caller.client)
+            raise
 
     async def predict(
         self,
@@ -160,7 +169,11 @@ class Dispatcher:
         self.served(version)
         state = self._versions[version]
         with self.admission.accounted(version):
-            self.admission.check_room(state)
+            try:
+                self.admission.check_room(state)
+            except Saturated:
+                state.load.post_refused(caller.client)
+                raise
             answered: asyncio.Future[Prediction] = asyncio.get_running_loop().create_future()
 
             def finish(outcome: Prediction | Exception) -> None:
@@ -181,6 +194,7 @@ class Dispatcher:
             now = time.monotonic()
             self._runner.check_suspects(job, now)
             state.add(job, now)
+            state.load.post_queued(caller.client)
             self._pump(version)
             try:
                 return await self.admission.answer(state, job, answered, may_wait_long=may_wait)
@@ -239,7 +253,12 @@ class Dispatcher:
         model = self.served(version)
         if self.draining:
             raise unavailable("this server is shutting down")
-        self.admission.check_stream(self._versions[version], model, client)
+        state = self._versions[version]
+        try:
+            self.admission.check_stream(state, model, client)
+        except (OverLimit, Saturated):
+            state.load.stream_refused(client)
+            raise
 
     def open(self, version: str, source: Source) -> None:
         """Register a stream until :meth:`close_source` is called."""
@@ -297,6 +316,7 @@ class Dispatcher:
                 self._post_queue_s[version].observe(now - job.queued_at)
             if not self._runner.begin(version, state, model, job):
                 return
+        state.load.note_full(now, full=state.full(model.in_flight))
         if state.held_by_rates:
             self._schedule_pump()
 
@@ -313,9 +333,11 @@ class Dispatcher:
 
     async def _share_rates(self) -> None:
         """Grant rates periodically while there are streams; a worker without streams is not woken."""
-        while any(state.streams for state in self._versions.values()):
+        while any(state.rates.demands for state in self._versions.values()):
             await asyncio.sleep(FAIR_RATE_S)
             for version, state in self._versions.items():
                 model = self._client.models.get(version)
-                if model is not None:
+                if model is not None and self._client.ready:
                     state.rates.share(model, time.monotonic())
+                else:
+                    state.rates.skip()

@@ -115,6 +115,11 @@ class FairRates(Generic[Key]):
         """Return whether a stream has a limit that :meth:`update` may still lift."""
         return key in self._grants
 
+    def rate(self, key: Key) -> float:
+        """Return the frames per second that a stream is granted; infinite without a limit."""
+        grant = self._grants.get(key)
+        return math.inf if grant is None else grant.fps
+
     def update(
         self, demands: Mapping[Key, float], owners: Mapping[Key, WeightedClient], capacity: float, now: float
     ) -> dict[Key, float | None]:

@@ -291,7 +291,9 @@ class JobRunner:
         self._versions[version].end(job, inference_s, time.monotonic())
 
     def _observe(self, version: str, model: ServedModel, job: Job, result: Result) -> None:
-        self._versions[version].observe(model, job.stream, result)
+        state = self._versions[version]
+        state.observe(model, job.stream, result)
+        state.load.ran(job.decode_cpu_ms)
         stages = self._stages[version]
         stages.queue_s.observe(result.queue_ms / 1e3)
         stages.inference_s.observe(result.inference_ms / 1e3)

@@ -22,6 +22,9 @@ from streamer.scheduling.job import Job
 FAIR_RATE_S = 0.5
 #: A stream below this smoothed rate counts as paused; at usual rates it has sent nothing for some seconds.
 _SILENT_FPS = 0.01
+#: Gain of the rate that a stream asks for: a time constant of 5 s, in which the demand is steady even for
+#: streams of one frame per second. At first it is the mean since the stream began.
+_ASKED_GAIN = FAIR_RATE_S / 5.0
 
 
 class Source(Protocol):
@@ -68,6 +71,24 @@ class Demand:
     hint: LastHint = field(default_factory=LastHint)
     #: Number of the turn in which the stream was last served.
     served: int = 0
+    #: Frames per second that arrive, smoothed for longer than `fps`, and the number of periods measured.
+    arriving_fps: float = 0.0
+    periods: int = 0
+    #: Frames per second that the client asks for. A client sends less while a grant or waiting frames
+    #: restrain it, so the rate does not fall during that time.
+    asked_fps: float = 0.0
+    restrained: bool = False
+
+    def update_asked(self, *, restrained: bool) -> None:
+        """Update :attr:`asked_fps` with the frames that have arrived in the last `FAIR_RATE_S`."""
+        if self.restrained and not restrained:
+            # The client needs a moment to return to its own rate.
+            self.arriving_fps = self.asked_fps
+        self.restrained = restrained
+        self.periods += 1
+        gain = max(_ASKED_GAIN, 1.0 / self.periods)
+        self.arriving_fps += gain * (self.arrived / FAIR_RATE_S - self.arriving_fps)
+        self.asked_fps = max(self.asked_fps, self.arriving_fps) if restrained else self.arriving_fps
 
 
 class StreamRates:
@@ -86,6 +107,8 @@ class StreamRates:
         #: Frames per second that the device achieved in its recent runs; smoothed, 0 until it has run.
         self._observed_fps = 0.0
         self._granted: FairRates[int] = FairRates()
+        #: Mean of the rates that active streams asked for when there were any.
+        self._mean_asked_fps = 0.0
 
     def open(self, source: Source, demand: Demand) -> None:
         """Register a stream with its initial demand."""
@@ -103,7 +126,12 @@ class StreamRates:
         if demand is None:
             return False
         demand.arrived += 1
-        self._active[key] = demand
+        if key not in self._active:
+            self._active[key] = demand
+            declared_fps = self._sources[key].declared_fps
+            if declared_fps is not None and not demand.periods:  # it fades if the client sends less
+                demand.arriving_fps = demand.asked_fps = declared_fps
+                demand.periods = round(1 / _ASKED_GAIN)
         return True
 
     def observe(self, model: ServedModel, stream: int, result: Result) -> None:
@@ -130,15 +158,37 @@ class StreamRates:
         owners = {key: self._sources[key].client for key in self._active}
         return share_for_one_more(wanted, owners, client, self.capacity_fps(model))
 
+    def asked_fps(self) -> tuple[float, float, float]:
+        """Return what all streams ask for, what of it is granted, and the mean of a stream, in fps.
+
+        The mean is the last known one if no stream is active.
+        """
+        asked_fps = granted_fps = 0.0
+        for key, demand in self._active.items():
+            asked_fps += demand.asked_fps
+            granted_fps += min(demand.asked_fps, self._granted.rate(key))
+        if asked_fps:
+            self._mean_asked_fps = asked_fps / len(self._active)
+        return asked_fps, granted_fps, self._mean_asked_fps
+
+    def skip(self) -> None:
+        """Forget what has arrived since the rates were last shared.
+
+        Clients may not send while the inference process restarts, and that does not change what they ask for.
+        """
+        for demand in self._active.values():
+            demand.arrived = 0
+
     def share(self, model: ServedModel, now: float) -> None:
         """Measure the demand of each stream in the last ``FAIR_RATE_S``, and send the grants that changed."""
         active = self._active
         for key, demand in list(active.items()):
             # This smooths the rate over about a second.
             demand.fps += 0.5 * (demand.arrived / FAIR_RATE_S - demand.fps)
+            demand.update_asked(restrained=demand.backlogged or self._granted.limits(key))
             demand.arrived = 0
             if demand.fps < _SILENT_FPS and not self._granted.limits(key):
-                demand.fps, demand.backlogged = 0.0, False
+                demand.fps, demand.backlogged, demand.asked_fps = 0.0, False, 0.0
                 del active[key]
         capacity_fps = self.capacity_fps(model)
         overloaded = sum(demand.fps for demand in active.values()) > capacity_fps

@@ -15,6 +15,7 @@ from streamer.scheduling.clients import Client
 from streamer.scheduling.decode_cost import DecodeCost, Kind, hint_of
 from streamer.scheduling.decode_limiter import LONG_MS, Decode, DecodeLimiter
 from streamer.scheduling.job import Job
+from streamer.scheduling.load_counters import LoadCounters
 from streamer.scheduling.post_queue import PostQueue
 from streamer.scheduling.post_wait import PostWait
 from streamer.scheduling.service_rate import ServiceRate
@@ -60,6 +61,8 @@ class VersionQueue:
         self._inference_s = 0.0
         #: The open streams, their demands, and the rates that they are granted.
         self.rates = StreamRates()
+        #: What has run, and what clients asked for.
+        self.load = LoadCounters()
         self._demands = self.rates.demands
         self._turn = 0
 
@@ -73,15 +76,14 @@ class VersionQueue:
         """Whether streams wait while nothing is in flight whose end would start them; only a timer can."""
         return bool(self._waiting) and not self._in_flight
 
+    def full(self, max_in_flight: int) -> bool:
+        """Return whether frames wait because ``max_in_flight`` are in flight."""
+        return self._in_flight >= max_in_flight and bool(self._waiting or self._posts.count)
+
     @property
     def posts_waiting(self) -> int:
         """How many posted images wait."""
         return self._posts.count
-
-    @property
-    def streams(self) -> int:
-        """How many streams are open."""
-        return len(self._demands)
 
     # -- waiting frames and images ---------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ from aiohttp import web
 
 from inference.ipc.client import InferenceClient
 from inference.ipc.shared_status import SharedStatus
+from streamer.accounting.capacity_metrics import CapacityMetrics
 from streamer.accounting.code_metrics import CodeMetrics
 from streamer.accounting.ledger import RequestCounters
 from streamer.accounting.metrics import WorkerMetrics
@@ -45,6 +46,7 @@ from streamer.scheduling.admission import Admission
 from streamer.scheduling.clients import Clients
 from streamer.scheduling.crash_suspects import Suspects
 from streamer.scheduling.dispatcher import Dispatcher
+from streamer.scheduling.replica_load import ReplicaLoad
 from streamer.server.drift_routes import DriftRoutes, add_drift
 from streamer.server.health import Health, metrics_port
 from streamer.server.liveness import announce_ready
@@ -58,6 +60,7 @@ from streamer.websocket.hub import StreamHub
 #: Memory for encoded images that wait for the decoders of a worker; only pages in use are allocated.
 _INPUT_BYTES = 64 << 20
 FULLNESS: web.AppKey[Callable[[], float]] = web.AppKey("fullness")
+LOAD: web.AppKey[ReplicaLoad] = web.AppKey("load")
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +181,18 @@ def make_app(resources: Resources) -> tuple[web.Application, Parts]:
         PathPrefix(settings.root_path, authenticator.addresses),
         ImageFetcher(settings.image_hosts),
     )
-    app[BUDGET], app[FULLNESS] = budget, dispatcher.admission.fullness
+    app[BUDGET], app[FULLNESS], app[LOAD] = (
+        budget,
+        dispatcher.admission.fullness,
+        ReplicaLoad(
+            resources.shared_status,
+            resources.number,
+            settings.workers,
+            CapacityMetrics(),
+            dispatcher.queues,
+            client,
+        ),
+    )
     health = Health(resources.shared_status, client, resources.metrics_dir, versions, authenticator, decoders)
     authenticator.accept_tickets(Tickets(router.tickets, router.redeem_at_issuer), app)
     _add_metrics(app, health, origin_policy, resources.metrics_listener)

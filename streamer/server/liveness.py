@@ -166,11 +166,12 @@ async def beat(
     metrics: WorkerMetrics,
     budget: ByteBudget,
     fullness: Callable[[], float],
+    measure_load: Callable[[float], None],
 ) -> None:
     """Post the worker's heartbeat and metrics until cancelled, and return unused memory.
 
     The supervisor kills a worker whose heartbeat stops. ``fullness`` returns the used share of the queue of
-    POSTs, 0 to 1.
+    POSTs, 0 to 1. ``measure_load`` is called with the time in monotonic seconds.
     """
     pressure = QueuePressure(lambda: random.uniform(0, STAGGER_S))  # noqa: S311 - not for cryptography
     loop = asyncio.get_running_loop()
@@ -183,6 +184,7 @@ async def beat(
         await asyncio.sleep(BEAT_S)
         shared_status.post_worker(number, "saturated", pressure.observe(fullness(), loop.time()))
         metrics.loop_lag_s.observe(max(0.0, loop.time() - due))
+        measure_load(loop.time())
         tasks = len(asyncio.all_tasks(loop))
         metrics.tasks.set(tasks)
         for kind, count in budget.by_kind().items():

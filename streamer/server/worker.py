@@ -31,7 +31,7 @@ from streamer.http.http_connection import MAX_HEADERS, MAX_LINE_BYTES, Connectio
 from streamer.http.path_prefix import PATH_PREFIX
 from streamer.replicas.session_router import is_private
 from streamer.server.acceptor import Acceptor, close_port, limiter_for
-from streamer.server.app import FULLNESS, Resources, make_app
+from streamer.server.app import FULLNESS, LOAD, Resources, make_app
 from streamer.server.liveness import beat
 
 log = logging.getLogger("streamer.worker")
@@ -133,7 +133,14 @@ async def serve(resources: Resources, listener: socket.socket) -> None:
     runner, drain = await make_runner(resources, listener)
     app = runner.app
     beating = asyncio.create_task(
-        beat(resources.shared_status, resources.number, resources.metrics, app[BUDGET], app[FULLNESS]),
+        beat(
+            resources.shared_status,
+            resources.number,
+            resources.metrics,
+            app[BUDGET],
+            app[FULLNESS],
+            app[LOAD].measure,
+        ),
         name="beat",
     )
     stop = asyncio.Event()
