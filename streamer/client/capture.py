@@ -17,6 +17,9 @@ RESYNC_AFTER_S = 0.5
 BACKLOG_S = 1.0
 #: By how much of the elapsed time the clock of a camera may run slow.
 _CLOCK_DRIFT = 0.01
+#: If the time of a live stream goes back or ahead by more than this in one frame, in seconds, its clock was
+#: set anew.
+_CLOCK_BACK_S, _CLOCK_AHEAD_S = 1.0, 10.0
 
 
 @dataclass(slots=True, eq=False)
@@ -44,6 +47,38 @@ class Captured:
         if self._pixels is None:
             self._pixels = decode(self.image) if isinstance(self.image, bytes) else self.image
         return self._pixels
+
+
+class MediaTimes:
+    """Converts the presentation times of a container to seconds since its first frame, which always increase.
+
+    ``usual_s`` is the usual time between two frames. If the clock of a live stream was set anew, as by a
+    sender that was restarted, the times continue from the last frame.
+    """
+
+    def __init__(self, usual_s: float, *, live: bool) -> None:
+        self._usual_s = usual_s
+        self._live = live
+        #: Presentation time that is zero; None before the first frame, or when the container has no times.
+        self._origin_s: float | None = None
+        self._last_s = -usual_s
+
+    def add(self, known_s: float | None) -> float:
+        """Return the time of the next frame, whose presentation time is ``known_s``; None means unknown."""
+        next_s = self._last_s + self._usual_s
+        if self._origin_s is None:
+            self._origin_s = known_s
+        if known_s is None or self._origin_s is None:
+            time_s = next_s
+        else:
+            time_s = known_s - self._origin_s
+            if self._live and not -_CLOCK_BACK_S <= time_s - self._last_s <= _CLOCK_AHEAD_S:
+                time_s = next_s
+                self._origin_s = known_s - time_s
+        if time_s <= self._last_s:
+            time_s = self._last_s + self._usual_s / 100
+        self._last_s = time_s
+        return time_s
 
 
 class Source(Protocol):

@@ -16,8 +16,9 @@ import numpy as np
 import numpy.typing as npt
 from av.codec.context import Flags
 from av.sidedata.sidedata import Type
+from av.stream import Discard
 
-from streamer.client.capture import Captured
+from streamer.client.capture import Captured, MediaTimes, paced
 from streamer.client.encoder import Pixels
 from streamer.client.errors import SourceFailed
 from streamer.core.backoff import Backoff
@@ -32,16 +33,24 @@ READ_TIMEOUT_S = 10.0
 MAX_DAMAGED = 300
 _DEFAULT_FPS = 25.0
 #: FFmpeg analyses a stream before it returns the first frame: by default it reads 20 frames, for up to 5 s.
-#: The client does not need the frame rate, and one second is enough for the rest of the analysis. FFmpeg's
-#: flag nobuffer would not help: it discards what was read, including the first key frame (decision 0075).
-_QUICK_START = {"fpsprobesize": "0", "analyzeduration": "1000000"}
+#: The client does not need the frame rate, nor times where the first packet has none, as in raw H.264, and
+#: one second is enough for the rest of the analysis. FFmpeg's flag nobuffer would not help: it discards
+#: what was read, including the first key frame (decision 0075).
+_QUICK_START = {"fpsprobesize": "0", "analyzeduration": "1000000", "max_ts_probe": "1"}
 #: Use TCP for media, or UDP if the camera refuses TCP, within the same RTSP connection.
 _RTSP = {"rtsp_transport": "tcp+udp", "rtsp_flags": "prefer_tcp"}
+#: Bytes from which FFmpeg guesses the format of a TCP stream. It always reads as many of raw MJPEG, which
+#: with its default of 1 MB takes longer than the time limit for a slow camera.
+_TCP_PROBE = {"formatprobesize": "16384"}
 #: If a live stream is read later than this after it was opened, it is opened again: it holds old frames.
 STALE_S = 3.0
+#: Formats that deliver a live stream in segments of some seconds, each at once when it is complete.
+_SEGMENTED = ("hls", "dash")
+#: Begin with the newest segment. By default FFmpeg begins with the third newest, and stays that far behind.
+_NEWEST_SEGMENT = {"live_start_index": "-1"}
 #: Formats whose times do not show how old a frame is: FFmpeg makes up those of MJPEG, and segments arrive in
 #: bursts even without a stall.
-_UNTIMED = ("hls", "dash", "mpjpeg", "mjpeg")
+_UNTIMED = (*_SEGMENTED, "mpjpeg", "mjpeg", "jpeg_pipe")
 #: Errors of opening that would occur again in another attempt.
 _LASTING = (
     av.error.HTTPBadRequestError,
@@ -97,6 +106,9 @@ class VideoFile:
 class LiveVideo:
     """Reads a live network stream, and opens it again after a loss. Capture times are times of arrival.
 
+    A segmented stream (HLS) is played at its own pace: the frames of a segment arrive at once, and a reader
+    that takes the newest frame would get only the last of them.
+
     Pass ``container`` if the stream is already open, because some cameras serve only one client at a time.
     """
 
@@ -131,25 +143,46 @@ class LiveVideo:
             try:
                 if self._container is None:
                     self._container = open_container(self._address)
-                is_timed = self._container.format.name not in _UNTIMED
-                for frame, media_s, duration_s in _decoded(self._container, self._address, live=True):
+                captured = self._captured(number, begun)
+                if self._container.format.name in _SEGMENTED:
+                    captured = paced(captured, stop)
+                for frame in captured:
                     if stop.is_set():
                         return
                     backoff.reset()
-                    now_s = time.monotonic() - begun
-                    captured = Captured(number, now_s, duration_s, upright(frame))
-                    captured.media_s = media_s if is_timed and frame.pts is not None else None
-                    yield captured
-                    number += 1
+                    yield frame
+                    number = frame.number + 1
             except SourceFailed as error:
                 why = str(error)
             finally:
                 self._close()
+            if stop.is_set():
+                return
             if not self._reconnect:
                 raise SourceFailed(f"{self.shown}: {why}")
             delay_s = backoff.next_s()
             self._on_trouble(f"source lost: {why}; next try in {delay_s:.1f} s")
             stop.wait(delay_s)
+
+    def _captured(self, number: int, begun: float) -> Iterator[Captured]:
+        """Yield the frames of the open container, counted from ``number``.
+
+        Their capture times are times of arrival after ``begun``, in monotonic seconds. Those of a segmented
+        stream follow its own times instead, beginning with the arrival of the first frame.
+        """
+        is_segmented = self._container.format.name in _SEGMENTED
+        is_timed = self._container.format.name not in _UNTIMED
+        offset_s: float | None = None
+        for frame, media_s, duration_s in _decoded(self._container, self._address, live=True):
+            time_s = time.monotonic() - begun
+            if offset_s is None:
+                offset_s = time_s - media_s
+            if is_segmented:
+                time_s = offset_s + media_s
+            captured = Captured(number, time_s, duration_s, upright(frame))
+            captured.media_s = media_s if is_timed and frame.pts is not None else None
+            yield captured
+            number += 1
 
     def _close(self) -> None:
         if self._container is not None:
@@ -167,7 +200,13 @@ def _closed_on_error(container: Any) -> Iterator[None]:
 
 
 def has_length(container: Any) -> bool:
-    """Whether an open video has a known length, as recordings have."""
+    """Whether an open video has a known length, as recordings have.
+
+    A live MP4 is a sequence of fragments without an end, and FFmpeg reports the length of the first one.
+    """
+    fragments = "mp4" in container.format.name and not any(each.frames for each in container.streams.video)
+    if fragments and container.size < 0:
+        return False
     return bool(container.duration and container.duration > 0)
 
 
@@ -185,18 +224,25 @@ def is_still(container: Any) -> bool:
 
 def open_container(address: str) -> Any:
     """Open a video for reading, with time limits for addresses. Raises SourceFailed, without credentials."""
+    scheme = address.partition("://")[0].lower() if "://" in address else ""
     options: dict[str, str] = {}
     timeout: tuple[float, float] | None = None
-    if "://" in address:
+    if scheme:
         options |= _QUICK_START
         timeout = (OPEN_TIMEOUT_S, READ_TIMEOUT_S)
-        if address.lower().startswith(("rtsp:", "rtsps:")):
-            options |= _RTSP
+    if scheme in ("rtsp", "rtsps"):
+        options |= _RTSP
+    if scheme in ("http", "https"):
+        options |= _NEWEST_SEGMENT
     try:
+        if scheme == "tcp":
+            # Raw H.264 that is joined between key frames shows its format only later.
+            with contextlib.suppress(av.error.InvalidDataError):
+                return av.open(address, options=options | _TCP_PROBE, timeout=timeout)
         return av.open(address, options=options, timeout=timeout)
     except (av.error.FFmpegError, OSError, ValueError) as error:
         lasting = isinstance(error, _LASTING) or (
-            isinstance(error, av.error.HTTPNotFoundError) and address.lower().startswith("http")
+            isinstance(error, av.error.HTTPNotFoundError) and scheme in ("http", "https")
         )
         raise SourceFailed(
             f"{redact(address)}: cannot be opened: {_reason(error, address)}",
@@ -231,11 +277,10 @@ def _decoded(container: Any, address: str, *, live: bool) -> Iterator[tuple[Any,
     """Yield decoded frames, not yet upright, with time and duration in seconds. Skips damaged packets."""
     shown = redact(address)
     stream = _video_stream(container, shown)
+    _select(container, stream)
     _set_threads(stream, live=live)
     usual_s = 1.0 / float(stream.average_rate or _DEFAULT_FPS)
-    #: Time of the first frame; None before it, or when the container has no times.
-    origin_s: float | None = None
-    last_s, damaged = -usual_s, 0
+    times, damaged = MediaTimes(usual_s, live=live), 0
     packets = container.demux(stream)
     while True:
         try:
@@ -254,15 +299,16 @@ def _decoded(container: Any, address: str, *, live: bool) -> Iterator[tuple[Any,
         except (av.error.FFmpegError, OSError) as error:
             raise SourceFailed(f"{shown}: {_reason(error, address)}") from None
         for frame in frames:
-            known_s = _seconds(frame.pts, frame.time_base)
-            if origin_s is None:
-                origin_s = known_s
-            time_s = last_s + usual_s if known_s is None or origin_s is None else known_s - origin_s
-            if time_s <= last_s:  # presentation times must increase, even if those in the container do not
-                time_s = last_s + usual_s / 100
-            last_s = time_s
+            time_s = times.add(_seconds(frame.pts, frame.time_base))
             duration_s = _seconds(getattr(frame, "duration", None) or None, frame.time_base) or usual_s
             yield frame, time_s, duration_s
+
+
+def _select(container: Any, stream: Any) -> None:
+    """Read this stream only: otherwise FFmpeg also downloads the other sizes that an HLS address offers."""
+    for other in container.streams:
+        if other.index != stream.index:
+            other.discard = Discard.all
 
 
 def _set_threads(stream: Any, *, live: bool) -> None:

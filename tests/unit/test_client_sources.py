@@ -14,7 +14,15 @@ import numpy.typing as npt
 import pytest
 
 from streamer.client.camera import Camera
-from streamer.client.capture import BACKLOG_S, RESYNC_AFTER_S, Captured, paced, thinned, without_backlog
+from streamer.client.capture import (
+    BACKLOG_S,
+    RESYNC_AFTER_S,
+    Captured,
+    MediaTimes,
+    paced,
+    thinned,
+    without_backlog,
+)
 from streamer.client.errors import BadInput, SourceFailed
 from streamer.client.sources import ImageFiles, SourceOptions, is_image_source, natural_key, open_source
 from streamer.client.video import LiveVideo, VideoFile
@@ -334,3 +342,22 @@ def test_a_live_stream_that_ends_is_opened_again(tmp_path: Path) -> None:
     assert trouble
     with pytest.raises(SourceFailed, match="ended"):
         read(LiveVideo(str(path), reconnect=False))
+
+
+@pytest.mark.parametrize("jump_s", [-2.0, -9000.0, 11.0, 9000.0])
+def test_the_times_of_a_live_stream_continue_when_its_clock_was_set_anew(jump_s: float) -> None:
+    times = MediaTimes(0.1, live=True)
+    assert [times.add(known_s) for known_s in (5.0, 5.1, 5.3)] == pytest.approx([0.0, 0.1, 0.3])
+    known = [5.4 + jump_s, 5.5 + jump_s, 5.7 + jump_s]
+    assert [times.add(known_s) for known_s in known] == pytest.approx([0.4, 0.5, 0.7])
+
+
+def test_the_times_of_a_file_are_those_that_it_states_and_always_increase() -> None:
+    times = MediaTimes(0.1, live=False)
+    given = [None, 3.0, 2.9, 3.0, 50.0]
+    assert [times.add(known_s) for known_s in given] == pytest.approx([0.0, 0.001, 0.002, 0.003, 47.0])
+
+
+def test_a_container_without_times_has_frames_at_its_usual_rate() -> None:
+    times = MediaTimes(0.04, live=True)
+    assert [times.add(None) for _ in range(3)] == pytest.approx([0.0, 0.04, 0.08])
