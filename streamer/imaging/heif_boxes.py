@@ -16,8 +16,8 @@ from streamer.imaging.pixel_limits import damaged, unsupported
 _MAX_BOXES = 2048
 #: Most references between items, and most links from items to properties, in a file.
 _MAX_LINKS = 8192
-#: Most pieces in which the data of one item may lie.
-_MAX_EXTENTS = 64
+#: Most pieces in which the data of one item may lie, and those of all items of a file together.
+_MAX_EXTENTS, _MAX_ALL_EXTENTS = 64, 4096
 #: Most bytes of the box with the brands; real files name ten brands at most.
 _MAX_BRAND_BYTES = 256
 _AVIF_BRANDS = {b"avif", b"avis"}
@@ -127,7 +127,12 @@ class HeifItems:
     _locations: dict[int, _Location] = field(default_factory=dict)
     _properties: list[Box] = field(default_factory=list)
     _links: dict[int, list[tuple[int, bool]]] = field(default_factory=dict)
+    #: Numbers of entries and of links in all boxes that link items to properties.
+    _entry_count: int = 0
+    _link_count: int = 0
     _idat: Box | None = None
+    #: Bytes of data that were returned.
+    _data_bytes: int = 0
 
     @classmethod
     def read(cls, blob: bytes) -> HeifItems:
@@ -152,7 +157,11 @@ class HeifItems:
         return found
 
     def data_of(self, item: int) -> bytes:
-        """Return the data of an item. Raises ImageError."""
+        """Return the data of an item. Raises ImageError, also when all calls return more than the file has.
+
+        Pieces and items may lie in the same bytes. Without this bound, a file of 8 MB whose item has 64 such
+        pieces takes 500 MB.
+        """
         location = self._locations.get(item)
         if location is None or not location.extents:
             raise damaged(f"item {item} has no data")
@@ -169,6 +178,9 @@ class HeifItems:
                 raise damaged(
                     f"the file is cut off: item {item} ends at byte {end} of {part.end}, or has no data"
                 )
+            self._data_bytes += end - start
+            if self._data_bytes > len(self.blob):
+                raise damaged("its items share their data")
             pieces.append(self.blob[start:end])
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
@@ -209,7 +221,7 @@ class HeifItems:
         if version > 2 or not {offset_size, length_size, base_size, index_size} <= {0, 4, 8}:
             raise damaged(f"its box of locations has version {version} and sizes {sizes:#06x}")
         wide = 4 if version == 2 else 2
-        count = fields.uint(wide)
+        count, left = fields.uint(wide), _MAX_ALL_EXTENTS
         if count > _MAX_BOXES:
             raise damaged(f"it has more than {_MAX_BOXES} items")
         for _ in range(count):
@@ -219,6 +231,9 @@ class HeifItems:
             base, pieces = fields.uint(base_size), fields.uint(2)
             if pieces > _MAX_EXTENTS:
                 raise damaged(f"the data of item {item} are in {pieces} pieces; {_MAX_EXTENTS} are allowed")
+            left -= pieces
+            if left < 0:
+                raise damaged(f"the data of its items are in more than {_MAX_ALL_EXTENTS} pieces")
             location = _Location(method == 1, [])
             if elsewhere:
                 location.fault = "an image whose data are in another file"
@@ -252,12 +267,15 @@ class HeifItems:
 
     def _read_links(self, fields: Fields) -> None:
         version, flags = fields.version()
-        size, total = 2 if flags & 1 else 1, 0
+        size, entries = 2 if flags & 1 else 1, fields.uint(4)
+        self._entry_count += entries
+        if self._entry_count > _MAX_BOXES:
+            raise damaged(f"it has properties for more than {_MAX_BOXES} items")
         essential = 1 << (8 * size - 1)
-        for _ in range(min(fields.uint(4), _MAX_BOXES)):
+        for _ in range(entries):
             item, count = fields.uint(4 if version else 2), fields.uint(1)
-            total += count
-            if total > _MAX_LINKS:
+            self._link_count += count
+            if self._link_count > _MAX_LINKS:
                 raise damaged(f"its items have more than {_MAX_LINKS} properties")
             links = [fields.uint(size) for _ in range(count)]
             self._links.setdefault(item, [(link & (essential - 1), bool(link & essential)) for link in links])

@@ -119,8 +119,12 @@ class HeifFile:
         data = b"".join(item.data for item in self.items if item.method != 1)
         return head + self._meta(start) + box(b"mdat", data)
 
+    def properties(self) -> bytes:
+        """Return the boxes with the properties of the items, and with the links to them."""
+        distinct = list(dict.fromkeys(one for item in self.items for one in item.properties))
+        return box(b"ipco", *distinct) + self._links(distinct)
+
     def _meta(self, start: int) -> bytes:
-        properties = list(dict.fromkeys(one for item in self.items for one in item.properties))
         parts = {
             b"hdlr": full_box(b"hdlr", bytes(4), b"pict", bytes(13)),
             b"pitm": full_box(b"pitm", struct.pack(">H", self.primary)),
@@ -144,7 +148,7 @@ class HeifFile:
                     if item.sources
                 ),
             ),
-            b"iprp": box(b"iprp", box(b"ipco", *properties), self._links(properties)),
+            b"iprp": box(b"iprp", self.properties()),
             b"idat": box(b"idat", *(item.data for item in self.items if item.method == 1)),
         }
         return full_box(

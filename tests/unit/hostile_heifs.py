@@ -113,6 +113,31 @@ def shared_tiles(count: int) -> HeifFile:
     return HeifFile([whole, Item.of(hevc())])
 
 
+def _linked(entries: int, links: int, boxes: int) -> HeifFile:
+    """Return a file with more boxes, each of which links as many unused items to that many properties."""
+    file = single(hevc())
+    entry = struct.pack(">HB", 7, links) + bytes(links)
+    more = full_box(b"ipma", struct.pack(">I", entries), entry * entries)
+    return replace(file, replaced={b"iprp": box(b"iprp", file.properties(), more * boxes)})
+
+
+def many_links() -> HeifFile:
+    """Return a file whose boxes together link items to half a million properties."""
+    return _linked(entries=32, links=255, boxes=64)
+
+
+def many_linked_items() -> HeifFile:
+    """Return a file whose boxes together link a hundred thousand items to no property."""
+    return _linked(entries=2048, links=0, boxes=50)
+
+
+def in_pieces(items: int, count: int) -> HeifFile:
+    """Return a file with locations of items, each in that many pieces, which all are the whole file."""
+    entry = struct.pack(">HHHH", 1, 0, 0, count)
+    locations = full_box(b"iloc", struct.pack(">HH", 0, items), entry * items, version=1)
+    return replace(single(hevc()), replaced={b"iloc": locations})
+
+
 def itself() -> HeifFile:
     """Return a file whose grid consists of itself."""
     return HeifFile([Item(b"grid", grid(1, 1, 64, 64), (ispe(64, 64),), method=1, sources=[1])])
@@ -233,6 +258,10 @@ _FILES: tuple[tuple[str, Callable[[], HeifFile], str], ...] = (
         ),
         "damaged",
     ),
+    ("boxes with half a million properties", many_links, "damaged"),
+    ("boxes with properties of a hundred thousand items", many_linked_items, "damaged"),
+    ("131,072 pieces", lambda: in_pieces(2048, 64), "damaged"),
+    ("64 pieces that are the whole file", lambda: in_pieces(1, 64), "damaged"),
     (
         "65,535 locations",
         lambda: replace(

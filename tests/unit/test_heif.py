@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import subprocess
 import sys
+import tracemalloc
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,9 +23,11 @@ from streamer.imaging.turning import Turning
 from streamer.protocol.wire import Codec
 from tests.unit import hostile_heifs as hostile
 from tests.unit.heif_files import (
+    HeifFile,
     Picture,
     Pixels,
     av1,
+    box,
     clap,
     hevc,
     imir,
@@ -163,6 +166,31 @@ def test_a_picture_larger_than_its_header_is_refused_before_the_decoder_is_opene
     cropped = hostile.claiming(16_384, 16_384, hostile.FIRST_SLICE, right=8160, bottom=8160)
     with pytest.raises(ImageError, match="its header says 64x64 pixels"):
         read_header(single(cropped).build(), LIMITS)
+
+
+@pytest.mark.parametrize(
+    ("file", "reason"),
+    [
+        (hostile.many_links(), "more than 8192 properties"),
+        (hostile.many_linked_items(), "properties for more than 2048 items"),
+        (hostile.in_pieces(2048, 64), "more than 4096 pieces"),
+    ],
+    ids=["properties", "items with properties", "pieces"],
+)
+def test_limits_of_loops_hold_for_all_boxes_of_a_file_together(file: HeifFile, reason: str) -> None:
+    with pytest.raises(ImageError, match=reason):
+        read_header(file.build(), LIMITS)
+
+
+def test_data_that_are_used_many_times_take_no_memory() -> None:
+    data = hostile.in_pieces(1, 64).build() + box(b"free", bytes(1 << 20))
+    tracemalloc.start()
+    try:
+        with pytest.raises(ImageError, match="its items share their data"):
+            read_header(data, LIMITS)
+        assert tracemalloc.get_traced_memory()[1] < 3 * len(data)
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("picture", [hevc(640, 640), av1(640, 640)], ids=["HEVC", "AV1"])
