@@ -10,8 +10,8 @@ import asyncio
 import logging
 import os
 import time
-from collections import deque
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -82,6 +82,8 @@ class Reading(NamedTuple):
     codes: list[CodeText | None]
     #: Processor time of the decoder in seconds.
     cpu_s: float
+    #: How it is counted unless it comes too late: done or failed.
+    outcome: str
 
 
 class _Size:
@@ -116,8 +118,8 @@ class CodeReader:
         self._metrics = metrics
         #: Images in which reading has ended a decoder. They are not read again, but still detected on.
         self._digests = digests
-        #: Readings of posted images that wait for an idle decoder, oldest first.
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        #: Readings of posted images that wait for an idle decoder, oldest first. Set: it may try again.
+        self._waiting: list[asyncio.Event] = []
         self._large_runs = False
         pool.on_finished = self._wake
 
@@ -132,14 +134,22 @@ class CodeReader:
         ``done`` is called once, later, also if the reading fails: it then has no texts. No code is begun
         after ``until_s`` (monotonic seconds).
         """
+
+        def finished(reading: Reading) -> None:
+            self._metrics.count(reading.outcome)
+            done(reading)
+
+        return self._start(image, boxes, until_s, finished)
+
+    def _start(self, image: CodeImage, boxes: Boxes, until_s: float, done: Callable[[Reading], None]) -> bool:
+        """Do the same as :meth:`start`, and leave it to ``done`` to count the reading."""
         large = image.width * image.height > LARGE_PX
         if self._pool.idle < IDLE_DECODERS or (large and self._large_runs):
             return False
         rows: list[list[float]] = boxes[:MAX_CODES, :4].tolist()
         data, task, target = _encoded(image)
         if self._digests.contains(data):
-            self._metrics.count("failed")
-            asyncio.get_running_loop().call_soon(done, Reading([None] * len(rows), 0.0))
+            asyncio.get_running_loop().call_soon(done, _failed(len(rows)))
             return True
         try:
             descriptor = os.memfd_create("codes", os.MFD_CLOEXEC)
@@ -175,46 +185,52 @@ class CodeReader:
         ``end_s`` is in monotonic seconds. ``charge`` is called with the processor time of the reading, in
         seconds, perhaps after this has returned.
         """
-        loop = asyncio.get_running_loop()
-        answered: asyncio.Future[list[CodeText | None]] = loop.create_future()
+        answered: asyncio.Future[list[CodeText | None]] = asyncio.get_running_loop().create_future()
         until_s = end_s - (1 - _DECODER_SHARE) * self.budget_s
-        outcome = "busy"
+        is_late = started = False
 
         def done(reading: Reading) -> None:
             charge(reading.cpu_s)
+            if not is_late:
+                self._metrics.count(reading.outcome)
             if not answered.done():
                 answered.set_result(reading.codes)
 
         try:
             async with asyncio.timeout(max(0.0, end_s - time.monotonic())):
-                while not self.start(image, boxes, until_s, done):
-                    await self._idle()
-                outcome = "late"
+                with self._turns() as turn:
+                    while not (started := self._start(image, boxes, until_s, done)):
+                        turn.clear()
+                        await turn.wait()
                 return await answered
         except TimeoutError:
-            self._metrics.count(outcome)
+            if answered.done() and not answered.cancelled():  # it came at the same moment
+                return answered.result()
+            is_late = True
+            self._metrics.count("late" if started else "busy")
             return []
 
     def count_busy(self) -> None:
         """Count a reading of a stream's frame that did not start because no decoder was idle."""
         self._metrics.count("busy")
 
-    async def _idle(self) -> None:
-        """Wait until a decoder has finished its work."""
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    @contextmanager
+    def _turns(self) -> Iterator[asyncio.Event]:
+        """Yield what is set whenever a decoder has finished its work and no older reading waits for one."""
+        turn = asyncio.Event()
         self._waiting.append(turn)
         try:
-            await turn
+            yield turn
         finally:
-            if turn in self._waiting:
-                self._waiting.remove(turn)
+            self._waiting.remove(turn)
+            if turn.is_set():  # this reading has started, or has ended before it tried again
+                self._wake()
 
     def _wake(self) -> None:
         """Let the reading that has waited for longest try again."""
-        while self._waiting:
-            turn = self._waiting.popleft()
-            if not turn.done():
-                turn.set_result(None)
+        for turn in self._waiting:
+            if not turn.is_set():
+                turn.set()
                 return
 
     def _reading_of(self, outcome: Outcome, descriptor: int, count: int) -> Reading:
@@ -226,11 +242,13 @@ class CodeReader:
                 log.error("a decoder sent %s", error)  # noqa: TRY400 - says it all
             else:
                 read = sum(code is not None for code in codes)
-                self._metrics.count("done")
                 self._metrics.observe(outcome.decode_ms / 1e3, read, count - read)
-                return Reading(codes, outcome.cpu_ms / 1e3)
-        self._metrics.count("failed")
-        return Reading([None] * count, 0.0)
+                return Reading(codes, outcome.cpu_ms / 1e3, "done")
+        return _failed(count)
+
+
+def _failed(count: int) -> Reading:
+    return Reading([None] * count, 0.0, "failed")
 
 
 def _encoded(image: CodeImage) -> tuple[bytes | memoryview, Task, _Size]:

@@ -136,6 +136,7 @@ async def test_the_end_of_the_time_ends_a_reading_that_waits_or_runs(rig: Rig) -
     assert rig.metrics.outcomes == {"busy": 1, "late": 1}
     rig.pool.answer(json.dumps([URL, None]).encode())  # too late for the caller, who is charged nevertheless
     assert rig.charged == pytest.approx(0.01)
+    assert rig.metrics.outcomes == {"busy": 1, "late": 1}, "each reading has one outcome"
 
 
 async def test_a_caller_that_leaves_while_it_waits_does_not_take_the_turn_of_another(rig: Rig) -> None:
@@ -150,6 +151,29 @@ async def test_a_caller_that_leaves_while_it_waits_does_not_take_the_turn_of_ano
         await asyncio.sleep(0)
     rig.pool.answer(json.dumps([URL, URL]).encode())
     assert await second == [URL, URL]
+
+
+async def test_a_reading_that_is_woken_in_vain_keeps_its_place(rig: Rig) -> None:
+    rig.pool.idle = IDLE_DECODERS - 1
+    images = [CodeImage(name, 0, 640, 480) for name in (b"first", b"second")]
+    readings = [
+        asyncio.create_task(rig.reader.read(image, BOXES, time.monotonic() + FAR_S, rig.charge))
+        for image in images
+    ]
+    await asyncio.sleep(0)
+    rig.pool.finish()
+    for _ in range(10):
+        await asyncio.sleep(0)
+    rig.pool.idle = IDLE_DECODERS
+    rig.pool.finish()
+    while not rig.pool.works:
+        await asyncio.sleep(0)
+    assert rig.pool.works[0].data == b"first"
+    for _ in readings:
+        while not rig.pool.works:
+            await asyncio.sleep(0)
+        rig.pool.answer(json.dumps([None, None]).encode())
+    await asyncio.gather(*readings)
 
 
 @pytest.mark.parametrize(("data", "text"), [(b"{}", None), (b"[]", ""), (b"[]", "x"), (b"[]", "99999999")])
