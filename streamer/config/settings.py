@@ -232,6 +232,15 @@ class RequestSettings(BaseSettings):
             raise ValueError(f"needs the package zxing-cpp; install it with: {install_command('codes')}")
         return wanted
 
+    @field_validator("read_codes_classes")
+    @classmethod
+    def _names_classes(cls, text: str) -> str:
+        if not text.replace(",", "").strip():
+            raise ValueError(
+                "allowed are labels of classes, separated by commas; READ_CODES=0 reads no codes"
+            )
+        return text
+
     @field_validator("image_url_hosts")
     @classmethod
     def _are_image_hosts(cls, text: str) -> str:

@@ -121,28 +121,8 @@ def make_app(resources: Resources) -> tuple[web.Application, Parts]:
         OriginPolicy(settings.hosts, settings.origins),
     )
     decoders, video_decoders = _make_decoders(resources)
-    dispatcher = Dispatcher(
-        client,
-        metrics,
-        limits,
-        decoders=decoders,
-        suspects=Suspects(RefusedDigests(resources.metrics_dir / "harmful-frames")),
-        admission=Admission(
-            metrics,
-            versions,
-            # The address also serves as a secret that all workers of this replica share.
-            Clients(resources.inference_address),
-            queue_max=settings.request_queue_max,
-            queue_s=settings.request_queue_s,
-            min_fps=settings.stream_min_fps,
-        ),
-        interactive_share=settings.interactive_share,
-        versions=versions,
-    )
-    dispatcher.codes, stream_limits = (
-        _make_code_reader(resources, decoders, limits),
-        limits.for_streams(settings.stream_max_message_bytes, settings.stream_max_pixels),
-    )
+    dispatcher = _make_dispatcher(resources, client, limits, decoders)
+    stream_limits = limits.for_streams(settings.stream_max_message_bytes, settings.stream_max_pixels)
     sender, samplers = _make_samplers(
         resources, ShadowRuns(dispatcher, limits) if settings.samples_compare else None
     )
@@ -241,6 +221,33 @@ def _make_decoders(resources: Resources) -> tuple[DecoderPool, VideoPool]:
         module=READING_FORK_SERVER if settings.read_codes else FORK_SERVER,
     )
     return pool, VideoPool(video_decoder_count(settings.workers), digests=digests, count_end=count_end)
+
+
+def _make_dispatcher(
+    resources: Resources, client: InferenceClient, limits: Limits, decoders: DecoderPool
+) -> Dispatcher:
+    settings, metrics = resources.settings, resources.metrics
+    versions = tuple(settings.models())
+    dispatcher = Dispatcher(
+        client,
+        metrics,
+        limits,
+        decoders=decoders,
+        suspects=Suspects(RefusedDigests(resources.metrics_dir / "harmful-frames")),
+        admission=Admission(
+            metrics,
+            versions,
+            # The address also serves as a secret that all workers of this replica share.
+            Clients(resources.inference_address),
+            queue_max=settings.request_queue_max,
+            queue_s=settings.request_queue_s,
+            min_fps=settings.stream_min_fps,
+        ),
+        interactive_share=settings.interactive_share,
+        versions=versions,
+    )
+    dispatcher.codes = _make_code_reader(resources, decoders, limits)
+    return dispatcher
 
 
 def _make_code_reader(resources: Resources, decoders: DecoderPool, limits: Limits) -> CodeReader | None:

@@ -135,6 +135,9 @@ def test_the_classes_that_are_codes_are_listed(monkeypatch: pytest.MonkeyPatch) 
         assert load_settings().code_classes == set(manifest["labels"])
     monkeypatch.setenv("READ_CODES_CLASSES", " QR, label ,,")
     assert load_settings().code_classes == {"qr", "label"}
+    monkeypatch.setenv("READ_CODES_CLASSES", " , ")
+    with pytest.raises(SettingsError, match=r"READ_CODES_CLASSES=' , '.*READ_CODES=0 reads no codes"):
+        load_settings()
 
 
 def test_the_table_of_settings_lists_every_setting_with_its_default() -> None:
