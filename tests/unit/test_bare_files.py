@@ -116,14 +116,18 @@ def filtered(kind: int, width: int, height: int, pixel_bytes: int) -> bytes:
 
 
 def seconds_of(data: bytes) -> float:
-    """Decode an image twice for a model of 640 pixels, and return the lower processor time, seconds."""
+    """Decode an image for a model of 640 pixels, and return the processor time in seconds."""
     header = LIMITS.read_header(data)
-    times = []
-    for _ in range(2):
-        begun = time.process_time()
-        decode(data, header, resized=(640, 320))
-        times.append(time.process_time() - begun)
-    return min(times)
+    begun = time.process_time()
+    decode(data, header, resized=(640, 320))
+    return time.process_time() - begun
+
+
+@pytest.fixture(scope="module")
+def plain_s() -> float:
+    """Return the lower processor time of decoding a plain JPEG of 8192x4096 pixels twice, in seconds."""
+    data = encode(build.photograph(8192, 4096))
+    return min(seconds_of(data) for _ in range(2))
 
 
 @pytest.mark.parametrize(
@@ -135,10 +139,14 @@ def seconds_of(data: bytes) -> float:
     ],
     ids=["JPEG of as many scans as pass", "PNG of as many bytes as pass", "PNG that is decoded in strips"],
 )
-def test_the_costliest_image_that_passes_takes_a_bounded_time(make: Callable[[], bytes]) -> None:
+def test_the_costliest_image_that_passes_takes_a_bounded_time(
+    make: Callable[[], bytes], plain_s: float
+) -> None:
     """Check that the costliest images take less than ten times as long as a plain JPEG of 8192x4096 pixels.
 
     No decode may take two seconds. On the machines on which the limits were chosen, the plain JPEG takes 0.2
     to 0.25 s and the costliest images take 0.8 to 1.8 s.
     """
-    assert seconds_of(make()) < 10 * seconds_of(encode(build.photograph(8192, 4096)))
+    data = make()
+    # A second decode, without the costs of the first use of a library, only if the first one was too slow.
+    assert any(seconds_of(data) < 10 * plain_s for _ in range(2))

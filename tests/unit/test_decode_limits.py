@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 import cv2
 import numpy as np
@@ -66,19 +67,20 @@ def test_common_images_are_decoded_at_full_size(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("data", "kind"),
+    ("make", "kind"),
     [
-        (encode(flat(1600, 1200), ".jpg", *PROGRESSIVE), "progressive JPEG"),
-        (encode(flat(1600, 1200), ".webp", cv2.IMWRITE_WEBP_QUALITY, 80), "WebP"),
-        (encode(flat(1600, 1200), ".webp", cv2.IMWRITE_WEBP_QUALITY, 101), "lossless WebP"),
-        (interlaced(1600, 1200, bytes), "interlaced PNG"),
-        (libheif_file(flat(1600, 1200)), "HEIC"),
-        (libavif_file(flat(1600, 1200)), "AVIF"),
-        (jpegs.unusual(32), "JPEG of unusual sampling"),
+        (lambda: encode(flat(1600, 1200), ".jpg", *PROGRESSIVE), "progressive JPEG"),
+        (lambda: encode(flat(1600, 1200), ".webp", cv2.IMWRITE_WEBP_QUALITY, 80), "WebP"),
+        (lambda: encode(flat(1600, 1200), ".webp", cv2.IMWRITE_WEBP_QUALITY, 101), "lossless WebP"),
+        (lambda: interlaced(1600, 1200, bytes), "interlaced PNG"),
+        (lambda: libheif_file(flat(1600, 1200)), "HEIC"),
+        (lambda: libavif_file(flat(1600, 1200)), "AVIF"),
+        (lambda: jpegs.unusual(32), "JPEG of unusual sampling"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_what_takes_too_much_memory_is_refused_with_a_way_out(data: bytes, kind: str) -> None:
+def test_what_takes_too_much_memory_is_refused_with_a_way_out(make: Callable[[], bytes], kind: str) -> None:
+    data = make()
     header = Limits().read_header(data)
     error = refusal(data, header.decode_bytes // 3, MODEL)
     assert error.code is ImageErrorCode.TOO_LARGE
@@ -161,21 +163,22 @@ def test_beyond_the_second_limit_a_jpeg_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("data", "kind"),
+    ("make", "kind"),
     [
-        (png_claiming(600, 400), "a PNG"),
-        (encode(scene(600, 400), ".webp", cv2.IMWRITE_WEBP_QUALITY, 80), "a WebP"),
-        (libheif_file(scene(600, 400)), "a HEIC"),
-        (libavif_file(scene(600, 400)), "an AVIF"),
+        (lambda: png_claiming(600, 400), "a PNG"),
+        (lambda: encode(scene(600, 400), ".webp", cv2.IMWRITE_WEBP_QUALITY, 80), "a WebP"),
+        (lambda: libheif_file(scene(600, 400)), "a HEIC"),
+        (lambda: libavif_file(scene(600, 400)), "an AVIF"),
         (
-            jpegs.head(jpegs.ARITHMETIC, 600, 400) + jpegs.scan((1, 2, 3), data=bytes(9)),
+            lambda: jpegs.head(jpegs.ARITHMETIC, 600, 400) + jpegs.scan((1, 2, 3), data=bytes(9)),
             "an arithmetic-coded",
         ),
-        (jpegs.unusual(32), "a JPEG of unusual sampling"),
+        (lambda: jpegs.unusual(32), "a JPEG of unusual sampling"),
     ],
     ids=["PNG", "WebP", "HEIC", "AVIF", "arithmetic-coded JPEG", "JPEG of unusual sampling"],
 )
-def test_what_cannot_be_reduced_says_so(data: bytes, kind: str) -> None:
+def test_what_cannot_be_reduced_says_so(make: Callable[[], bytes], kind: str) -> None:
+    data = make()
     limits = Limits(image_px=100)
     with pytest.raises(ImageError, match=f"{kind}.* cannot be reduced while it is decoded") as caught:
         limits.read_header(data)

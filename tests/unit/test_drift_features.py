@@ -7,7 +7,6 @@ import math
 import cv2
 import numpy as np
 import pytest
-from scipy import ndimage
 
 from streamer.drift.features import (
     count_classes,
@@ -70,6 +69,8 @@ def test_noise_is_found_as_strong_as_it_was_added(sigma: float) -> None:
 
 
 def test_sharpness_is_the_variance_of_the_laplacian_of_the_middle() -> None:
+    from scipy import ndimage  # noqa: PLC0415 - imported slowly
+
     rng = np.random.default_rng(1)
     luma = rng.integers(0, 255, (480, 640)).astype(np.uint8)
     middle = luma[128:352, 208:432].astype(np.float64)

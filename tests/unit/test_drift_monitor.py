@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import random
 from collections.abc import Iterable
@@ -11,7 +12,7 @@ import pytest
 
 from streamer.drift.episode import Episode, severity
 from streamer.drift.monitor import MAX_GROUPS, Check, DriftConfig, Monitor, RecentRows
-from streamer.drift.reference import Reference, learn
+from streamer.drift.reference import GroupReference, Reference, learn
 from streamer.drift.rows import NUMERIC, Row
 from streamer.drift.status import describe, group_status, needs_attention
 from streamer.sampling.feature_extractor import RowThrottle
@@ -19,12 +20,16 @@ from tests.helpers.drift_rows import START, World, rows
 
 CONFIG = DriftConfig()
 LATER = START + 7 * 86_400
-REFERENCE, _ = learn(list(rows(World(1).values(12 * 720))), CONFIG.window_s, CONFIG.alpha)
+
+
+@functools.cache
+def reference() -> GroupReference:
+    return learn(list(rows(World(1).values(12 * 720))), CONFIG.window_s, CONFIG.alpha)[0]
 
 
 def make_monitor(**groups: object) -> Monitor:
     made = Monitor(CONFIG, lambda name: name == "unnamed")
-    made.set_reference(Reference({"gate": REFERENCE} | groups, "", "ab"))  # type: ignore[arg-type]
+    made.set_reference(Reference({"gate": reference()} | groups, "", "ab"))  # type: ignore[arg-type]
     return made
 
 
@@ -147,7 +152,7 @@ def test_no_reference_is_said_and_a_new_one_begins_anew() -> None:
     assert describe(monitor, "broken", 0.0)["status"] == "error"
     feed(monitor, rows(shifted(1440, ("noise",), 4.0), LATER))
     assert describe(monitor, "", 0.0)["status"] == "no_reference"
-    monitor.set_reference(Reference({"*": REFERENCE}, "", ""))
+    monitor.set_reference(Reference({"*": reference()}, "", ""))
     assert describe(monitor, "", 0.0)["status"] == "insufficient_data"
     feed(monitor, rows(shifted(1440, ("noise",), 4.0), LATER + 7200))
     assert describe(monitor, "", 0.0)["status"] == "drift"
@@ -156,7 +161,7 @@ def test_no_reference_is_said_and_a_new_one_begins_anew() -> None:
 
 
 def test_a_fleet_is_in_drift_when_two_are_or_one_severely() -> None:
-    monitor = make_monitor(yard=REFERENCE)
+    monitor = make_monitor(yard=reference())
     for name in ("gate", "yard"):
         feed(monitor, rows(World(2).values(10), LATER, stream=name))
     gate, yard = monitor.groups["gate"].episode, monitor.groups["yard"].episode

@@ -7,8 +7,6 @@ import math
 
 import numpy as np
 import pytest
-from scipy import stats
-from scipy.spatial import distance
 
 from streamer.drift.calibration import (
     default_calibration,
@@ -23,6 +21,8 @@ from tests.helpers.drift_rows import World, rows
 
 @pytest.mark.parametrize("shift", [0.0, 0.5, 2.0])
 def test_wasserstein_is_that_of_scipy_in_deviations(shift: float) -> None:
+    from scipy import stats  # noqa: PLC0415 - imported slowly
+
     rng = np.random.default_rng(3)
     known, values = rng.gamma(2, 3, 3000), rng.gamma(2, 3, 360) + shift
     expected = stats.wasserstein_distance(known, values) / known.std()
@@ -37,6 +37,8 @@ def test_a_constant_column_that_moves_is_far_away() -> None:
 
 @pytest.mark.parametrize("counts", [([5, 3, 2], [1, 1, 8]), ([1, 0, 9], [0, 4, 6]), ([3, 3, 3], [1, 1, 1])])
 def test_jensen_shannon_is_that_of_scipy(counts: tuple[list[int], list[int]]) -> None:
+    from scipy.spatial import distance  # noqa: PLC0415 - imported slowly
+
     first, second = (np.array(values, np.float64) for values in counts)
     expected = distance.jensenshannon(first, second)
     assert jensen_shannon(first, second) == pytest.approx(expected, abs=1e-7)

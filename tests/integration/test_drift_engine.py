@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import json
 import re
 import signal
@@ -21,7 +22,7 @@ from streamer.drift import engine
 from streamer.drift.engine import run_evidently
 from streamer.drift.errors import EngineFailed
 from streamer.drift.monitor import Check
-from streamer.drift.reference import Reference, learn
+from streamer.drift.reference import GroupReference, Reference, learn
 from streamer.drift.rows import NUMERIC, Row
 from streamer.drift.shared_document import SharedDocument
 from streamer.sampling.drift_api import DriftApi
@@ -31,7 +32,10 @@ from tests.helpers.drift_rows import LATER, World, drifted_check, rows
 from tests.helpers.service import is_dead
 from tests.helpers.waiting import wait_for
 
-REFERENCE, _ = learn(list(rows(World(1).values(8000))), 1800, 0.001)
+
+@functools.cache
+def reference() -> GroupReference:
+    return learn(list(rows(World(1).values(8000))), 1800, 0.001)[0]
 
 
 def shifted(count: int, by: float) -> list[Row]:
@@ -115,7 +119,7 @@ async def service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncItera
     page, shared_status = SharedDocument(), SharedStatus()
     made = DriftService(settings, DriftMetrics(), page, shared_status)
     await made.open()
-    made.monitor.set_reference(Reference({"gate": REFERENCE}, "", ""))
+    made.monitor.set_reference(Reference({"gate": reference()}, "", ""))
     yield made
     await made.close()
     page.close()
