@@ -250,6 +250,26 @@ CASES = (
         "a client exceeds its share or quota.",
     ),
     Case(
+        "VisionCapacityExhausted",
+        fires={
+            'object_detection_refused_frames_per_second{version="v1",class="live"}': "0x9 12x40",
+            'object_detection_refused_frames_per_second{version="v1",class="post"}': "0x50",
+            'object_detection_demand_frames_per_second{version="v1",class="live"}': "150x50",
+        },
+        quiet={
+            # A new replica has come after ten minutes.
+            'object_detection_refused_frames_per_second{version="v1",class="live"}': "0x9 12x10 1x40",
+            'object_detection_demand_frames_per_second{version="v1",class="live"}': "150x60",
+        },
+        at=26,
+        not_yet=24,
+        by_replica=False,
+        labels={"job": "vision"},
+        says="For 15 minutes, refused clients have asked for some 12.0 frames per second more than the"
+        " replicas have room for. Autoscaling would have added replicas meanwhile: it has reached its"
+        " maximum, the replicas do not start, or it is off.",
+    ),
+    Case(
         "VisionWebrtcFailing",
         fires={
             'object_detection_webrtc_ended_total{reason="ice_failed"}': "0+1x30",

@@ -8,8 +8,6 @@ from typing import Any
 import pytest
 import yaml
 
-from streamer.accounting.metrics import REFUSALS
-from streamer.protocol.wire import DropReason
 from tests.deploy import chart_tools
 from tests.deploy.chart import VALUE_SETS, Chart, Manifests, Refused
 from tests.deploy.crd_models import find_faults
@@ -17,7 +15,8 @@ from tests.deploy.served_metrics import served_series
 
 #: Labels that Prometheus adds to the series that it scrapes.
 TARGET_LABELS = {"namespace", "pod"}
-QUERIES = ["streams", "dropped-percent", "queue-age-ms", "demand-percent"]
+#: Values with which the number of streams has a target, too.
+WITH_STREAMS = {"autoscaling": {"targets": {"streams": 16}}}
 
 
 def keda_queries(manifests: Manifests) -> list[str]:
@@ -62,8 +61,8 @@ def test_the_hpa_follows_metrics_that_the_adapter_makes_of_series_that_there_are
     assert (spec["minReplicas"], spec["maxReplicas"]) == (2, 6)
     asked = {metric["pods"]["metric"]["name"]: metric["pods"]["target"] for metric in spec["metrics"]}
     rules = adapter_rules(manifests)
-    assert set(asked) == {rule["name"]["as"] for rule in rules}
-    assert [target["averageValue"] for target in asked.values()] == ["16", "5", "150", "100"]
+    assert asked == {"object_detection_load_percent": {"type": "AverageValue", "averageValue": "70"}}
+    assert {rule["name"]["as"] for rule in rules} == {*asked, "object_detection_streams"}
     series = served_series()
     for rule in rules:
         assert rule["seriesQuery"].partition("{")[0] in series
@@ -71,15 +70,51 @@ def test_the_hpa_follows_metrics_that_the_adapter_makes_of_series_that_there_are
     assert spec["behavior"]["scaleDown"]["stabilizationWindowSeconds"] >= 300
 
 
+def test_the_number_of_streams_can_be_a_second_target(chart: Chart) -> None:
+    hpa = chart.render(WITH_STREAMS, "hpa")
+    metrics = hpa.one("HorizontalPodAutoscaler")["spec"]["metrics"]
+    targets = {
+        metric["pods"]["metric"]["name"]: metric["pods"]["target"]["averageValue"] for metric in metrics
+    }
+    assert targets == {"object_detection_load_percent": "70", "object_detection_streams": "16"}
+    assert set(targets) == {rule["name"]["as"] for rule in adapter_rules(hpa)}
+    triggers = chart.render(WITH_STREAMS, "keda").one("ScaledObject")["spec"]["triggers"]
+    assert [(each["name"], each["metadata"]["threshold"]) for each in triggers] == [
+        ("load-percent", "70"),
+        ("streams", "16"),
+    ]
+
+
+@pytest.mark.parametrize("name", ["droppedPercent", "queueAgeMs", "demandPercent"])
+@pytest.mark.parametrize("enabled", [True, False])
+def test_a_target_that_no_longer_exists_is_refused_with_its_replacement(
+    chart: Chart, name: str, enabled: bool
+) -> None:
+    values = {"autoscaling": {"enabled": enabled, "targets": {name: 50}}}
+    text = f"autoscaling.targets.{name} has been removed: set autoscaling.targets.loadPercent instead"
+    with pytest.raises(Refused, match=text):
+        chart.text(values, "hpa")
+
+
+@pytest.mark.parametrize("targets", [{"loadPercent": 0}, {"loadPercent": 101}, {"loadPercent": None}])
+def test_a_target_that_cannot_be_is_refused(chart: Chart, targets: dict[str, int | None]) -> None:
+    with pytest.raises(Refused, match="loadPercent"):
+        chart.text({"autoscaling": {"targets": targets}}, "hpa")
+
+
+def test_adapter_rules_are_the_same_for_every_release_and_set_of_values(chart: Chart) -> None:
+    first = chart.render(None, "hpa", release="detect")
+    second = chart.render(WITH_STREAMS, "hpa", release="another")
+    assert adapter_rules(first) == adapter_rules(second)
+
+
 def all_queries(chart: Chart) -> list[str]:
     rules = adapter_rules(chart.render(None, "hpa"))
-    return [*keda_queries(chart.render(None, "keda")), *map(as_the_adapter_asks, rules)]
+    return [*keda_queries(chart.render(WITH_STREAMS, "keda")), *map(as_the_adapter_asks, rules)]
 
 
 def test_queries_name_series_and_labels_that_the_service_has(chart: Chart) -> None:
     series = served_series()
-    reasons = {reason.value for reason in DropReason}
-    refusals = {(kind, reason) for kind, reasons in REFUSALS.items() for reason in reasons}
     for query in all_queries(chart):
         found = re.findall(r"([a-z_]+)\{([^}]*)\}", query)
         assert found
@@ -87,16 +122,19 @@ def test_queries_name_series_and_labels_that_the_service_has(chart: Chart) -> No
             labels = set(re.findall(r'([a-z]+)=~?"', matchers))
             assert name in series or name == "up"
             assert labels <= series.get(name, set()) | TARGET_LABELS
-        for matched in re.findall(r'reason=~"([^"]*)"', query):
-            assert set(matched.split("|")) < reasons
-        assert set(re.findall(r'class="([^"]*)",reason="([^"]*)"', query)) <= refusals
+        for grouping in re.findall(r"by \(([a-z, ]+)\)", query):
+            assert set(grouping.split(", ")) <= {"pod", "version", "class", "transport"}
 
 
 def test_keda_asks_prometheus_for_this_release(chart: Chart) -> None:
     triggers = chart.render(None, "keda").one("ScaledObject")["spec"]["triggers"]
-    assert [trigger["name"] for trigger in triggers] == QUERIES
-    assert [trigger["metricType"] for trigger in triggers] == ["AverageValue", "Value", "Value", "Value"]
-    assert [trigger["metadata"]["threshold"] for trigger in triggers] == ["16", "5", "150", "100"]
+    assert [(trigger["name"], trigger["metadata"]["threshold"]) for trigger in triggers] == [
+        ("load-percent", "70")
+    ]
+    # With `Value`, KEDA would multiply the replicas by value over target, and streams that stay where they
+    # are would keep the value high.
+    both = chart.render(WITH_STREAMS, "keda").one("ScaledObject")["spec"]["triggers"]
+    assert [trigger["metricType"] for trigger in both] == ["AverageValue"] * 2
     deployment = chart.render({"persistence": {"spool": {"enabled": False}}}, "keda")
     name = deployment.workload["metadata"]["name"]
     pattern = re.search(r'pod=~"([^"]*)"', keda_queries(deployment)[0])

@@ -18,6 +18,11 @@
 {{- if and .Values.autoscaling.enabled (lt (int .Values.autoscaling.maxReplicas) (int .Values.autoscaling.minReplicas)) -}}
 {{- fail (printf "autoscaling.maxReplicas is %d, less than autoscaling.minReplicas, %d" (int .Values.autoscaling.maxReplicas) (int .Values.autoscaling.minReplicas)) -}}
 {{- end -}}
+{{- range $removed := list "droppedPercent" "queueAgeMs" "demandPercent" -}}
+{{- if hasKey $.Values.autoscaling.targets $removed -}}
+{{- fail (printf "autoscaling.targets.%s has been removed: set autoscaling.targets.loadPercent instead, the percentage of its measured capacity that each replica may be asked for, which also rises with dropped, waiting and refused frames" $removed) -}}
+{{- end -}}
+{{- end -}}
 {{- with .Values.autoscaling.keda.fallback.replicas -}}
 {{- if or (lt (int .) (int $.Values.autoscaling.minReplicas)) (gt (int .) (int $.Values.autoscaling.maxReplicas)) -}}
 {{- fail (printf "autoscaling.keda.fallback.replicas is %d: give a number from autoscaling.minReplicas, %d, to autoscaling.maxReplicas, %d, or 0 for no fallback" (int .) (int $.Values.autoscaling.minReplicas) (int $.Values.autoscaling.maxReplicas)) -}}

@@ -1,5 +1,5 @@
-{{/* The autoscaling metrics as PromQL. The argument is a list (series selector, grouping clause): KEDA queries the release
-     as a whole, prometheus-adapter each pod. */}}
+{{/* The autoscaling metrics as PromQL. The argument is a list that begins with the series selector: KEDA queries the release as
+     a whole, prometheus-adapter each pod, for which the list also has the labels that name a pod. */}}
 
 {{/* Series of this release's replicas, independent of the scrape job. Names that Kubernetes gives to pods of a Deployment
      end in a hash and five characters (long names lose the dash), so `NAME-two-0` of another release is not among them. */}}
@@ -10,7 +10,7 @@ namespace="{{ .Release.Namespace }}",pod=~"{{ include "rtv.fullname" . }}-{{ $po
 
 {{- define "rtv.query.streams" -}}
 {{- $s := index . 0 -}}{{- $by := index . 1 -}}
-sum(object_detection_streams{{ "{" }}{{ $s }}}){{ $by }}
+sum by ({{ $by }}) (object_detection_streams{{ "{" }}{{ $s }}})
 {{- end -}}
 
 {{/* Open streams of the whole release. A replica that Prometheus knows but cannot scrape counts with its last number for 15
@@ -20,25 +20,27 @@ sum(object_detection_streams{{ "{" }}{{ $s }}}){{ $by }}
 sum(sum by (pod) (object_detection_streams{{ "{" }}{{ $s }}}) or sum by (pod) (max by (pod, transport, version) (last_over_time(object_detection_streams{{ "{" }}{{ $s }}}[15m]))) and on (pod) up{{ "{" }}{{ $s }}})
 {{- end -}}
 
-{{/* Demand for streams in percent of the open ones, while streams are refused for lack of capacity: 120 to 200, otherwise 0.
-     A refused client is told to come back after 5 seconds, so 5 times the rate of refusals is the number that waits. Two
-     refusals in two minutes are no reason to scale. */}}
-{{- define "rtv.query.demandPercent" -}}
-{{- $s := index . 0 -}}{{- $by := index . 1 -}}
-{{- $open := printf "sum(object_detection_streams{%s})%s" $s $by -}}
-{{- $waiting := printf "5 * sum(rate(object_detection_refused_total{%s,class=\"live\",reason=\"saturated\"}[2m]))%s" $s $by -}}
-100 * clamp(1 + {{ $waiting }} / clamp_min({{ $open }}, 1), 1.2, 2) and {{ $waiting }} > 0.1 or 0 * {{ $open }}
+{{/* Load of each pod: demand and refused demand over capacity, summed over model versions; 1 is a full replica. The arguments
+     are the series selector, the labels that name a pod, and a range over which the last value counts, empty for now only.
+     `max` counts a pod once if several jobs scrape it. A version whose capacity is not known yet has no load. */}}
+{{- define "rtv.query.podLoad" -}}
+{{- $s := index . 0 -}}{{- $by := index . 1 -}}{{- $range := index . 2 -}}
+{{- $series := dict -}}
+{{- range $name := list "demand" "refused" "capacity" -}}
+{{- $one := printf "object_detection_%s_frames_per_second{%s}" $name $s -}}
+{{- $_ := set $series $name (ternary (printf "last_over_time(%s[%s])" $one $range) $one (ne $range "")) -}}
+{{- end -}}
+sum by ({{ $by }}) (sum by ({{ $by }}, version) (max by ({{ $by }}, version, class) ({{ $series.demand }}) + max by ({{ $by }}, version, class) ({{ $series.refused }})) / (max by ({{ $by }}, version) ({{ $series.capacity }}) > 0))
 {{- end -}}
 
-{{/* Share of the received frames that were dropped for lack of capacity, without those dropped because of a client's rate
-     or a damaged image. The divisor is at least one frame per second, so that an idle replica has the value zero. */}}
-{{- define "rtv.query.droppedPercent" -}}
-{{- $s := index . 0 -}}{{- $by := index . 1 -}}
-100 * sum(rate(object_detection_frames_dropped_total{{ "{" }}{{ $s }},reason=~"superseded|stale|overload"}[2m])){{ $by }} / clamp_min(sum(rate(object_detection_frames_received_total{{ "{" }}{{ $s }}}[2m])){{ $by }}, 1)
+{{/* Load of one pod in percent, for prometheus-adapter. */}}
+{{- define "rtv.query.loadPercent" -}}
+100 * {{ include "rtv.query.podLoad" (list (index . 0) (index . 1) "") }}
 {{- end -}}
 
-{{/* Mean time that a frame waited, in its stream's mailbox and in the queue, for each frame that ran. */}}
-{{- define "rtv.query.queueAgeMs" -}}
-{{- $s := index . 0 -}}{{- $by := index . 1 -}}
-1000 * sum(rate(object_detection_stage_duration_seconds_sum{{ "{" }}{{ $s }},stage=~"mailbox|queue"}[2m])){{ $by }} / clamp_min(sum(rate(object_detection_stage_duration_seconds_count{{ "{" }}{{ $s }},stage="queue"}[2m])){{ $by }}, 1)
+{{/* Load of all replicas of the release together, in percent of one replica, for KEDA. As with `releaseStreams`, a replica that
+     cannot be scraped counts with its last value for 15 minutes. */}}
+{{- define "rtv.query.releaseLoadPercent" -}}
+{{- $s := index . 0 -}}
+100 * sum({{ include "rtv.query.podLoad" (list $s "pod" "") }} or {{ include "rtv.query.podLoad" (list $s "pod" "15m") }} and on (pod) up{{ "{" }}{{ $s }}})
 {{- end -}}
