@@ -7,6 +7,7 @@ something at once, the loop would handle all of them before it answers any other
 from __future__ import annotations
 
 import asyncio
+import math
 import select
 import selectors
 import time
@@ -20,6 +21,15 @@ _READ = select.EPOLLIN | select.EPOLLRDHUP
 _ENDED = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
 
 
+class Iteration:
+    """Holds when the current iteration of the event loop began, in monotonic seconds."""
+
+    __slots__ = ("started",)
+
+    def __init__(self) -> None:
+        self.started = math.inf
+
+
 class TurnSelector(selectors.BaseSelector):
     """Works like `selectors.EpollSelector`, but returns streams and ended connections after all others."""
 
@@ -28,6 +38,8 @@ class TurnSelector(selectors.BaseSelector):
         self._keys: dict[int, selectors.SelectorKey] = {}
         #: Descriptors of streams; the code that adds one removes it before it is closed.
         self.streams: set[int] = set()
+        #: Tasks that could go on without waiting pause when the iteration has lasted too long for the others.
+        self.iteration = Iteration()
         #: Where the next iteration starts among streams and ended connections, so that all get their turn.
         self._next = 0
         #: Whether the last iteration returned everything that was ready in it.
@@ -65,12 +77,15 @@ class TurnSelector(selectors.BaseSelector):
         if timeout == 0 and self._returned_all:
             # Callbacks of the last iteration have added callbacks. Run those before polling the kernel again.
             self._returned_all = False
+            self.iteration.started = time.monotonic()
             return []
         try:
             # `epoll` rounds up to milliseconds, so it does not return too early.
             found = self._epoll.poll(None if timeout is None else max(0.0, timeout), len(self._keys) or 1)
         except InterruptedError:
             return []
+        finally:
+            self.iteration.started = time.monotonic()
         self._returned_all = bool(found)
         ready: list[tuple[selectors.SelectorKey, int]] = []
         later: list[tuple[selectors.SelectorKey, int]] = []
@@ -117,6 +132,12 @@ class TurnLoop(asyncio.SelectorEventLoop):
     def __init__(self) -> None:
         self.turns = TurnSelector()
         super().__init__(self.turns)
+
+
+def running_iteration() -> Iteration:
+    """Return the iteration of the running event loop; one that never begins if it has no `TurnSelector`."""
+    loop = asyncio.get_running_loop()
+    return loop.turns.iteration if isinstance(loop, TurnLoop) else Iteration()
 
 
 def make_loop() -> asyncio.AbstractEventLoop:

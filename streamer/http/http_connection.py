@@ -28,6 +28,9 @@ CHECK_S = 10.0
 MIN_TAKEN_BYTES = 4 << 10
 #: The kernel drops a connection whose client takes nothing for this many seconds, even after we closed it.
 STALLED_S = 30.0
+#: Most bytes that one read takes from the socket of a stream. The messages in them are parsed at once, and
+#: 64 KiB hold some 200 of the smallest frames.
+STREAM_READ_BYTES = 64 << 10
 
 
 def limit_stall(transport: asyncio.BaseTransport) -> None:
@@ -210,6 +213,8 @@ class ConnectionHandler(web.RequestHandler):
         if raw is not None and isinstance(self._loop, TurnLoop):
             self._stream_fd = raw.fileno()
             self._loop.turns.streams.add(raw.fileno())
+            # asyncio's transports for sockets have this attribute; the default is 256 KiB.
+            self.transport.max_size = STREAM_READ_BYTES  # type: ignore[union-attr]
         limiter, self.read_limiter = self.read_limiter, None
         if limiter is not None:
             limiter.attach(parser)

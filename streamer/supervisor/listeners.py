@@ -25,7 +25,10 @@ from streamer.supervisor.restart_policy import CannotStart
 
 log = logging.getLogger("streamer.supervisor")
 
-BACKLOG = 128
+#: Connections that the kernel completes before a worker accepts them. The system's limit, `somaxconn`, often
+#: has the same value. Beyond it the kernel ignores the packets of clients, which try again after a second:
+#: with 128, some of 180 clients that connected at once took 1.02 s, and so did a probe among them.
+BACKLOG = 4096
 #: The supervisor accepts a waiting connection if the worker has accepted none for this time.
 PATIENCE_S = 0.1
 #: Time to wait for the first bytes of a connection. If none arrive, a worker gets the connection.

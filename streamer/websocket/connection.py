@@ -18,6 +18,7 @@ from streamer.accounting.ledger import FrameCounters
 from streamer.accounting.metrics import WorkerMetrics
 from streamer.config.settings import Settings
 from streamer.core.byte_budget import ByteBudget
+from streamer.core.event_loop_selector import running_iteration
 from streamer.http.authentication import Authenticator
 from streamer.http.connection_limits import ReadLimiter
 from streamer.imaging.image_header import Limits
@@ -47,6 +48,9 @@ _SHORT_MESSAGE_BYTES = 256
 #: Paused streams may be silent this many times longer than `stream_idle_timeout_s`.
 PAUSED_IDLE_FACTOR = 10
 _FRAME_MARK = bytes((FRAME_MARK,))
+#: A stream whose next frame has arrived already lets others go first if the iteration of the event loop has
+#: lasted this long. Without this, 180 clients that sent 2,000 small frames each delayed others by 0.4 s.
+MAX_ITERATION_S = 0.005
 #: The hello opens the session; later ones are refused.
 _REFUSED_TYPES = {"hello": "which was sent already"}
 
@@ -122,6 +126,7 @@ class Connection:
             send_timeout_s=hub.settings.stream_send_timeout_s,
             hold=lambda: hub.budget.hold(self.identity.name, "messages"),
         )
+        self._iteration = running_iteration()
         self._read_limiter = read_limiter
         read_limiter.hold = lambda: hub.budget.hold(self.identity.name, "messages")
         self._control = SessionControl(self, _REFUSED_TYPES, self.streams)
@@ -259,6 +264,9 @@ class Connection:
                 data = message.data
                 if data[:1] == _FRAME_MARK:
                     self._frames.receive(data, self.last_received)
+                    if self.last_received - self._iteration.started > MAX_ITERATION_S:
+                        # While frames wait in the socket, receive() does not pause.
+                        await asyncio.sleep(0)
                     continue
             elif message.type is WSMsgType.TEXT:
                 data = message.data

@@ -37,6 +37,9 @@ log = logging.getLogger("streamer.websocket")
 
 #: Bytes that the transport may hold before a send waits. It is small, so that results do not age there.
 WRITER_LIMIT_BYTES = 64 << 10
+#: Upgrades carried out in one iteration of the event loop; each takes some 0.5 ms. More would delay probes
+#: and other requests when many clients connect at the same moment.
+_UPGRADES_PER_ITERATION = 8
 #: How many connections are handled in one turn of the event loop, which takes some milliseconds.
 _CONNECTIONS_PER_ITERATION = 64
 
@@ -68,6 +71,7 @@ class StreamHub:
         #: Held while a long control message is parsed, and until the loop has served others.
         self.long_messages = asyncio.Lock()
         self._handshakes = HandshakeSlots()
+        self._upgrades = asyncio.Semaphore(_UPGRADES_PER_ITERATION)
         self._store = SessionStore(settings.stream_resume_s)
         self._rounds: list[asyncio.Task[None]] = []
         self._ready_changed = asyncio.Event()
@@ -105,6 +109,8 @@ class StreamHub:
         """Serve one WebSocket. Refuse it before the upgrade whenever that is possible."""
         version = request.match_info.get("version", "v1")
         self._check(request, version)
+        async with self._upgrades:
+            await asyncio.sleep(0)
         subprotocol = _choose_subprotocol(request)
         socket = StreamSocket(
             protocols=SUBPROTOCOLS,

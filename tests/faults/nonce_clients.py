@@ -73,7 +73,7 @@ def together(accounts: list[Account]) -> Account:
     return whole
 
 
-async def _connect(session: aiohttp.ClientSession, url: str) -> aiohttp.ClientWebSocketResponse:
+async def connect(session: aiohttp.ClientSession, url: str) -> aiohttp.ClientWebSocketResponse:
     """Open a WebSocket. Retry while too many of this address are being opened, as the service asks for."""
     while True:
         try:
@@ -98,7 +98,7 @@ class NonceStream:
 
     async def run(self, session: aiohttp.ClientSession, url: str, until: End) -> Account:
         """Send at the fixed rate until ``until``, wait for the outcomes and close; return the account."""
-        async with await _connect(session, url) as socket:
+        async with await connect(session, url) as socket:
             streams = [{"id": 0, "codec": "png", "mode": self._mode}]
             await socket.send_json({"type": "hello", "streams": streams})
             reader = asyncio.create_task(self._read(socket))

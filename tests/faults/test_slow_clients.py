@@ -20,7 +20,7 @@ import pytest
 from tests.faults.conftest import Stubbed, Tier
 from tests.faults.fault_proxy import FaultProxy
 from tests.faults.nonce import Nonce
-from tests.faults.nonce_clients import Account, Crowd, together
+from tests.faults.nonce_clients import Account, Crowd, connect, together
 from tests.faults.probe_rider import ProbeRider
 from tests.faults.process_watch import ProcessWatch, look
 from tests.faults.results import Result
@@ -114,11 +114,9 @@ async def _polite(service_url: str, seconds: float) -> Account:
 async def _vanish(port: int, count: int) -> None:
     """Open streams through a network that drops everything from then on."""
     async with FaultProxy(port) as proxy, http_session() as session:
-        sockets = [
-            await session.ws_connect(f"http://127.0.0.1:{proxy.port}/v1/stream", protocols=["detect.v1.json"])
-            for _ in range(count)
-        ]
-        for socket in sockets:
+        sockets = []
+        for _ in range(count):
+            sockets.append(socket := await connect(session, f"http://127.0.0.1:{proxy.port}/v1/stream"))
             await socket.send_json({"type": "hello", "streams": [{"id": 0, "codec": "png"}]})
             await socket.receive_json()
         proxy.blackholed = True

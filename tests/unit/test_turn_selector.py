@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import selectors
 import socket
+import time
 from collections.abc import Iterator
 
 import pytest
 
-from streamer.core.event_loop_selector import MAX_PER_ITERATION, TurnSelector, make_loop
+from streamer.core.event_loop_selector import (
+    MAX_PER_ITERATION,
+    TurnSelector,
+    make_loop,
+    running_iteration,
+)
 
 
 @pytest.fixture
@@ -121,3 +128,22 @@ def test_callbacks_of_the_last_iteration_run_before_the_kernel_is_asked_again() 
     selector.close()
     ours.close()
     theirs.close()
+
+
+def test_a_task_knows_when_the_iteration_began() -> None:
+    async def look() -> list[float]:
+        iteration = running_iteration()
+        begun = [time.monotonic()]
+        for _ in range(3):
+            await asyncio.sleep(0)
+            begun += [iteration.started, time.monotonic()]
+        return begun
+
+    with asyncio.Runner(loop_factory=make_loop) as runner:
+        moments = runner.run(look())
+    assert moments == sorted(moments)
+    assert len(set(moments)) > 4, "each iteration has its own beginning"
+
+
+async def test_in_another_event_loop_no_iteration_is_ever_too_long() -> None:
+    assert running_iteration().started == math.inf
