@@ -147,5 +147,5 @@ system-packages:
 		gstreamer1.0-plugins-good gstreamer1.0-plugins-bad gstreamer1.0-nice python3-gi python3-gst-1.0 \
 		gir1.2-gst-plugins-bad-1.0 gir1.2-gst-rtsp-server-1.0
 	@sh tests/system_packages.sh nginx-light haproxy mosquitto
-	@sh tests/system_packages.sh radosgw ceph-mon ceph-osd ceph-common
+	@sh tests/system_packages.sh radosgw ceph-mon ceph-osd ceph-common docker-registry skopeo
 	@sh tests/system_packages.sh prometheus docker-compose buildah podman runc debootstrap

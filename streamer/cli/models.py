@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import typer
 
 from streamer.assets import MODELS_DIR
-from streamer.cli import models_files
+from streamer.cli import models_files, models_pull
 from streamer.cli.command import (
     EXIT_USAGE,
     Catalogue,
@@ -53,6 +53,7 @@ app = typer.Typer(
         },
     ),
 )
+app.add_typer(models_pull.app)
 app.add_typer(models_files.app)
 
 

@@ -1,8 +1,7 @@
-"""Implements ``streamer models pull`` and ``optimize``, which write model files."""
+"""Implements ``streamer models optimize``, which writes a model file."""
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from importlib.util import find_spec
 from json import dumps
@@ -11,11 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from streamer.assets import MODELS_DIR
 from streamer.cli.command import (
     EXIT_USAGE,
-    CaFile,
-    Catalogue,
     Command,
     Json,
     Quiet,
@@ -26,14 +22,11 @@ from streamer.cli.command import (
     whole_number,
 )
 from streamer.core.extras import install_command
-from streamer.core.signals import Signals
 from streamer.core.terminal import Terminal
 
 if TYPE_CHECKING:
     from streamer.model_tools.model_inputs import ImageFiles
     from streamer.model_tools.optimisation import Precision
-    from streamer.model_zoo.pull import PullOptions
-    from streamer.model_zoo.registry import RegistryEntry
 
 #: Seconds for each measurement of the original and of the optimised model.
 TIMING_S = 2.0
@@ -46,121 +39,6 @@ ModelFile = Annotated[
         metavar="FILE", help="an ONNX file, with its manifest beside it if it has one", parser=Path
     ),
 ]
-
-
-@app.command(
-    cls=Command,
-    short_help="download a known model and verify it",
-    epilog=epilog(
-        """
-        streamer models pull yolox_nano
-        streamer models pull yolox_s dfine_s --to /srv/models
-        MODEL_V1_PATH=$(streamer models pull yolox_tiny) streamer serve
-        HTTPS_PROXY=http://proxy:3128 streamer models pull yolox_m
-        """,
-        notes="The paths of the files are written to standard output, everything else to standard error.",
-    ),
-)
-def pull(
-    ctx: typer.Context,
-    names: Annotated[
-        list[str], typer.Argument(metavar="NAME", help="name of a known model (see `models list`)")
-    ],
-    to: Annotated[
-        Path | None,
-        option("--to", "folder to install into (the service's models/)", value="DIR", parser=Path),
-    ] = None,
-    catalogue: Catalogue = None,
-    trust: Annotated[bool, option("--trust", "accept a file without a known checksum")] = False,
-    sha256: Annotated[
-        str | None, option("--sha256", "expected checksum, if the registry has none", value="HEX")
-    ] = None,
-    force: Annotated[bool, option("--force", "replace another file of that name, and its manifest")] = False,
-    stall_timeout: Annotated[
-        float,
-        option(
-            "--stall-timeout",
-            "silence after which an attempt is given up (30)",
-            value="S",
-            parser=number(0.1, 3600),
-        ),
-    ] = 30.0,
-    tries: Annotated[
-        int,
-        option(
-            "--tries",
-            "consecutive attempts without progress (5)",
-            value="N",
-            parser=whole_number(1, 100),
-        ),
-    ] = 5,
-    ca_file: CaFile = None,
-    quiet: Annotated[bool, option("--quiet", "print only errors and paths")] = False,
-) -> int:
-    """Download known models.
-
-    A file is installed only after it is complete and its sha256 is verified; a manifest beside it records
-    licence and source. An interrupted download is resumed by the same command. HTTP_PROXY, HTTPS_PROXY,
-    NO_PROXY and .netrc are used.
-    """
-    from streamer.client.options import Tls  # noqa: PLC0415 - loads NumPy
-    from streamer.model_zoo.pull import PullOptions  # noqa: PLC0415 - loads aiohttp
-    from streamer.model_zoo.registry import read_registry  # noqa: PLC0415 - loads the manifest's types
-
-    options = PullOptions(
-        trust=trust,
-        sha256=None if sha256 is None else _checksum(sha256, names),
-        force=force,
-        stall_s=stall_timeout,
-        tries=tries,
-        tls=Tls(ca_file),
-    )
-    registry = read_registry(catalogue or MODELS_DIR / "catalogue.json")
-    # Check all names first: a misspelt last name must not be reported after an hour of downloads.
-    entries = [registry.find(name) for name in names]
-    return asyncio.run(_pull_all(entries, to or MODELS_DIR, options, terminal_of(ctx)))
-
-
-def _checksum(text: str, names: list[str]) -> str:
-    """Return the checksum of ``--sha256``. Raises BadRequest."""
-    from inference.models import fields  # noqa: PLC0415 - see pull
-    from streamer.model_zoo.download_url import BadRequest  # noqa: PLC0415 - see pull
-
-    if len(names) > 1:
-        raise BadRequest(f"--sha256 is the checksum of one file; found {len(names)} names")
-    try:
-        return fields.sha256(text)
-    except ValueError as error:
-        raise BadRequest(f"--sha256: expected {error}; found {text!r}") from None
-
-
-async def _pull_all(
-    entries: list[RegistryEntry], folder: Path, options: PullOptions, terminal: Terminal
-) -> int:
-    with Signals() as signals:
-        for entry in entries:
-            if not await signals.unless_signalled(_pull(entry, folder, options, terminal)):
-                terminal.line(f"{entry.name}: stopped; the same command resumes it")
-                break
-        return signals.exit_code
-
-
-async def _pull(entry: RegistryEntry, folder: Path, options: PullOptions, terminal: Terminal) -> None:
-    from streamer.model_zoo.pull import pull  # noqa: PLC0415 - loads aiohttp
-    from streamer.model_zoo.registry import size_text  # noqa: PLC0415 - see pull
-
-    result = await pull(entry, folder, terminal, options)
-    if result.was_installed:
-        checked = "its sha256 is as expected" if entry.sha256 or options.sha256 else "its checksum is unknown"
-        terminal.line(f"{entry.name}: is installed already, {checked}")
-    else:
-        terminal.line(
-            f"{entry.name}: {size_text(result.path.stat().st_size)}, licence {entry.licence}; serve it with "
-            f"MODEL_V1_PATH={result.path} streamer serve"
-        )
-    terminal.close()  # clears the status line, which would precede the path
-    sys.stdout.write(f"{result.path}\n")
-    sys.stdout.flush()
 
 
 @app.command(

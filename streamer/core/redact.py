@@ -11,8 +11,10 @@ MASK = "***"
 #: last ``@`` before the path.
 _USERINFO = re.compile(r"(?P<scheme>[a-zA-Z][a-zA-Z0-9+.-]*://)[^/\s?#'\"]*@")
 #: Does the same for passwords with unescaped ``/``, ``?`` or ``#``: it matches up to the last ``@`` before a
-#: space.
-_WILD_USERINFO = re.compile(r"(?P<scheme>[a-zA-Z][a-zA-Z0-9+.-]*://)[^/\s'\"@]*:[^\s'\"]*@(?=[\w.\[-])")
+#: space. The digest in the address of an OCI artifact is no host.
+_WILD_USERINFO = re.compile(
+    r"(?P<scheme>[a-zA-Z][a-zA-Z0-9+.-]*://)[^/\s'\"@]*:[^\s'\"]*@(?!sha256:[0-9a-f]{64}\b)(?=[\w.\[-])"
+)
 _SENSITIVE = (
     r"[\w.-]*(?:token|secret|passw(?:or)?d|pwd|passphrase|api[_-]?key|auth|signature|credential|session)[\w.-]*"
     r"|pass|key|sig|jwt|code"

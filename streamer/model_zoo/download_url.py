@@ -22,6 +22,15 @@ class PullFailed(ModelFileError):
     """The server cannot be reached, refuses, or stops sending. The next call resumes the download."""
 
 
+class Interrupted(Exception):
+    """An attempt ended early, and another one may succeed; the text says why."""
+
+    def __init__(self, reason: str, *, retry_after_s: float | None = None) -> None:
+        super().__init__(reason)
+        #: Delay that the server asked for, seconds; None if it did not.
+        self.retry_after_s = retry_after_s
+
+
 class WrongFile(ModelFileError):
     """The download is not the file that the registry describes. Nothing was installed."""
 
@@ -59,6 +68,11 @@ def redirect_allowed(source: str, target: str) -> bool:
     except ValueError:
         return False
     return not (source.startswith("https:") and not target.startswith("https:"))
+
+
+def same_origin(one: str, other: str) -> bool:
+    """Return whether two URLs have the same scheme, host and port."""
+    return origin_of(one).lower() == origin_of(other).lower()
 
 
 def is_loopback(host: str) -> bool:

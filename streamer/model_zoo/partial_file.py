@@ -146,6 +146,15 @@ class PartialFile:
         """
         try:
             os.fsync(self._file.fileno())
+            found = os.fstat(self._file.fileno()).st_size
+            wanted = self.size
+            if found != wanted:
+                # The digest is that of the received bytes, so they must be all that the file has.
+                self.discard()
+                raise CannotWrite(
+                    f"{self.path}: expected the {wanted} bytes that were received; found {found}. Another "
+                    "process writes to it: the locks of this file system do not hold between machines"
+                )
             self.path.replace(self.target)
             self._note.unlink(missing_ok=True)
             folder = os.open(self.target.parent, os.O_RDONLY)
@@ -218,6 +227,11 @@ def _same(path: Path, file: FileIO) -> bool:
 def _refuse(path: Path, error: OSError) -> NoReturn:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         raise CannotWrite(f"{path}: the disk is full; what was received is kept") from error
+    if error.errno in (errno.ENOLCK, errno.EOPNOTSUPP):
+        raise CannotWrite(
+            f"{path}: the file system has no locks ({error.strerror}), without which downloads could mix; "
+            "--to DIR installs elsewhere"
+        ) from error
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         raise CannotWrite(f"{path}: {error.strerror}; --to DIR installs elsewhere") from error
     raise CannotWrite(f"{path}: {error.strerror or error}") from error

@@ -1,4 +1,4 @@
-"""Downloads a model of the registry into a folder; a download that fails installs no model.
+"""Downloads a model file into a folder; a download that fails installs no model.
 
 `transfer` makes one attempt; this module repeats attempts, verifies the file and installs it.
 """
@@ -12,19 +12,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-import aiohttp
-
 from inference.core.errors import ModelRefused
 from inference.models.manifest import Manifest, manifest_path, read_manifest
 from inference.models.model_file import check_file
 from inference.models.onnx_header import NotOnnx, read_header
 from streamer.client.options import Tls
 from streamer.core.backoff import Backoff
-from streamer.model_zoo.download_url import CannotWrite, NotTrusted, PullFailed, WrongFile
+from streamer.model_zoo.download import Download
+from streamer.model_zoo.download_url import CannotWrite, Interrupted, NotTrusted, PullFailed, WrongFile
 from streamer.model_zoo.model_folder import write_manifest
 from streamer.model_zoo.partial_file import HASH_CHUNK_BYTES, PartialFile, hash_file
 from streamer.model_zoo.registry import RegistryEntry, size_text
-from streamer.model_zoo.transfer import Interrupted, Transfer
+from streamer.model_zoo.transfer import Transfer, open_session
 
 #: Consecutive attempts without any new bytes before a download is given up.
 TRIES = 5
@@ -76,25 +75,30 @@ class PullResult:
 
 
 async def pull(
-    entry: RegistryEntry, folder: Path, report: Reporter, options: PullOptions, backoff: Backoff | None = None
+    source: RegistryEntry | Download,
+    folder: Path,
+    report: Reporter,
+    options: PullOptions,
+    backoff: Backoff | None = None,
 ) -> PullResult:
-    """Install the file of ``entry`` and its manifest in ``folder``; a failure changes no installed model.
+    """Install a model file and its manifest in ``folder``; a failure changes no installed model.
 
     This call and later ones resume an interrupted download. If the call is cancelled, the received bytes are
     kept. Raises NotTrusted, PullFailed, WrongFile or CannotWrite.
     """
-    expected = entry.sha256 or options.sha256
-    if None not in (entry.sha256, options.sha256) and entry.sha256 != options.sha256:
+    download = source if isinstance(source, Download) else Download.of_entry(source)
+    expected = download.sha256 or options.sha256
+    if None not in (download.sha256, options.sha256) and download.sha256 != options.sha256:
         raise NotTrusted(
-            f"{entry.name}: --sha256 is {options.sha256}, but the registry says {entry.sha256}; "
-            "one of them belongs to another file"
+            f"{download.name}: --sha256 is {options.sha256}, but {download.sha256_from} says "
+            f"{download.sha256}; one of them belongs to another file"
         )
-    if expected is None and not options.trust:
-        raise NotTrusted(
-            f"{entry.name}: the registry has no checksum of this file, so the download cannot be verified. "
-            f"See {entry.source}; then pass the checksum with --sha256, or accept the file with --trust"
-        )
-    return await _Pull(entry, folder / entry.file_name, expected, report, options, backoff or Backoff()).run()
+    is_known = expected is not None and (download.is_pinned or options.sha256 is not None)
+    if not is_known and not options.trust:
+        raise NotTrusted(f"{download.name}: {download.unverified}")
+    return await _Pull(
+        download, folder / download.file_name, expected, report, options, backoff or Backoff()
+    ).run()
 
 
 class _Pull:
@@ -102,14 +106,14 @@ class _Pull:
 
     def __init__(
         self,
-        entry: RegistryEntry,
+        download: Download,
         target: Path,
         expected: str | None,
         report: Reporter,
         options: PullOptions,
         backoff: Backoff,
     ) -> None:
-        self._entry = entry
+        self._download = download
         self._target = target
         self._expected = expected
         self._report = report
@@ -134,7 +138,9 @@ class _Pull:
         """Lock the partial file, and wait while another process holds it."""
         partial = PartialFile.hold(self._target)
         if partial is None:
-            self._report.line(f"{self._entry.name}: another process is downloading it; waiting for that one")
+            self._report.line(
+                f"{self._download.name}: another process is downloading it; waiting for that one"
+            )
         while partial is None:
             await asyncio.sleep(_LOCK_POLL_S)
             partial = PartialFile.hold(self._target)
@@ -149,7 +155,7 @@ class _Pull:
         if not self._target.exists():
             return None
         digest = await hash_file(
-            self._target, lambda: self._status(f"{self._entry.name}  verifying the installed file")
+            self._target, lambda: self._status(f"{self._download.name}  verifying the installed file")
         )
         if digest == self._expected or (self._expected is None and not self._options.force):
             return PullResult(self._target, digest, was_installed=True)
@@ -169,26 +175,26 @@ class _Pull:
         await self._hash_rest(partial)
         while True:
             if not (partial.size and partial.sha256() == self._expected):
-                if self._entry.size is not None and partial.size >= self._entry.size:
+                if self._download.size is not None and partial.size >= self._download.size:
                     partial.discard()
                 await self._transfer(partial)
                 await self._hash_rest(partial)
             digest = partial.sha256()
             if self._expected is None:
-                self._report.line(f"{self._entry.name}: not verified; its sha256 is {digest}")
+                self._report.line(f"{self._download.name}: not verified; its sha256 is {digest}")
                 return digest
             if digest == self._expected:
-                self._report.line(f"{self._entry.name}: sha256 is as expected")
+                self._report.line(f"{self._download.name}: sha256 is as expected")
                 return digest
             joined = partial.joined
             partial.discard()
             if not joined:
                 raise WrongFile(
-                    f"{self._entry.name}: expected sha256 {self._expected}; found {digest}. The file was "
-                    f"changed in transit or by its publisher; nothing was installed. See {self._entry.source}"
+                    f"{self._download.name}: expected sha256 {self._expected}; found {digest}. The file was "
+                    f"changed in transit or by its publisher; nothing was installed{self._download.see}"
                 )
             self._report.line(
-                f"{self._entry.name}: the parts do not belong together; downloading the whole file again"
+                f"{self._download.name}: the parts do not belong together; downloading the whole file again"
             )
 
     async def _transfer(self, partial: PartialFile) -> None:
@@ -197,17 +203,13 @@ class _Pull:
         Raises PullFailed after too many attempts in a row that added no bytes, or after too many in all.
         """
         fruitless, reason = 0, ""
-        connector = aiohttp.TCPConnector(ssl=self._options.tls.context())
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=self._options.stall_s)
-        # trust_env: use HTTP_PROXY, HTTPS_PROXY, NO_PROXY and .netrc.
-        async with aiohttp.ClientSession(
-            connector=connector, timeout=timeout, trust_env=True, auto_decompress=False
-        ) as session:
+        origin, options = self._download.origin, self._options
+        async with open_session(options.tls, options.stall_s, netrc=origin.uses_netrc) as session:
             transfer = Transfer(
                 session,
-                self._entry.url,
+                origin,
                 partial,
-                expected=self._entry.size,
+                expected=self._download.size,
                 verified=self._expected is not None,
                 stall_s=self._options.stall_s,
                 on_progress=self._show_progress,
@@ -224,7 +226,7 @@ class _Pull:
                     if fruitless >= self._options.tries:
                         break
                     delay_s = self._backoff.next_s(error.retry_after_s)
-                    self._report.line(f"{self._entry.name}: {reason}; next attempt in {delay_s:.1f} s")
+                    self._report.line(f"{self._download.name}: {reason}; next attempt in {delay_s:.1f} s")
                     await asyncio.sleep(delay_s)
                 else:
                     return
@@ -234,13 +236,13 @@ class _Pull:
             else ""
         )
         raise PullFailed(
-            f"{self._entry.name}: {reason}; given up after {fruitless} attempts without progress{kept}"
+            f"{self._download.name}: {reason}; given up after {fruitless} attempts without progress{kept}"
         )
 
     async def _hash_rest(self, partial: PartialFile) -> None:
         """Hash the bytes that are not hashed yet, such as those that an earlier call received."""
         while partial.hash_on(HASH_CHUNK_BYTES):
-            self._status(f"{self._entry.name}  hashing the {size_text(partial.size)} received before")
+            self._status(f"{self._download.name}  hashing the {size_text(partial.size)} received before")
             await asyncio.sleep(0)  # lets Ctrl-C interrupt the hashing
 
     def _check_kind(self, partial: PartialFile) -> None:
@@ -253,18 +255,17 @@ class _Pull:
         except (ModelRefused, NotOnnx) as error:
             found = error.found if isinstance(error, ModelRefused) else error
             partial.discard()
-            raise WrongFile(f"{self._entry.name}: expected an ONNX file; found {found}") from error
+            raise WrongFile(f"{self._download.name}: expected an ONNX file; found {found}") from error
 
     def _write_manifest(self, digest: str) -> None:
         path = manifest_path(self._target)
         if path.exists() and not self._options.force:
             self._report.line(
-                f"{self._entry.name}: {path.name} exists and is not changed{self._manifest_problem(digest)}"
+                f"{self._download.name}: {path.name} exists and is not changed"
+                f"{self._manifest_problem(digest)}"
             )
             return
-        from_entry = {"licence": self._entry.licence, "source": self._entry.source, "sha256": digest}
-        labels = {"labels": list(self._entry.labels)} if self._entry.labels else {}
-        write_manifest(self._target, labels | dict(self._entry.manifest) | from_entry)
+        write_manifest(self._target, dict(self._download.manifest) | {"sha256": digest})
 
     def _manifest_problem(self, digest: str) -> str:
         """Return the end of a sentence, which says what is wrong with the existing manifest, or nothing."""
@@ -277,7 +278,7 @@ class _Pull:
         )
 
     def _show_progress(self, done: int, total: int | None) -> None:
-        self._limited(lambda: self._report.transfer(self._entry.name, done, total or self._entry.size))
+        self._limited(lambda: self._report.transfer(self._download.name, done, total or self._download.size))
 
     def _status(self, text: str) -> None:
         self._limited(lambda: self._report.status(text))

@@ -166,7 +166,8 @@ def parse_entry(values: object, position: int) -> RegistryEntry:
     return RegistryEntry(**parsed)
 
 
-def _name(value: object) -> str:
+def check_name(value: object) -> str:
+    """Return the name of a model. Raises ValueError, whose text says what is allowed."""
     if not isinstance(value, str) or not _NAME.fullmatch(value) or value == _RESERVED:
         raise ValueError(
             f"1 to 64 small letters, digits, dots, dashes and underscores, and not `{_RESERVED}`"
@@ -199,7 +200,7 @@ def _manifest(value: object) -> Mapping[str, Any]:
 
 
 _PARSERS: Mapping[str, fields.Parser] = {
-    "name": _name,
+    "name": check_name,
     "title": fields.text,
     "family": fields.choice(Family),
     "input": fields.size,

@@ -3,18 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import re
 import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import Any
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 from aiohttp import hdrs
 from yarl import URL
 
 from streamer.client.http import client_version, retry_after_s
-from streamer.model_zoo.download_url import PullFailed, WrongFile, origin_of, redirect_allowed
+from streamer.client.options import Tls
+from streamer.model_zoo.download_url import (
+    Interrupted,
+    PullFailed,
+    WrongFile,
+    origin_of,
+    redirect_allowed,
+    same_origin,
+)
+from streamer.model_zoo.origin import Origin
 from streamer.model_zoo.partial_file import DownloadSource, PartialFile
 from streamer.model_zoo.registry import MAX_MODEL_BYTES, size_text
 
@@ -25,20 +37,13 @@ _MAX_REDIRECTS = 10
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 #: HTTP statuses after which another attempt may soon succeed.
 _TRANSIENT = frozenset({408, 425, 429, 500, 502, 503, 504})
+#: Bytes of an error's body that are read to explain it.
+_MAX_ERROR_BYTES = 4096
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+|\*)")
 
 
-class Interrupted(Exception):
-    """An attempt ended early, and another one may succeed; the text says why."""
-
-    def __init__(self, reason: str, *, retry_after_s: float | None = None) -> None:
-        super().__init__(reason)
-        #: Delay that the server asked for, seconds; None if it did not.
-        self.retry_after_s = retry_after_s
-
-
 class Transfer:
-    """Downloads one URL into a partial file.
+    """Downloads one file into a partial file.
 
     An attempt ends if it receives less than `MIN_BYTES_PER_STALL` within ``stall_s`` seconds. ``verified``
     says that a checksum of the file is known, which will show whether the parts of a resumed download belong
@@ -48,7 +53,7 @@ class Transfer:
     def __init__(
         self,
         session: aiohttp.ClientSession,
-        url: str,
+        origin: Origin,
         partial: PartialFile,
         *,
         expected: int | None,
@@ -57,7 +62,7 @@ class Transfer:
         on_progress: Callable[[int, int | None], None],
     ) -> None:
         self._session = session
-        self._url = url
+        self._origin = origin
         self._partial = partial
         self._expected = expected
         self._verified = verified
@@ -70,9 +75,8 @@ class Transfer:
         Raises Interrupted when another attempt may succeed, PullFailed when none will, WrongFile when the
         server's file has another size, and CannotWrite when the file cannot be written.
         """
-        headers = self._headers()
         try:
-            async with self._request(headers) as response:
+            async with self._request(self._headers()) as response:
                 if response.status == 416:
                     # The range starts after the end: the file is complete, or the server has another one.
                     total = self._partial.source.total if self._partial.source else None
@@ -80,7 +84,7 @@ class Transfer:
                         return
                     self._partial.discard()
                     raise Interrupted("the server has another file now")
-                self._check_status(response)
+                await self._check_status(response)
                 await self._receive(response, self._prepare(response))
         except aiohttp.ClientError as error:
             raise classify_error(error, self._partial.size) from error
@@ -94,7 +98,7 @@ class Transfer:
             hdrs.USER_AGENT: f"real-time-vision-api/{client_version()}",
         }
         source = self._partial.source
-        if not self._partial.size or source is None or source.url != self._url:
+        if not self._partial.size or source is None or source.url != self._origin.identity:
             return headers
         if source.etag:
             headers[hdrs.IF_RANGE] = source.etag
@@ -104,14 +108,21 @@ class Transfer:
 
     @asynccontextmanager
     async def _request(self, headers: dict[str, str]) -> AsyncIterator[aiohttp.ClientResponse]:
-        """GET the URL and follow redirects, because aiohttp itself would follow one from https to http."""
-        url = self._url
+        """GET the file and follow redirects, because aiohttp itself would follow one from https to http.
+
+        A redirect to another host gets no credentials: registries redirect to stores whose address is signed.
+        """
+        first = await self._origin.request(self._session)
+        url, headers = first.url, headers | dict(first.headers)
         for _ in range(_MAX_REDIRECTS):
             try:
                 async with asyncio.timeout(max(_CONNECT_S, self._stall_s)):
                     # Encoding the URL again would invalidate the signature in a file store's URL.
                     response = await self._session.get(
-                        URL(url, encoded=True), headers=headers, allow_redirects=False
+                        URL(url, encoded=True),
+                        headers=headers,
+                        allow_redirects=False,
+                        **proxy_options(self._session, url),
                     )
             except TimeoutError as error:
                 raise Interrupted(f"{origin_of(url)} does not answer") from error
@@ -120,16 +131,19 @@ class Transfer:
                     yield response
                     return
                 location = response.headers.get(hdrs.LOCATION, "")
+                await self._rejection(response)  # S3 redirects if the bucket is in another region
             target = _joined(url, location)
             if not redirect_allowed(url, target):
                 raise PullFailed(
                     f"{origin_of(url)} redirects to {origin_of(target)}, which is not followed: "
                     "only https is followed, so that nobody between can change the file"
                 )
+            if not same_origin(url, target):
+                headers = {name: value for name, value in headers.items() if name not in first.headers}
             url = target
-        raise PullFailed(f"{origin_of(self._url)} redirects more than {_MAX_REDIRECTS} times")
+        raise PullFailed(f"{origin_of(first.url)} redirects more than {_MAX_REDIRECTS} times")
 
-    def _check_status(self, response: aiohttp.ClientResponse) -> None:
+    async def _check_status(self, response: aiohttp.ClientResponse) -> None:
         host = origin_of(str(response.url))
         if response.status in _TRANSIENT:
             raise Interrupted(
@@ -137,19 +151,28 @@ class Transfer:
                 retry_after_s=retry_after_s(response.headers),
             )
         if response.status not in (200, 206):
-            hint = {
-                401: "; it asks for a login, which an official release does not",
-                403: "; it denies the file to this address or network",
-                404: "; the file does not exist (any more): see the entry's `source` page",
-                407: "; the proxy asks for a login: HTTPS_PROXY=http://user:password@host:port",
-                410: "; the file was removed: see the entry's `source` page",
-            }.get(response.status, "")
-            raise PullFailed(f"{host} answers {response.status} {response.reason}{hint}")
+            hint = await self._rejection(response)
+            if response.status == 407:
+                hint = "the proxy asks for a login: HTTPS_PROXY=http://user:password@host:port"
+            raise PullFailed(
+                f"{host} answers {response.status} {response.reason}{'; ' if hint else ''}{hint}"
+            )
         encoding = response.headers.get(hdrs.CONTENT_ENCODING, "identity")
         if encoding.lower() != "identity":
             raise PullFailed(
                 f"{host} sends the file compressed ({encoding}), although the request forbids it"
             )
+
+    async def _rejection(self, response: aiohttp.ClientResponse) -> str:
+        """Return the hint for an answer that is no success, or raise the error that it means."""
+        body = b""
+        with contextlib.suppress(TimeoutError, aiohttp.ClientError):
+            async with asyncio.timeout(self._stall_s):
+                body = await response.content.read(_MAX_ERROR_BYTES)
+        found = self._origin.rejection(response.status, response.headers, body.decode(errors="replace"))
+        if isinstance(found, Exception):
+            raise found
+        return found
 
     def _prepare(self, response: aiohttp.ClientResponse) -> int | None:
         """Prepare the partial file for this response, and return the whole file's size; None if unknown.
@@ -175,7 +198,9 @@ class Transfer:
             total = length
             etag = response.headers.get(hdrs.ETAG, "")
             # A weak entity tag does not guarantee identical bytes, so it is not kept.
-            self._partial.begin(DownloadSource(self._url, "" if etag.startswith("W/") else etag, total))
+            self._partial.begin(
+                DownloadSource(self._origin.identity, "" if etag.startswith("W/") else etag, total)
+            )
         limit = self._expected if self._expected is not None else MAX_MODEL_BYTES
         if total is not None and (total != limit if self._expected is not None else total > limit):
             wanted = (
@@ -213,6 +238,28 @@ class Transfer:
             ) from error
         if total is not None and partial.size < total:
             raise Interrupted(f"the connection ended after {size_text(partial.size)} of {size_text(total)}")
+
+
+def open_session(tls: Tls, stall_s: float, *, netrc: bool) -> aiohttp.ClientSession:
+    """Return a session that uses the proxies of the environment, and .netrc only if ``netrc`` is set.
+
+    aiohttp would add a login of .netrc to presigned addresses, which these refuse, and to blob stores.
+    """
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(ssl=tls.context()),
+        timeout=aiohttp.ClientTimeout(total=None, sock_connect=stall_s),
+        trust_env=netrc,
+        auto_decompress=False,
+    )
+
+
+def proxy_options(session: aiohttp.ClientSession, url: str) -> dict[str, Any]:
+    """Return the options of a request that make it use HTTP_PROXY, HTTPS_PROXY and NO_PROXY."""
+    parts = URL(url, encoded=True)
+    if session.trust_env or proxy_bypass(parts.host or ""):
+        return {}
+    proxy = getproxies().get(parts.scheme)
+    return {"proxy": proxy} if proxy else {}
 
 
 def _joined(url: str, location: str) -> str:

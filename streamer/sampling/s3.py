@@ -295,8 +295,11 @@ class S3Store:
         return client
 
 
-def open_client(bucket: Bucket) -> Any:
-    """Return an S3 client as an asynchronous context manager."""
+def open_client(bucket: Bucket, *, signature_version: str | None = None) -> Any:
+    """Return an S3 client as an asynchronous context manager.
+
+    Requests are signed with version 4 anyway; presigned addresses only with ``signature_version`` ``s3v4``.
+    """
     from aiobotocore.config import AioConfig  # noqa: PLC0415 - 0.7 s and 30 MB, only where S3 is used
     from aiobotocore.session import get_session  # noqa: PLC0415 - see above
 
@@ -304,6 +307,7 @@ def open_client(bucket: Bucket) -> Any:
         connect_timeout=CONNECT_TIMEOUT_S,
         read_timeout=bucket.timeout_s,
         max_pool_connections=4,
+        signature_version=signature_version,
         # `delivery` retries; botocore's retries would block one call for ten seconds.
         retries={"total_max_attempts": 1, "mode": "standard"},
         s3={"addressing_style": bucket.style},

@@ -156,6 +156,8 @@ class ForwardProxy:
     def __init__(self) -> None:
         #: Request lines of all received requests.
         self.asked: list[str] = []
+        #: Logins of those requests, by the header `Proxy-Authorization`; empty for none.
+        self.logins: list[str] = []
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -191,6 +193,8 @@ class ForwardProxy:
         head = await reader.readuntil(b"\r\n\r\n")
         line = head.split(b"\r\n", 1)[0].decode()
         self.asked.append(line)
+        login = re.search(rb"\r\nProxy-Authorization: *([^\r]*)", head, re.IGNORECASE)
+        self.logins.append(login[1].decode() if login else "")
         method, target, _ = line.split(" ")
         host, _, port = (target if method == "CONNECT" else target.split("/")[2]).rpartition(":")
         there, back = await asyncio.open_connection(host, int(port))

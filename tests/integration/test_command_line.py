@@ -115,7 +115,7 @@ def test_a_help_page_loads_nothing_heavy(words: str) -> None:
     loaded = done.stderr.splitlines()[-1].split()
     assert {name.partition(".")[0] for name in loaded} & HEAVY == set()
     commands = {name for name in loaded if name.startswith("streamer.cli.")}
-    own = {f"streamer.cli.{words.split()[0]}", "streamer.cli.models_files"}
+    own = {f"streamer.cli.{words.split()[0]}", "streamer.cli.models_files", "streamer.cli.models_pull"}
     assert commands <= {"streamer.cli.main", "streamer.cli.command"} | own
 
 

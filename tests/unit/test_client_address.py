@@ -102,3 +102,11 @@ def test_parameters_are_checked_by_name_and_merged() -> None:
     assert across.to_wire() == {"agnostic_nms": True}
     assert across.to_query() == [("agnostic_nms", "1")]
     assert merged.to_query() == [("conf_threshold", "0.0"), ("classes", "a"), ("classes", "3")]
+
+
+def test_the_digest_of_an_artifact_is_no_secret() -> None:
+    digest = "sha256:" + "0a" * 32
+    for address in (f"oci://host:5000/models/x@{digest}", f"oci://host:5000/models/x:1.0@{digest}"):
+        assert redact(f"{address}: not there") == f"{address}: not there"
+    wrong = redact(f"oci://me:{SECRET}/x@host:5000/models/x@{digest}")
+    assert wrong == f"oci://***@host:5000/models/x@{digest}"

@@ -171,3 +171,30 @@ def test_a_target_that_cannot_be_written_is_named(tmp_path: Path) -> None:
         with pytest.raises(CannotWrite, match=r"x\.onnx: Is a directory"):
             partial.finish()
     assert (tmp_path / "x.onnx.part").read_bytes() == b"abc"
+
+
+def test_bytes_of_another_writer_are_never_installed(tmp_path: Path) -> None:
+    """As on a network file system whose locks do not hold between machines."""
+    (tmp_path / "x.onnx").write_bytes(b"previous")
+    with hold(tmp_path / "x.onnx") as partial:
+        partial.begin(ORIGIN)
+        partial.append(b"abc")
+        with partial.path.open("ab") as other:
+            other.write(b"xyz")
+        assert partial.sha256() == hashlib.sha256(b"abc").hexdigest(), (
+            "that of what this process has received"
+        )
+        with pytest.raises(CannotWrite, match="expected the 3 bytes that were received; found 6"):
+            partial.finish()
+    assert (tmp_path / "x.onnx").read_bytes() == b"previous"
+
+
+def test_a_file_system_without_locks_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(
+        CannotWrite, match=r"x\.onnx\.part: the file system has no locks \(No locks available\)"
+    ):
+        PartialFile.hold(tmp_path / "x.onnx")
