@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from streamer.cli import simulate_fleet
 from streamer.cli.command import (
     EXIT_USAGE,
     Command,
@@ -32,16 +33,12 @@ app = typer.Typer(
         """
         streamer simulate autoscaling
         streamer simulate autoscaling --capacity 180 --cold-start 60,600 --day flash
+        streamer simulate fleet --cameras 10000 --fps 5 --replica-fps 1300
         """,
         exit_codes={0: "done", EXIT_USAGE: "wrong option or file", EXIT_INTERRUPTED: "Ctrl-C"},
     ),
 )
-
-
-@app.callback()
-def _group() -> None:
-    """Keep the name of the command, also while there is only one."""
-
+app.add_typer(simulate_fleet.app)
 
 _STREAMS, _RELEASE, _AUTOSCALER, _FAULTS = "Streams", "Release", "Autoscaler", "What goes wrong"
 

@@ -34,6 +34,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "samples verify": ("extra",),
     "samples export": ("", "--format pdf --out x"),
     "simulate": ("", "nonsense"),
+    "simulate fleet": ("", "--cameras 1 --replica-fps 0"),
     "simulate autoscaling": ("extra", "--day nonsense", "--target 0", "--up 4"),
 }
 #: Environment of a terminal that has no colours and is wide enough to show each option in full.

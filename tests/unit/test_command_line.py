@@ -104,6 +104,7 @@ def test_a_group_alone_shows_its_help_as_an_error(group: str, capsys: pytest.Cap
         ("samples export --format pdf --out x", "'coco', 'yolo', 'label-studio'; found 'pdf'"),
         ("samples export --format coco", "--out: expected a value; found none"),
         ("simulate autoscaling --capacity 7,x", "--capacity: expected a number; found 'x'"),
+        ("simulate fleet --cameras 10", "--replica-fps: expected a value; found none"),
         ("simulate autoscaling --method x", "--method: expected some of hpa, keda, keda-value"),
     ],
 )
