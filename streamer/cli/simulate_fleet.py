@@ -42,7 +42,7 @@ def _whole(name: str, text: str, group: str) -> Any:
     epilog=epilog(
         """
         streamer simulate fleet --cameras 10000 --fps 5 --replica-fps 1300
-        streamer simulate fleet --cameras 99 --replica-fps 950 --source video --cores 8
+        streamer simulate fleet --cameras 99 --replica-fps 99 --source video --cores 8
         streamer simulate fleet --cameras 1000000 --fps 1 --replica-fps 1300 --json
         """,
         notes="""
