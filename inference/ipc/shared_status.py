@@ -86,6 +86,9 @@ class SharedStatus:
         "saturated_s": 576,  # worker: the part of these that was done while frames waited for the device
         "full_s": 640,  # worker: seconds during which frames waited for the device
         "load": 704,  # worker: demand of its clients over the capacity of the replica
+        # Fields of `streamer.scheduling.device_shares`.
+        "stream_share": 768,  # worker: part of the device that its live streams want, at most 1
+        "streams": 832,  # worker: number of its live streams that send
     }
 
     def __init__(self, fd: int | None = None) -> None:

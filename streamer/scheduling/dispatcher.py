@@ -32,6 +32,7 @@ from streamer.scheduling.clients import NOBODY, Caller, Client
 from streamer.scheduling.crash_suspects import Suspects
 from streamer.scheduling.decode_cost import Kind
 from streamer.scheduling.decode_limiter import DecodeLimiter
+from streamer.scheduling.device_shares import DeviceShares
 from streamer.scheduling.errors import (
     DeadlineExceeded,
     OverLimit,
@@ -76,6 +77,7 @@ class Dispatcher:
         #: Queue of each version, which `replica_load` reads.
         self.queues: Mapping[str, VersionQueue] = self._versions
         self._post_queue_s = {version: metrics.stage_s.labels("post_queue", version) for version in versions}
+        self.divide_device(DeviceShares())
         self._turns = deque(versions)
         self._runner = JobRunner(
             client,
@@ -92,6 +94,11 @@ class Dispatcher:
         self._timer: asyncio.TimerHandle | None = None
         #: Whether the worker is draining: new streams are refused, earlier requests are still served.
         self.draining = False
+
+    def divide_device(self, shares: DeviceShares) -> None:
+        """Grant rates from the part of the device that ``shares`` leaves to this worker."""
+        for version, state in self._versions.items():
+            state.rates.divide_device(version, shares)
 
     async def start(self) -> None:
         """Start serving; the connection to the inference process may still be opening."""

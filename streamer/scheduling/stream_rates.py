@@ -15,6 +15,7 @@ from inference.ipc.served_model import ServedModel
 from inference.ipc.wire import Result
 from streamer.scheduling.clients import Client
 from streamer.scheduling.decode_cost import Kind, LastHint
+from streamer.scheduling.device_shares import DeviceShares
 from streamer.scheduling.fair_rates import FairRates, share_for_one_more
 from streamer.scheduling.job import Job
 
@@ -98,6 +99,8 @@ class StreamRates:
     """
 
     def __init__(self) -> None:
+        self._version = ""
+        self._shares = DeviceShares()
         #: Demand of each open stream by its key. The queue reads it and stores the cost of decoding there.
         self.demands: dict[int, Demand] = {}
         self._sources: dict[int, Source] = {}
@@ -110,6 +113,10 @@ class StreamRates:
         #: Mean of the rates that active streams asked for when there were any.
         self._mean_asked_fps = 0.0
 
+    def divide_device(self, version: str, shares: DeviceShares) -> None:
+        """Share the device, as ``version``, with everyone else who claims a part of it."""
+        self._version, self._shares = version, shares
+
     def open(self, source: Source, demand: Demand) -> None:
         """Register a stream with its initial demand."""
         self._sources[source.key] = source
@@ -119,6 +126,8 @@ class StreamRates:
         """Forget a stream."""
         for table in (self._sources, self.demands, self._active):
             table.pop(key, None)
+        if not self.demands:  # `share` is not called without streams
+            self._shares.claim(self._version, 0.0, 0)
 
     def count_arrival(self, key: int) -> bool:
         """Count a frame that has arrived; return whether the stream is open."""
@@ -145,7 +154,7 @@ class StreamRates:
             demand.backlogged = result.queue_ms > max(5.0, result.inference_ms / 2)
 
     def capacity_fps(self, model: ServedModel) -> float:
-        """Return the rate that may be promised to all streams together.
+        """Return the rate that may be promised to all streams together if they have the device alone.
 
         It is the larger of the rates at warm-up and in recent runs. The larger one is safe, because mailboxes
         drop the frames that are too many.
@@ -156,7 +165,8 @@ class StreamRates:
         """Return the frames per second that one more stream of ``client`` would get."""
         wanted = {key: self._wanted_fps(key) for key in self._active}
         owners = {key: self._sources[key].client for key in self._active}
-        return share_for_one_more(wanted, owners, client, self.capacity_fps(model))
+        capacity_fps = self.capacity_fps(model) * self._shares.share(self._version, one_more=True)
+        return share_for_one_more(wanted, owners, client, capacity_fps)
 
     def asked_fps(self) -> tuple[float, float, float]:
         """Return what all streams ask for, what of it is granted, and the mean of a stream, in fps.
@@ -190,7 +200,9 @@ class StreamRates:
             if demand.fps < _SILENT_FPS and not self._granted.limits(key):
                 demand.fps, demand.backlogged, demand.asked_fps = 0.0, False, 0.0
                 del active[key]
-        capacity_fps = self.capacity_fps(model)
+        device_fps = self.capacity_fps(model)
+        self._shares.claim(self._version, sum(map(self._wanted_fps, active)) / device_fps, len(active))
+        capacity_fps = device_fps * self._shares.share(self._version)
         overloaded = sum(demand.fps for demand in active.values()) > capacity_fps
         wanted = {key: self._wanted_fps(key) if overloaded else demand.fps for key, demand in active.items()}
         owners = {key: self._sources[key].client for key in active}

@@ -45,6 +45,7 @@ from streamer.sampling.shadow import ShadowRuns
 from streamer.scheduling.admission import Admission
 from streamer.scheduling.clients import Clients
 from streamer.scheduling.crash_suspects import Suspects
+from streamer.scheduling.device_shares import DeviceShares
 from streamer.scheduling.dispatcher import Dispatcher
 from streamer.scheduling.replica_load import ReplicaLoad
 from streamer.server.drift_routes import DriftRoutes, add_drift
@@ -246,6 +247,7 @@ def _make_dispatcher(
         interactive_share=settings.interactive_share,
         versions=versions,
     )
+    dispatcher.divide_device(DeviceShares(resources.shared_status, resources.number, settings.workers))
     dispatcher.codes = _make_code_reader(resources, decoders, limits)
     return dispatcher
 

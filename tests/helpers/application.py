@@ -16,17 +16,19 @@ from streamer.drift.shared_document import SharedDocument
 from streamer.server.app import Resources, make_app
 
 
-def make_routes(**overrides: Any) -> list[web.AbstractRoute]:
-    """Return every route that a worker serves with these settings."""
+def make_routes(
+    *, shared_status: SharedStatus | None = None, number: int = 0, **overrides: Any
+) -> list[web.AbstractRoute]:
+    """Return every route that worker ``number`` serves with these settings."""
 
     async def build() -> list[web.AbstractRoute]:
-        shared_status, page = SharedStatus(), SharedDocument()
+        page = SharedDocument()
         app, _ = make_app(
             Resources(
-                number=0,
+                number=number,
                 settings=load_settings(**overrides),
                 metrics=WorkerMetrics(),
-                shared_status=shared_status,
+                shared_status=SharedStatus() if shared_status is None else shared_status,
                 drift_page=page,
                 inference_address="unused",
                 sampling_address="",
