@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from json import dumps
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
@@ -79,6 +80,8 @@ def _number(name: str, text: str, group: str) -> typer.models.OptionInfo:
         streamer simulate autoscaling --capacity 7,32,180,680 --cold-start 10,600
         streamer simulate autoscaling --method hpa,keda --target 80 --up 4/60,100%/60
         streamer simulate autoscaling --day monday.csv --peak 900 --capacity 45
+        streamer simulate autoscaling --day flash --target 40,60,80
+        streamer simulate autoscaling --day ramp --cold-start 600 --plot ramp.svg
         """,
         notes="""
         Options with a list simulate every combination. A day is one of weekday, weekend, ramp, flash and
@@ -164,8 +167,15 @@ def autoscaling(
         ),
     ] = None,
     target: Annotated[
-        float, _number("--target", "load per replica in percent, autoscaling.targets (70)", _AUTOSCALER)
-    ] = 70,
+        Any,
+        _several(
+            "--target",
+            "load per replica in percent, autoscaling.targets (75)",
+            group=_AUTOSCALER,
+            value="N,...",
+            parser=_numbers,
+        ),
+    ] = None,
     min_replicas: Annotated[
         int, option("--min-replicas", "(1)", value="N", group=_AUTOSCALER, parser=any_whole_number)
     ] = 1,
@@ -215,6 +225,10 @@ def autoscaling(
             parser=whole_number(1, 1000),
         ),
     ] = 1,
+    plot: Annotated[
+        Path | None,
+        option("--plot", "write the course of the only run into this file", value="FILE.svg", parser=Path),
+    ] = None,
     json: Json = False,
     quiet: Quiet = False,
 ) -> int:
@@ -225,7 +239,10 @@ def autoscaling(
     """
     from streamer.core.terminal import write_tables  # noqa: PLC0415 - as the others
     from streamer.simulation.autoscaling import grid, report  # noqa: PLC0415 - loads NumPy
+    from streamer.simulation.autoscaling.loop import Outcome  # noqa: PLC0415 - see above
+    from streamer.simulation.autoscaling.plot import write_plot  # noqa: PLC0415 - see above
     from streamer.simulation.autoscaling.scenario import Scenario  # noqa: PLC0415 - see above
+    from streamer.simulation.errors import BadScenario  # noqa: PLC0415 - see above
 
     terminal = terminal_of(ctx)
     base = Scenario(
@@ -239,7 +256,6 @@ def autoscaling(
         affinity=affinity,
         remove=remove,
         rebalance=rebalance,
-        target=target,
         min_replicas=min_replicas,
         max_replicas=max_replicas,
         behavior=grid.behavior(up, up_window, down, down_window),
@@ -252,10 +268,16 @@ def autoscaling(
         capacity=capacity or (32.0,),
         cold_start_s=cold_start or (60.0,),
         method=method or ("hpa",),
+        target=target or (75.0,),
         seed=tuple(range(seed, seed + seeds)),
     )
-    lines = grid.run(scenarios, terminal.status)
+    if plot is not None and len(scenarios) != 1:
+        raise BadScenario(f"--plot: expected options with one run; found {len(scenarios)} runs")
+    outcomes: list[Outcome] = []
+    lines = grid.run(scenarios, terminal.status, outcomes.append)
     terminal.close()
+    if plot is not None:
+        write_plot(outcomes[0], plot)
     if json:
         sys.stdout.write(dumps({"runs": [line.to_dict() for line in lines]}, indent=2) + "\n")
     else:

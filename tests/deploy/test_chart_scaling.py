@@ -61,7 +61,7 @@ def test_the_hpa_follows_metrics_that_the_adapter_makes_of_series_that_there_are
     assert (spec["minReplicas"], spec["maxReplicas"]) == (2, 6)
     asked = {metric["pods"]["metric"]["name"]: metric["pods"]["target"] for metric in spec["metrics"]}
     rules = adapter_rules(manifests)
-    assert asked == {"object_detection_load_percent": {"type": "AverageValue", "averageValue": "70"}}
+    assert asked == {"object_detection_load_percent": {"type": "AverageValue", "averageValue": "75"}}
     assert {rule["name"]["as"] for rule in rules} == {*asked, "object_detection_streams"}
     series = served_series()
     for rule in rules:
@@ -76,11 +76,11 @@ def test_the_number_of_streams_can_be_a_second_target(chart: Chart) -> None:
     targets = {
         metric["pods"]["metric"]["name"]: metric["pods"]["target"]["averageValue"] for metric in metrics
     }
-    assert targets == {"object_detection_load_percent": "70", "object_detection_streams": "16"}
+    assert targets == {"object_detection_load_percent": "75", "object_detection_streams": "16"}
     assert set(targets) == {rule["name"]["as"] for rule in adapter_rules(hpa)}
     triggers = chart.render(WITH_STREAMS, "keda").one("ScaledObject")["spec"]["triggers"]
     assert [(each["name"], each["metadata"]["threshold"]) for each in triggers] == [
-        ("load-percent", "70"),
+        ("load-percent", "75"),
         ("streams", "16"),
     ]
 
@@ -129,7 +129,7 @@ def test_queries_name_series_and_labels_that_the_service_has(chart: Chart) -> No
 def test_keda_asks_prometheus_for_this_release(chart: Chart) -> None:
     triggers = chart.render(None, "keda").one("ScaledObject")["spec"]["triggers"]
     assert [(trigger["name"], trigger["metadata"]["threshold"]) for trigger in triggers] == [
-        ("load-percent", "70")
+        ("load-percent", "75")
     ]
     # With `Value`, KEDA would multiply the replicas by value over target, and streams that stay where they
     # are would keep the value high.

@@ -63,8 +63,8 @@ class Behavior:
 
 #: What the chart sets (``autoscaling.behavior`` in its values).
 CHART = Behavior(
-    up=Rules(30, (Policy("Pods", 2, 60),)),
-    down=Rules(600, (Policy("Pods", 1, 120),)),
+    up=Rules(0, (Policy("Pods", 4, 60), Policy("Percent", 100, 60))),
+    down=Rules(600, (Policy("Pods", 1, 60), Policy("Percent", 10, 60))),
 )
 
 

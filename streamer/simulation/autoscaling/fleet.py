@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from enum import IntEnum
 from random import Random
 
+from streamer.scheduling.load_counters import RETURN_S
 from streamer.simulation.autoscaling.population import Population
-from streamer.simulation.autoscaling.replica import RETRY_S, Replica
+from streamer.simulation.autoscaling.rebalancing import Rebalancing
+from streamer.simulation.autoscaling.replica import Replica
 from streamer.simulation.autoscaling.scenario import Scenario
 
 #: A pod of a dead node is evicted after this time (tolerationSeconds of the default tolerations).
@@ -22,8 +24,6 @@ _DRAIN_S = 20.0
 #: A stream whose connection breaks returns within the first range of seconds; one that is told to, within
 #: the second.
 _BROKEN_S, _TOLD_S = (1.0, 10.0), (0.1, 1.0)
-#: The fullest replica gives streams away if its load is this much above the mean, in percent of its capacity.
-_UNEVEN_PERCENT = 10.0
 
 
 class _Kind(IntEnum):
@@ -56,6 +56,7 @@ class Fleet:
     def __init__(self, scenario: Scenario, population: Population, random: Random) -> None:
         self._scenario = scenario
         self._random = random
+        self._rebalancing = Rebalancing(scenario.rebalance / 100, random)
         self._starts = population.starts.tolist()
         self._ends = population.ends.tolist()
         self._fps = random.choices(scenario.fps, k=len(self._starts))
@@ -72,6 +73,11 @@ class Fleet:
         self._places: dict[int, Replica] = {}
         #: Since when the opening of a stream waits, for those that were refused.
         self._waiting: dict[int, float] = {}
+
+    @property
+    def refused(self) -> int:
+        """Number of streams that were refused and wait to return."""
+        return len(self._waiting)
 
     @property
     def served(self) -> int:
@@ -145,25 +151,11 @@ class Fleet:
         ]
         self.create(now, len(evicted))
 
-    def rebalance(self, now: float, share: float) -> None:
-        """Move a ``share`` of the fullest replica's streams, the newest, to the emptiest replica."""
-        if len(self._ready) < 2:
-            return
-        loads = [replica.demand_fps for replica in self._ready]
-        mean = sum(loads) / len(loads)
-        fullest = self._ready[loads.index(max(loads))]
-        emptiest = self._ready[loads.index(min(loads))]
-        if fullest.demand_fps - mean < fullest.capacity_fps * _UNEVEN_PERCENT / 100:
-            return
-        fps = fullest.demand_fps / len(fullest.streams)
-        room = (fullest.demand_fps - emptiest.demand_fps) / 2 / fps
-        number = max(1, min(int(share * len(fullest.streams)), int(room)))
-        for stream in list(fullest.streams)[-number:]:
-            self._leave(now, stream, emptiest)
-
-    def waiting(self) -> int:
-        """Return how many streams are there but not served."""
-        return self.counts.begun - self.counts.ended - self.counts.given_up - len(self._places)
+    def rebalance(self, now: float) -> None:
+        """Let replicas move streams, if the scenario has rebalancing."""
+        if self._scenario.rebalance:
+            for stream, replica in self._rebalancing.moves(now, self._ready):
+                self._leave(now, stream, replica)
 
     def _leave_ready(self, replica: Replica) -> None:
         if replica in self._ready:
@@ -219,9 +211,12 @@ class Fleet:
         if replica is None or not replica.is_ready(now):
             replica = self._route()
         fps = self._fps[stream]
-        if replica is not None and replica.admits():
-            replica.add(stream, fps)
-            self._places[stream] = replica
+        server = replica
+        if server is not None and not server.admits():
+            server = self._rebalancing.place(self._ready) if self._scenario.rebalance else None
+        if server is not None and server.admits():
+            server.add(stream, fps)
+            self._places[stream] = server
             since = self._waiting.pop(stream, None)
             if since is not None:
                 self.counts.waited_s += now - since
@@ -233,7 +228,7 @@ class Fleet:
         if replica is not None:
             replica.refuse(now, fps)
         again = replica if self._random.random() < self._scenario.affinity else None
-        self._at(now + RETRY_S + self._random.random(), _Kind.OPEN, stream, again)
+        self._at(now + RETURN_S + self._random.random(), _Kind.OPEN, stream, again)
 
     def _route(self) -> Replica | None:
         if not self._ready:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from streamer.simulation.autoscaling.behavior import CHART, Behavior, Policy, Rules
-from streamer.simulation.autoscaling.loop import simulate
+from streamer.simulation.autoscaling.loop import Outcome, simulate
 from streamer.simulation.autoscaling.measures import measure
 from streamer.simulation.autoscaling.report import Line
 from streamer.simulation.autoscaling.scenario import Scenario
@@ -35,13 +35,22 @@ def combinations(base: Scenario, **values: Sequence[Any]) -> list[Scenario]:
     ]
 
 
-def run(scenarios: Sequence[Scenario], report: Callable[[str, float], None]) -> list[Line]:
-    """Simulate all scenarios in turn. ``report`` gets a text and the completed share, 0 to 1."""
+def run(
+    scenarios: Sequence[Scenario],
+    report: Callable[[str, float], None],
+    keep: Callable[[Outcome], None] = lambda _: None,
+) -> list[Line]:
+    """Simulate all scenarios in turn.
+
+    ``report`` gets a text and the completed share, 0 to 1. ``keep`` gets each outcome.
+    """
     lines: list[Line] = []
     for number, scenario in enumerate(scenarios):
 
         def progress(share: float, number: int = number) -> None:
             report(f"{number + 1} of {len(scenarios)} runs", (number + share) / len(scenarios))
 
-        lines.append(Line(scenario, measure(simulate(scenario, progress))))
+        outcome = simulate(scenario, progress)
+        keep(outcome)
+        lines.append(Line(scenario, measure(outcome)))
     return lines

@@ -13,33 +13,31 @@ from numpy.typing import NDArray
 from streamer.simulation.autoscaling import hpa
 from streamer.simulation.autoscaling.behavior import Limiter
 from streamer.simulation.autoscaling.fleet import Counts, Fleet
-from streamer.simulation.autoscaling.population import Population, draw
+from streamer.simulation.autoscaling.monitoring import Metrics
+from streamer.simulation.autoscaling.population import draw
+from streamer.simulation.autoscaling.rebalancing import ROUND_S
 from streamer.simulation.autoscaling.replica import Replica
 from streamer.simulation.autoscaling.scenario import Scenario
 
+#: Seconds in which everything else advances.
 STEP_S = 5.0
-#: Period of the HPA (``--horizontal-pod-autoscaler-sync-period``), and of the scrapes of Prometheus.
+#: Period of the HPA (``--horizontal-pod-autoscaler-sync-period``).
 SYNC_S = 15.0
-#: Period in which the fullest replica gives streams away.
-_REBALANCE_S = 60.0
-#: Length of an interruption of the metrics.
-_OUTAGE_S = 600.0
-#: Prometheus cannot scrape half of the replicas in one interruption, and answers nothing in the next.
-_PARTIAL = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """Holds what was observed at each `STEP_S`; all arrays have the shape (steps,)."""
+    """Holds what was observed at each `SYNC_S`; all arrays have the shape (steps,)."""
 
     times: NDArray[np.float64]
-    #: Streams that are there, served or not, and what they ask for, in frames per second.
+    #: Streams that are there, served or not.
     streams: NDArray[np.int64]
     #: Replicas that the autoscaler has set, pods that exist, and pods that are ready.
     wanted: NDArray[np.int64]
     pods: NDArray[np.int64]
     ready: NDArray[np.int64]
-    #: Streams that wait for a replica, and streams that get less than they ask for.
+    #: Streams that are served, those that were refused and wait, and those that get less than they ask for.
+    served: NDArray[np.int64]
     waiting: NDArray[np.int64]
     limited: NDArray[np.int64]
 
@@ -53,43 +51,15 @@ class Outcome:
     counts: Counts
 
 
-class _Metrics:
-    """Simulates what Prometheus knows: the load of each replica at its last scrape, unless that failed."""
-
-    def __init__(self, outages: list[float]) -> None:
-        self._outages = outages
-        self._loads: dict[int, float] = {}
-        self._down = False
-
-    def scrape(self, now: float, step: int, replicas: list[Replica]) -> None:
-        """Scrape a third of the replicas, those whose turn it is in this step."""
-        outage = next((i for i, at in enumerate(self._outages) if at <= now < at + _OUTAGE_S), None)
-        self._down = outage is not None and outage % 2 == 1
-        names = {replica.number for replica in replicas}
-        self._loads = {name: load for name, load in self._loads.items() if name in names}
-        for replica in replicas:
-            if replica.number % 3 != step % 3:
-                continue
-            hidden = outage is not None and outage % 2 == 0 and (replica.number // 3 % 2 < 2 * _PARTIAL - 0.5)
-            if now < replica.ready_at or replica.died_at is not None or hidden:
-                self._loads.pop(replica.number, None)
-            else:
-                self._loads[replica.number] = replica.load_percent(now)
-
-    def load(self, replica: Replica) -> float | None:
-        """Return the load of a replica in percent; None if there is none."""
-        return None if self._down else self._loads.get(replica.number)
-
-
 def simulate(scenario: Scenario, report: Callable[[float], None] = lambda _: None) -> Outcome:
     """Simulate a scenario. ``report`` gets the completed share, 0 to 1, once per simulated hour."""
     population = draw(scenario, np.random.default_rng(scenario.seed))
     random = Random(scenario.seed)  # noqa: S311 - a simulation that can be repeated
     fleet = Fleet(scenario, population, random)
     faults = _moments(scenario.failures * scenario.days, scenario.duration_s, random)
-    metrics = _Metrics(_moments(scenario.outages * scenario.days, scenario.duration_s, random))
+    metrics = Metrics(_moments(scenario.outages * scenario.days, scenario.duration_s, random))
     limiter = Limiter(scenario.behavior, scenario.min_replicas, scenario.max_replicas)
-    times = np.arange(0, scenario.duration_s, STEP_S)
+    times = np.arange(0, scenario.duration_s, SYNC_S)
     streams = population.open_at(times)
     wanted = max(
         scenario.min_replicas,
@@ -97,18 +67,18 @@ def simulate(scenario: Scenario, report: Callable[[float], None] = lambda _: Non
     )
     fleet.create(0.0, wanted, cold=False)
     rows = []
-    for step, now in enumerate(times.tolist()):
+    for step, now in enumerate(np.arange(0, scenario.duration_s, STEP_S).tolist()):
         fleet.advance(now)
         while faults and faults[0] <= now:
             faults.pop(0)
             fleet.kill(now)
-        fleet.sweep(now)
-        if scenario.rebalance and now % _REBALANCE_S == 0:
-            fleet.rebalance(now, scenario.rebalance / 100)
+        if now % ROUND_S == 0:
+            fleet.rebalance(now)
         metrics.scrape(now, step, fleet.replicas)
         if now % SYNC_S == 0:
+            fleet.sweep(now)
             wanted = _sync(now, wanted, scenario, fleet, metrics, limiter)
-        rows.append(_observe(now, wanted, fleet))
+            rows.append(_observe(now, wanted, fleet))
         if now % 3600 == 0:
             report(now / scenario.duration_s)
     columns = np.array(rows, np.int64).T
@@ -122,7 +92,7 @@ def _moments(number: float, duration_s: float, random: Random) -> list[float]:
 
 
 def _sync(
-    now: float, current: int, scenario: Scenario, fleet: Fleet, metrics: _Metrics, limiter: Limiter
+    now: float, current: int, scenario: Scenario, fleet: Fleet, metrics: Metrics, limiter: Limiter
 ) -> int:
     """Let the autoscaler act once; return the number of replicas that it has set."""
     try:
@@ -138,13 +108,13 @@ def _sync(
 
 
 def _recommend(
-    now: float, current: int, scenario: Scenario, replicas: list[Replica], metrics: _Metrics
+    now: float, current: int, scenario: Scenario, replicas: list[Replica], metrics: Metrics
 ) -> int:
     """Return the replicas that the metric asks for. Raises NoMetrics."""
     if scenario.method == "hpa":
         pods = [hpa.PodMetric(replica.phase(now), metrics.load(replica)) for replica in replicas]
         return hpa.for_pods_metric(current, scenario.target, pods)
-    loads = [load for load in map(metrics.load, replicas) if load is not None]
+    loads = metrics.release_loads(now, replicas)
     if not loads:
         raise hpa.NoMetrics
     existing = [replica for replica in replicas if not replica.draining]
@@ -161,9 +131,7 @@ def _observe(now: float, wanted: int, fleet: Fleet) -> tuple[int, ...]:
         wanted,
         len(replicas),
         sum(replica.is_ready(now) for replica in replicas),
-        fleet.waiting(),
+        fleet.served,
+        fleet.refused,
         sum(replica.limited_streams() for replica in replicas),
     )
-
-
-__all__ = ["Outcome", "Population", "Trace", "simulate"]

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from streamer.simulation.autoscaling.loop import STEP_S, Outcome
+from streamer.simulation.autoscaling.loop import SYNC_S, Outcome
 
 #: The promises: share of refused openings in percent, replica-hours over the optimum, and direction changes
 #: of the number of replicas per hour beyond those of the demand.
@@ -57,14 +57,13 @@ def measure(outcome: Outcome) -> Measures:
     scenario, trace, counts = outcome.scenario, outcome.trace, outcome.counts
     full = trace.streams / scenario.capacity
     load = full / (scenario.target / 100)
-    hours = float(trace.pods.sum()) * STEP_S / 3600
-    served = np.maximum(trace.streams - trace.waiting, 0).sum()
+    hours = float(trace.pods.sum()) * SYNC_S / 3600
     turns = direction_changes(trace.wanted, 1) - direction_changes(load, 1)
     return Measures(
         openings=counts.openings,
         refused_percent=100 * counts.refused / max(1, counts.openings),
         refused_wait_s=counts.waited_s / max(1, counts.refused),
-        limited_percent=100 * float(trace.limited.sum()) / max(1, float(served)),
+        limited_percent=100 * float(trace.limited.sum()) / max(1, float(trace.served.sum())),
         moved=counts.moved,
         replica_hours=hours,
         over_target_optimum=hours / _least_hours(load, scenario.min_replicas),
@@ -91,4 +90,4 @@ def direction_changes(values: NDArray[np.float64] | NDArray[np.int64], threshold
 
 def _least_hours(load: NDArray[np.float64], minimum: int) -> float:
     least = np.maximum(np.ceil(load - 1e-9), max(1, minimum))
-    return float(least.sum()) * STEP_S / 3600
+    return float(least.sum()) * SYNC_S / 3600

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections import deque
+import math
 from dataclasses import dataclass, field
 
 from streamer.scheduling.fair_rates import water_level
+from streamer.scheduling.load_counters import RETURN_S
 from streamer.simulation.autoscaling.hpa import Phase
 
 #: Last part of a cold start, in which the container runs but is not ready; before that, the pod is pending.
 _LOADING_S = 6.0
-#: A refused client returns after this time, so one client that waits causes one refusal in this time.
-RETRY_S = 5.0
-#: Time over which refusals are counted for the load.
-REFUSED_WINDOW_S = 120.0
+#: Time constant with which the service averages refusals (`streamer/scheduling/load_counters.py`).
+_AVERAGED_S = 15.0
 
 
 @dataclass(slots=True, eq=False)
@@ -33,8 +32,14 @@ class Replica:
     draining: bool = False
     #: When its node died; the pod stays on the list of Kubernetes until it is evicted. None while it lives.
     died_at: float | None = None
-    #: Times and rates of refused streams.
-    _refused: deque[tuple[float, float]] = field(default_factory=deque)
+    #: Frames per second of refused streams, per second of refusals, at the time beside it.
+    _refused_fps: float = 0.0
+    _refused_at: float = 0.0
+
+    @property
+    def load(self) -> float:
+        """What its streams ask for, of its capacity; 1 is full."""
+        return self.demand_fps / self.capacity_fps
 
     def is_ready(self, now: float) -> bool:
         """Return whether new streams reach it."""
@@ -64,14 +69,15 @@ class Replica:
 
     def refuse(self, now: float, fps: float) -> None:
         """Count a refused stream."""
-        self._refused.append((now, fps))
+        self._refused_fps = self._refused_until(now) + fps / _AVERAGED_S
+        self._refused_at = now
 
     def load_percent(self, now: float) -> float:
         """Return what is asked of it, in percent of its capacity: open streams, and those that it refuses."""
-        while self._refused and self._refused[0][0] <= now - REFUSED_WINDOW_S:
-            self._refused.popleft()
-        waiting_fps = sum(fps for _, fps in self._refused) * RETRY_S / REFUSED_WINDOW_S
-        return 100 * (self.demand_fps + waiting_fps) / self.capacity_fps
+        return 100 * (self.demand_fps + RETURN_S * self._refused_until(now)) / self.capacity_fps
+
+    def _refused_until(self, now: float) -> float:
+        return self._refused_fps * math.exp((self._refused_at - now) / _AVERAGED_S)
 
     def limited_streams(self) -> int:
         """Return how many of its streams get less than they ask for."""

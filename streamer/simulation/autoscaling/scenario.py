@@ -59,7 +59,7 @@ class Scenario:
     cold_start_s: float = 60
     method: Method = "hpa"
     #: Load per replica, in percent of its capacity.
-    target: float = 70
+    target: float = 75
     min_replicas: int = 1
     max_replicas: int = 1000
     behavior: Behavior = CHART
