@@ -35,7 +35,7 @@ from inference.engine.validation_run import (
 )
 from inference.graph.cpu_model import read_cpu_model
 from inference.models.family import recognise
-from inference.models.labels import check_ids, choose_labels
+from inference.models.labels import check_ids, choose_code_classes, choose_labels
 from inference.models.manifest import read_manifest
 from inference.models.model import Family, ModelInfo
 from inference.models.model_file import check_file
@@ -103,8 +103,7 @@ class Detector:
         self.layout = recognise(probe_of(str(path), outputs, self.image, graph.metadata, manifest))
         classes, by_id = self.layout.class_count, self.layout.coco_ids
         labels = choose_labels(str(path), manifest, graph.metadata, classes, coco_ids=by_id)
-        ids = self.layout.class_ids(outputs)
-        if ids is not None:
+        if (ids := self.layout.class_ids(outputs)) is not None:
             check_ids(str(path), ids, labels)
         if head is not None and self.layout.family is not Family.YOLOX:
             # The manifest names another family than the opened head belongs to.
@@ -147,6 +146,7 @@ class Detector:
             buckets=(),
             conf_threshold=manifest.conf_threshold,
             agnostic_nms=bool(manifest.agnostic_nms),
+            code_classes=choose_code_classes(str(path), manifest, labels),
         )
         #: Batch size to median seconds of one run; filled by `warm_up`.
         self.cost_s: dict[int, float] = {}

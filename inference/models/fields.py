@@ -145,6 +145,17 @@ def labels(value: object) -> tuple[str, ...]:
         raise ValueError(allowed) from None
 
 
+def code_classes(value: object) -> tuple[str, ...]:
+    """Return labels from a list of them, which may be empty."""
+    allowed = f"a list of labels, each of 1 to {MAX_TEXT} characters, or an empty list"
+    if not isinstance(value, list) or len(value) > MAX_LABELS:
+        raise ValueError(allowed)
+    try:
+        return tuple(map(text, value))
+    except ValueError:
+        raise ValueError(allowed) from None
+
+
 def boolean(value: object) -> bool:
     """Return a truth value."""
     if not isinstance(value, bool):

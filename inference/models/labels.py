@@ -51,6 +51,23 @@ def choose_labels(
     return tuple(f"class_{index}" for index in range(UNKNOWN_COUNT if class_count is None else class_count))
 
 
+def choose_code_classes(path: str, manifest: Manifest, labels: tuple[str, ...]) -> tuple[str, ...] | None:
+    """Return the labels of codes that the manifest states, or None.
+
+    Raises ModelRefused when one of them is no label of the model.
+    """
+    unknown = [name for name in manifest.code_classes or () if name not in labels]
+    if unknown:
+        some = ", ".join(labels[:10]) + (", …" if len(labels) > 10 else "")
+        raise ModelRefused(
+            path,
+            expected=f"the manifest's `code_classes` to be labels of the model, which are {some}",
+            found=f"`{unknown[0][:60]}`",
+            fix="Write the labels as the model has them, or remove the field.",
+        )
+    return manifest.code_classes
+
+
 def check_ids(path: str, ids: npt.NDArray[Any], labels: tuple[str, ...]) -> None:
     """Raise ModelRefused when a model has output a class id without a label."""
     highest = int(ids.max(initial=0))

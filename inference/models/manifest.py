@@ -55,6 +55,8 @@ class Manifest:
     std: Triple | None = None
     activation: Activation | None = None
     labels: tuple[str, ...] | None = None
+    #: Labels of the classes whose boxes are printed codes that the service may read.
+    code_classes: tuple[str, ...] | None = None
     #: Lower-case hex digest that the model file must have.
     sha256: str | None = None
     conf_threshold: float | None = None
@@ -144,6 +146,7 @@ _PARSERS: Mapping[str, Parser] = {
     "std": fields.triple(1e-6, 1e6),
     "activation": fields.choice(Activation),
     "labels": fields.labels,
+    "code_classes": fields.code_classes,
     "sha256": fields.sha256,
     "conf_threshold": fields.number(0.0, 1.0),
     "agnostic_nms": fields.boolean,

@@ -51,6 +51,8 @@ class ModelInfo:
     conf_threshold: float | None = None
     #: Whether boxes of different classes suppress each other, for requests that do not choose.
     agnostic_nms: bool = False
+    #: Those labels whose boxes are printed codes; None if the manifest does not say.
+    code_classes: tuple[str, ...] | None = None
 
     @property
     def default_params(self) -> DetectionParams:
@@ -71,6 +73,8 @@ class ModelInfo:
         values["placement"] = Placement(values["placement"])
         values["labels"] = tuple(values["labels"])
         values["buckets"] = tuple(values["buckets"])
+        if values.get("code_classes") is not None:
+            values["code_classes"] = tuple(values["code_classes"])
         model = cls(**values)
         texts = (model.name, model.sha256, model.provider, *model.labels)
         numbers = (model.input_width, model.input_height, *model.buckets)
@@ -82,6 +86,8 @@ class ModelInfo:
             raise ValueError(f"`pad_value` is {model.pad_value!r:.40}; allowed are 0 to 255")
         if model.conf_threshold is not None and not 0 <= model.conf_threshold <= 1:
             raise ValueError(f"`conf_threshold` is {model.conf_threshold!r:.40}; allowed are 0 to 1")
+        if model.code_classes is not None and not set(model.code_classes) <= set(model.labels):
+            raise ValueError("`code_classes` has labels that the model does not have")
         if type(model.agnostic_nms) is not bool:
             raise TypeError(f"`agnostic_nms` is {model.agnostic_nms!r:.40}; allowed are true and false")
         return model

@@ -45,6 +45,8 @@ if TYPE_CHECKING:
 EXIT_SOME_FAILED = 1
 EXIT_REFUSED = 3
 DEFAULT_URL = "http://127.0.0.1:8000/v1/predict"
+#: Most characters of a code's text in the table; --json has all of it.
+_MAX_TEXT_CHARS = 60
 #: Smallest number of images for which a progress bar is shown.
 _BAR_FROM = 5
 _NUMBERS = ("SCORE", "X1", "Y1", "X2", "Y2")
@@ -288,14 +290,24 @@ def _text(name: str, answer: Prediction) -> str:
     lines = [
         f"  {detection.label:<{width}}  {score_text(detection.score):>4}  "
         + " ".join(f"{v:7.1f}" for v in detection.box)
+        + (f"  {_code_text(detection.text)}" if detection.text else "")
         for detection in answer.detections
     ]
     return "\n".join([_title(name, answer), *lines])
 
 
 def _table(name: str, answer: Prediction) -> Table:
-    rows = [
-        (detection.label, score_text(detection.score), *(f"{v:.1f}" for v in detection.box))
-        for detection in answer.detections
-    ]
-    return Table(_title(name, answer), ("LABEL", *_NUMBERS), tuple(rows), frozenset(_NUMBERS))
+    header, rows = ("LABEL", *_NUMBERS), []
+    has_texts = any(detection.text for detection in answer.detections)
+    for detection in answer.detections:
+        row = (detection.label, score_text(detection.score), *(f"{v:.1f}" for v in detection.box))
+        rows.append((*row, _code_text(detection.text)) if has_texts else row)
+    return Table(
+        _title(name, answer), (*header, "TEXT") if has_texts else header, tuple(rows), frozenset(_NUMBERS)
+    )
+
+
+def _code_text(text: str | None) -> str:
+    """Return the beginning of what a code contains, in one line that cannot steer a terminal."""
+    shown = "".join(char if char.isprintable() else " " for char in text or "")
+    return shown if len(shown) <= _MAX_TEXT_CHARS else shown[: _MAX_TEXT_CHARS - 1] + "…"

@@ -6,6 +6,7 @@ import asyncio
 import json
 import mmap
 import os
+from collections.abc import Sequence
 
 from inference.core.detections import Boxes
 from inference.models.model import Placement
@@ -34,14 +35,15 @@ async def annotate(
     limits: PixelLimits,
     boxes: Boxes,
     labels: tuple[str, ...],
+    texts: Sequence[str | None],
     size: tuple[int, int],
 ) -> bytes:
     """Return the image with ``boxes`` (float32 (N, 6), pixels of the upright image) drawn, as JPEG.
 
-    ``size`` is the upright width and height in pixels. Raises ImageError, or DecoderLost if the decoder ended
-    for a reason other than the image.
+    ``texts`` are those of codes, by row. ``size`` is the upright width and height in pixels. Raises
+    ImageError, or DecoderLost if the decoder ended for a reason other than the image.
     """
-    request = json.dumps({"rows": boxes.tolist(), "labels": labels}).encode()
+    request = json.dumps({"rows": boxes.tolist(), "labels": labels, "texts": texts}).encode()
     room = max(_LEAST_BYTES + int(size[0] * size[1] * _BYTES_PER_PX), len(request) + 4)
     descriptor = os.memfd_create("annotated-image", os.MFD_CLOEXEC)
     try:

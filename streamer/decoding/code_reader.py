@@ -56,6 +56,18 @@ class IdleDecoders(Protocol):
         """Let a decoder do work that nobody needs; return False if there is no room for its bytes."""
 
 
+class CodeModel(Protocol):
+    """A model, as far as it says which of its classes are codes; `ModelInfo` satisfies this protocol."""
+
+    @property
+    def labels(self) -> Sequence[str]:
+        """Names of its classes."""
+
+    @property
+    def code_classes(self) -> Collection[str] | None:
+        """Those labels that are codes; None if the model does not say."""
+
+
 class ReadingMetrics(Protocol):
     """Counts readings."""
 
@@ -98,7 +110,10 @@ class _Size:
 
 
 class CodeReader:
-    """Reads codes with the idle decoders of ``pool``; ``classes`` are the labels of what is a code."""
+    """Reads codes with the idle decoders of ``pool``.
+
+    ``classes`` are the labels of what is a code, in lower case, for models that do not say.
+    """
 
     def __init__(
         self,
@@ -123,9 +138,12 @@ class CodeReader:
         self._large_runs = False
         pool.on_finished = self._wake
 
-    def rows_of_codes(self, boxes: Boxes, labels: Sequence[str]) -> npt.NDArray[np.intp]:
+    def rows_of_codes(self, boxes: Boxes, model: CodeModel) -> npt.NDArray[np.intp]:
         """Return the indices of the ``boxes`` (N, 6 or more) whose classes are codes, in order."""
-        codes = [number for number, label in enumerate(labels) if label.lower() in self._classes]
+        if model.code_classes is None:
+            codes = [number for number, label in enumerate(model.labels) if label.lower() in self._classes]
+        else:
+            codes = [number for number, label in enumerate(model.labels) if label in model.code_classes]
         return np.flatnonzero(np.isin(boxes[:, 5], codes))
 
     def start(self, image: CodeImage, boxes: Boxes, until_s: float, done: Callable[[Reading], None]) -> bool:

@@ -213,7 +213,7 @@ class Decoder:
             else:
                 rows = np.asarray(request["rows"], np.float32).reshape(-1, 6)
                 rows[:, :4] /= decoded.reduced
-                out = annotate(image, rows, request["labels"])
+                out = annotate(image, rows, request["labels"], request["texts"])
             return _put(memory, out)
 
     def _read_grey(self, job: Job, data: memoryview, descriptor: int) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Protocol
 
 import cv2
@@ -58,26 +59,34 @@ class _Row:
     text: str | None = None
 
 
-def annotate(image: Image, boxes: npt.NDArray[np.float32], labels: Sequence[str]) -> bytes:
+def annotate(
+    image: Image, boxes: npt.NDArray[np.float32], labels: Sequence[str], texts: Sequence[str | None] = ()
+) -> bytes:
     """Draw the boxes on ``image`` (uint8 BGR, changed in place) and return it as JPEG bytes.
 
     ``boxes`` is float32 (N, 6): x1, y1, x2, y2 in pixels of ``image``, score and class id. A class id
-    without a label is shown as its number. Raises RuntimeError if the image cannot be encoded.
+    without a label is shown as its number. ``texts`` are those of codes, by row, and may be fewer.
+    Raises RuntimeError if the image cannot be encoded.
     """
-    draw_boxes(image, label_rows(boxes.tolist(), labels))
+    draw_boxes(image, label_rows(boxes.tolist(), labels, texts))
     done, encoded = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
     if not done:
         raise RuntimeError(f"cannot encode an image of shape {image.shape}")
     return encoded.tobytes()
 
 
-def label_rows(rows: Sequence[Sequence[float]], labels: Sequence[str]) -> list[LabelledBox]:
-    """Convert rows of x1, y1, x2, y2, score, class id and an optional track id to boxes to draw."""
+def label_rows(
+    rows: Sequence[Sequence[float]], labels: Sequence[str], texts: Sequence[str | None] = ()
+) -> list[LabelledBox]:
+    """Convert rows of x1, y1, x2, y2, score, class id and an optional track id to boxes to draw.
+
+    ``texts`` are those of codes, by row; there may be fewer of them.
+    """
     boxes: list[LabelledBox] = []
-    for x1, y1, x2, y2, score, class_id, *track in rows:
+    for (x1, y1, x2, y2, score, class_id, *track), text in zip_longest(rows, texts[: len(rows)]):
         number = int(class_id)
         label = labels[number] if 0 <= number < len(labels) else str(number)
-        boxes.append(_Row((x1, y1, x2, y2), score, number, label, int(track[0]) if track else None))
+        boxes.append(_Row((x1, y1, x2, y2), score, number, label, int(track[0]) if track else None, text))
     return boxes
 
 

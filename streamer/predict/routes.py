@@ -11,7 +11,6 @@ from typing import Protocol
 from aiohttp import hdrs, web
 
 from inference.core.detection_params import DetectionParams
-from inference.core.detections import Boxes
 from inference.core.errors import InferenceError, InferenceFailed
 from inference.models.model import ModelInfo
 from streamer.accounting.tracing import Trace, Traces, Value, sending_ends
@@ -82,10 +81,8 @@ class Predictor(Protocol):
         Raises SchedulingError, ImageError (not an image, too large, damaged) or InferenceError.
         """
 
-    async def annotate(
-        self, data: bytes | memoryview, rows: Boxes, labels: tuple[str, ...], size: tuple[int, int]
-    ) -> bytes:
-        """Return the image with its boxes drawn, as JPEG; ``size`` is its upright width and height.
+    async def annotate(self, data: bytes | memoryview, found: Prediction, labels: tuple[str, ...]) -> bytes:
+        """Return the image with the boxes that were found on it, and the texts of codes, drawn, as JPEG.
 
         Raises Unavailable or ImageError.
         """
@@ -263,10 +260,9 @@ class _Job:
 
     async def annotate(self, data: bytes | memoryview, kind: Kind) -> bytes:
         """Return the image with its boxes drawn, as a JPEG; ``kind`` is the kind of the image."""
-        prediction = await self._predict(data, kind, read=False)
-        size = (prediction.width, prediction.height)
+        found = await self._predict(data, kind)
         try:
-            return await self._predictor.annotate(data, prediction.boxes, self._model.labels, size)
+            return await self._predictor.annotate(data, found, self._model.labels)
         except ImageError as error:
             raise problem_of_image(error) from error
 
@@ -293,12 +289,10 @@ class _Job:
         if self.trace is not None and found.codes:
             self.trace.add("read", begun, time.monotonic())
 
-    async def _predict(
-        self, data: bytes | memoryview, kind: Kind | None = None, *, read: bool = True
-    ) -> Prediction:
-        """Detect objects on one image, and raise every expected error as a Problem.
+    async def _predict(self, data: bytes | memoryview, kind: Kind | None = None) -> Prediction:
+        """Detect objects on one image, and read the codes among them if the service does so.
 
-        With ``read``, the codes among the objects are read, too, if the service does so.
+        Raises every expected error as a Problem.
         """
         try:
             now = time.monotonic()
@@ -322,7 +316,7 @@ class _Job:
             raise Problem.unavailable(
                 "The inference process is not available at the moment; try again.", retry_after_s=2
             ) from error
-        if read and self._predictor.codes is not None:
+        if self._predictor.codes is not None:
             await self._read_codes(data, found)
         return found
 

@@ -16,7 +16,6 @@ from collections.abc import Mapping
 from functools import partial
 
 from inference.core.detection_params import DetectionParams
-from inference.core.detections import Boxes
 from inference.ipc.client import InferenceClient
 from inference.ipc.served_model import ServedModel
 from inference.models.model import ModelInfo
@@ -209,15 +208,15 @@ class Dispatcher:
                 self._cancel(version, job)
                 raise
 
-    async def annotate(
-        self, data: bytes | memoryview, rows: Boxes, labels: tuple[str, ...], size: tuple[int, int]
-    ) -> bytes:
-        """Return the image with its boxes drawn, as JPEG; ``size`` is its upright width and height in pixels.
+    async def annotate(self, data: bytes | memoryview, found: Prediction, labels: tuple[str, ...]) -> bytes:
+        """Return the image with the boxes that were found on it, and the texts of codes, drawn, as JPEG.
 
         Raises ImageError, or Unavailable if decoders were lost while they processed it.
         """
         try:
-            return await annotate(self._decoders, data, self._limits, rows, labels, size)
+            texts = [code and code.text for code in found.codes]
+            size = (found.width, found.height)
+            return await annotate(self._decoders, data, self._limits, found.boxes, labels, texts, size)
         except DecoderLost as error:
             raise unavailable(str(error)) from error
 
@@ -232,7 +231,7 @@ class Dispatcher:
         served = self._client.models.get(version)
         if self.codes is None or served is None:
             return
-        rows = self.codes.rows_of_codes(found.boxes, served.info.labels)
+        rows = self.codes.rows_of_codes(found.boxes, served.info)
         if not len(rows):
             return
         end_s = min(deadline, time.monotonic() + self.codes.budget_s)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Protocol
 
@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from inference.core.detections import Boxes
-from streamer.decoding.code_reader import CodeImage, CodeReader, Reading
+from streamer.decoding.code_reader import CodeImage, CodeModel, CodeReader, Reading
 from streamer.imaging.code_text import CodeText
 from streamer.imaging.frame import StreamFrame
 from streamer.scheduling.clients import NOBODY, Client
@@ -34,9 +34,9 @@ class StreamCodes:
     A frame whose turn does not come at once is not kept: the next result brings a newer one.
     """
 
-    def __init__(self, reader: CodeReader, labels: Sequence[str], charge: Callable[[float], None]) -> None:
+    def __init__(self, reader: CodeReader, model: CodeModel, charge: Callable[[float], None]) -> None:
         self._reader = reader
-        self._labels = labels
+        self._model = model
         self._charge = charge
         self._texts = CodeTexts()
         #: Value of `FlowControl.breaks` for which texts are known.
@@ -47,12 +47,12 @@ class StreamCodes:
 
     @classmethod
     def of(
-        cls, dispatcher: ReadingDispatcher, version: str, labels: Sequence[str], client: Client | None
+        cls, dispatcher: ReadingDispatcher, version: str, model: CodeModel, client: Client | None
     ) -> StreamCodes | None:
         """Return the reading of a new stream; None if the service reads no codes."""
         if dispatcher.codes is None:
             return None
-        return cls(dispatcher.codes, labels, partial(dispatcher.charge, version, client or NOBODY))
+        return cls(dispatcher.codes, model, partial(dispatcher.charge, version, client or NOBODY))
 
     def texts(self, boxes: Boxes, ts_us: int, breaks: int) -> list[CodeText | None]:
         """Return what is known of the codes in a result, by row of ``boxes`` (N, 6).
@@ -62,7 +62,7 @@ class StreamCodes:
         if breaks != self._breaks:
             self._breaks = breaks
             self._texts.reset()
-        rows = self._rows = self._reader.rows_of_codes(boxes, self._labels)
+        rows = self._rows = self._reader.rows_of_codes(boxes, self._model)
         texts: list[CodeText | None] = [None] * len(boxes)
         known = self._texts.update(boxes[rows], ts_us, time.monotonic())
         for row, text in zip(rows.tolist(), known, strict=True):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import fractions
 from collections import OrderedDict
+from collections.abc import Sequence
 
 import av
 import numpy as np
@@ -18,6 +19,7 @@ _CLOCK = fractions.Fraction(1, 90_000)
 _MAX_FRAMES = 4
 
 Rows = list[list[float]]
+Texts = Sequence[str | None]
 
 
 class AnnotatedTrack(MediaStreamTrack):
@@ -30,8 +32,8 @@ class AnnotatedTrack(MediaStreamTrack):
         self._labels = labels
         #: Frames by sequence number, oldest first, with their time on the 90 kHz clock.
         self._frames: OrderedDict[int, tuple[DecodedFrame, int]] = OrderedDict()
-        #: The next frame to send, with its time and boxes; None while there is no new one.
-        self._next: tuple[DecodedFrame, int, Rows] | None = None
+        #: The next frame to send, with its time, boxes and texts; None while there is no new one.
+        self._next: tuple[DecodedFrame, int, Rows, Texts] | None = None
         self._filled = asyncio.Event()
         self._last_pts = -1
 
@@ -41,11 +43,14 @@ class AnnotatedTrack(MediaStreamTrack):
         if len(self._frames) > _MAX_FRAMES:
             self._frames.popitem(last=False)
 
-    def result_received(self, seq: int, rows: Rows) -> None:
-        """Take the result of a frame: rows of x1, y1, x2, y2, score, class id and possibly track id."""
+    def result_received(self, seq: int, rows: Rows, texts: Texts) -> None:
+        """Take the result of a frame: rows of x1, y1, x2, y2, score, class id and possibly track id.
+
+        ``texts`` are those of codes, by row, or none.
+        """
         found = self._frames.pop(seq, None)
         if found is not None:
-            self._next = (*found, rows)
+            self._next = (*found, rows, texts)
             self._filled.set()
 
     async def recv(self) -> av.VideoFrame:
@@ -53,15 +58,15 @@ class AnnotatedTrack(MediaStreamTrack):
         while self._next is None:
             self._filled.clear()
             await self._filled.wait()
-        (decoded, pts, rows), self._next = self._next, None
-        frame = await asyncio.get_running_loop().run_in_executor(None, self._draw, decoded, rows)
+        (decoded, pts, rows, texts), self._next = self._next, None
+        frame = await asyncio.get_running_loop().run_in_executor(None, self._draw, decoded, rows, texts)
         # The encoder requires that the time of each frame is later than that of the one before.
         self._last_pts = frame.pts = max(pts, self._last_pts + 1)
         frame.time_base = _CLOCK
         return frame
 
-    def _draw(self, decoded: DecodedFrame, rows: Rows) -> av.VideoFrame:
+    def _draw(self, decoded: DecodedFrame, rows: Rows, texts: Texts) -> av.VideoFrame:
         """Draw the boxes and convert the frame. Runs in a thread."""
         image = np.ascontiguousarray(decoded.pixels()[: decoded.height & ~1, : decoded.width & ~1])
-        draw_boxes(image, label_rows(rows, self._labels))
+        draw_boxes(image, label_rows(rows, self._labels, texts))
         return av.VideoFrame.from_ndarray(image, format="bgr24").reformat(format="yuv420p")

@@ -109,7 +109,7 @@ class PeerSession:
         sampler = (
             registry.samplers.create(options.name, transport, version, info) if options.collect else None
         )
-        codes = StreamCodes.of(registry.dispatcher, version, info.labels, client)
+        codes = StreamCodes.of(registry.dispatcher, version, info, client)
         self.handle = StreamHandle(self, FlowControl(0, codecs=VIDEO_CODECS), sampler, client, codes)
         self._counters = FrameCounters(registry.metrics, transport, version)
         registry.video_decoders.prepare()
@@ -210,7 +210,7 @@ class PeerSession:
             return
         for message in messages:
             if self._annotated is not None and message["type"] == "result":
-                self._annotated.result_received(message["seq"], message["boxes"])
+                self._annotated.result_received(message["seq"], message["boxes"], message.get("text", ()))
             self._send(message)
 
     def _send(self, message: ServerMessage) -> None:

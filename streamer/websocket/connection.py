@@ -226,7 +226,7 @@ class Connection:
         offers = {offer.id: offer for offer in hello.streams}
         for number, flow in self.session.streams.items():
             sampler = self._sampler(hello, offers[number])
-            codes = StreamCodes.of(hub.dispatcher, self.version, self._model.labels, self.client)
+            codes = StreamCodes.of(hub.dispatcher, self.version, self._model, self.client)
             self.streams[number] = handle = StreamHandle(self, flow, sampler, self.client, codes)
             hub.dispatcher.open(self.version, handle)
         hub.opened(self)

@@ -16,16 +16,20 @@ import numpy.typing as npt
 import pytest
 
 from inference.core.detections import Boxes
+from streamer.cli.main import main
 from streamer.decoding.code_reader import CodeImage, CodeReader, Reading
 from streamer.decoding.decoder_pool import DecoderPool
 from streamer.decoding.fork_client import READING_FORK_SERVER
 from streamer.decoding.refused_digests import RefusedDigests
 from streamer.imaging.code_text import CodeText
-from streamer.imaging.image_header import Limits
+from streamer.imaging.decode import decode
+from streamer.imaging.draw import annotate
+from streamer.imaging.image_header import Limits, read_header
 from tests.helpers.printed_codes import (
     EAN_BOX,
     EAN_TEXT,
     EMPTY_BOX,
+    LABELS,
     QR_BOX,
     QR_TEXT,
     SIDE_PX,
@@ -111,12 +115,14 @@ async def test_codes_larger_than_what_is_read_at_once_are_reduced_in_the_sandbox
 
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    model = str(code_model(tmp_path_factory.mktemp("models") / "codes.onnx"))
+    folder = tmp_path_factory.mktemp("models")
+    model, other = code_model(folder / "codes.onnx"), code_model(folder / "bars.onnx")
+    other.with_suffix(".json").write_text('{"code_classes": ["barcode"]}')
     settings = {
         "READ_CODES": "1",
         "READ_CODES_BUDGET_MS": "10000",
-        "MODEL_V1_PATH": model,
-        "MODEL_V2_PATH": model,
+        "MODEL_V1_PATH": str(model),
+        "MODEL_V2_PATH": str(other),
     }
     with Service(settings, log_level="debug") as running:
         yield running
@@ -127,20 +133,60 @@ def texts_of(detections: list[dict[str, Any]]) -> list[tuple[str, str | None, st
 
 
 ALL_TEXTS = [("qr_code", *QR), ("barcode", *EAN), ("qr_code", None, None), ("parcel", None, None)]
+#: The manifest of this version says that only barcodes are codes.
+BARCODES = [("qr_code", None, None), *ALL_TEXTS[1:]]
 
 
 async def test_the_answer_to_a_post_has_the_texts(service: Service) -> None:
     image = jpeg(sheet())
     async with aiohttp.ClientSession() as session, asyncio.timeout(SOON_S):
-        for version in ("v1", "v2"):
+        for version, expected in (("v1", ALL_TEXTS), ("v2", BARCODES)):
             found: list[tuple[str, str | None, str | None]] = []
-            while found != ALL_TEXTS:  # a reading may fail where the processor is given to others
+            while found != expected:  # a reading may fail where the processor is given to others
                 async with session.post(
                     f"{service.http_url}/{version}/predict", data=io.BytesIO(image)
                 ) as answer:
                     assert answer.status == 200
                     found = texts_of((await answer.json())["detections"])
                 assert [label for label, *_ in found] == [label for label, *_ in ALL_TEXTS]
+
+
+def test_the_command_prints_texts_in_its_table(
+    service: Service, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "sheet.jpg"
+    path.write_bytes(jpeg(sheet()))
+
+    def printed() -> list[str]:
+        assert main(["predict", str(path), "--url", service.http_url]) == 0
+        return [line for line in capsys.readouterr().out.splitlines() if line.startswith("  ")]
+
+    deadline = time.monotonic() + SOON_S
+    while not (lines := printed())[0].endswith(QR_TEXT) and time.monotonic() < deadline:
+        pass  # a reading may fail where the processor is given to others
+    assert lines[0].split()[0] == "qr_code"
+    assert lines[0].endswith(f"  {QR_TEXT}")
+    assert lines[1].endswith(f"  {EAN_TEXT}")
+    assert lines[2].split()[-1] == "240.0"  # a box without a text
+
+
+async def test_the_texts_are_drawn_in_an_annotated_answer(service: Service) -> None:
+    """Check that an answer with texts shows what drawing the boxes with these texts does."""
+    image = jpeg(sheet())
+    url = f"{service.http_url}/v1/predict"
+    async with aiohttp.ClientSession() as session, asyncio.timeout(SOON_S):
+        while True:  # a reading may fail where the processor is given to others
+            async with session.post(url, data=io.BytesIO(image)) as answer:
+                detections = (await answer.json())["detections"]
+            rows = np.array(
+                [[*each["box"], each["score"], each["class_id"]] for each in detections], np.float32
+            )
+            texts = [each.get("text") for each in detections]
+            canvas = decode(image, read_header(image, Limits())).pixels
+            expected = annotate(canvas, rows, LABELS, texts)
+            async with session.post(url, data=io.BytesIO(image), headers={"Accept": "image/jpeg"}) as answer:
+                if await answer.read() == expected and texts[:2] == [QR_TEXT, EAN_TEXT]:
+                    return
 
 
 async def test_later_results_of_a_stream_have_the_texts(service: Service) -> None:

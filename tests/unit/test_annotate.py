@@ -61,6 +61,17 @@ def test_a_tracked_box_keeps_the_colour_of_its_class() -> None:
     assert np.abs(image[250, 100].astype(int) - box_colour(1)).max() < 60
 
 
+def test_the_text_of_a_code_is_drawn_beside_its_label() -> None:
+    boxes = np.array([(20, 60, 300, 200, 0.9, 0), (20, 260, 300, 400, 0.9, 1)], np.float32)
+    without, both = np.zeros((480, 900, 3), np.uint8), np.zeros((480, 900, 3), np.uint8)
+    annotate(without, boxes, ("cat", "dog"))
+    annotate(both, boxes, ("cat", "dog"), (None, "4006381333931"))
+    changed = np.flatnonzero(np.any(without != both, axis=(1, 2)))
+    # Only the strip above the second box is longer.
+    assert 200 < changed.min() <= changed.max() <= 262
+    assert label_rows(boxes.tolist(), ("cat", "dog"), ("x",))[1].text is None
+
+
 def outline_shares(class_id: int, size: tuple[int, int] = (480, 640)) -> list[float]:
     """Return for each side of a drawn box which share of it has the colour of the class."""
     image = np.zeros((*size, 3), np.uint8)

@@ -8,6 +8,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -90,10 +91,17 @@ async def rig() -> Rig:
 
 
 def test_which_boxes_are_codes_is_decided_by_their_labels() -> None:
-    reader = Rig().reader
+    reader, labels = Rig().reader, ("car", "QR_Code", "qr_code")
     rows = np.array([[0, 0, 1, 1, 0.5, number] for number in (2, 0, 1, 7)], np.float32)
-    assert reader.rows_of_codes(rows, ("car", "QR_Code", "qr_code")).tolist() == [0, 2]
-    assert reader.rows_of_codes(rows, ()).tolist() == []
+
+    def codes(labels: tuple[str, ...], stated: tuple[str, ...] | None = None) -> list[int]:
+        model = SimpleNamespace(labels=labels, code_classes=stated)
+        return [int(row) for row in reader.rows_of_codes(rows, model)]
+
+    assert codes(labels) == [0, 2]
+    assert codes(()) == []
+    assert codes(labels, ("car",)) == [1]  # what the manifest states counts, not the setting
+    assert codes(labels, ()) == []
 
 
 async def test_texts_are_returned_charged_and_counted(rig: Rig) -> None:

@@ -9,11 +9,14 @@ from pathlib import Path
 import pytest
 
 from streamer.access.identity import Scope
+from streamer.cli import predict
 from streamer.cli.command import EXIT_CODES, exit_code
 from streamer.cli.main import main
 from streamer.cli.pusher import Plan
+from streamer.client.detections import Detections
 from streamer.client.errors import Rejected, SourceFailed
 from streamer.client.oneshot import Request
+from streamer.client.results import Prediction
 from streamer.datasets.export import DatasetFormat
 from tests.recordings.command_line import COMMANDS
 
@@ -165,6 +168,18 @@ def test_the_options_offer_all_formats_and_scopes(capsys: pytest.CaptureFixture[
         main([*words.split(), "--help"])
         text = " ".join(capsys.readouterr().out.split())
         assert any(joint.join(name.value for name in offered) in text for joint in ("|", ", "))
+
+
+def test_texts_of_codes_are_a_column_that_cannot_steer_a_terminal() -> None:
+    items = [
+        {"box": [1, 2, 3, 4], "score": 0.9, "class_id": 0, "label": "qr_code", "text": text}
+        for text in ("\x1b[2Jgone\nnext", "x" * 100, None)
+    ]
+    answer = Prediction(Detections.from_json(items), 640, 480, {}, {}, "id")
+    table = predict._table("a.jpg", answer)
+    assert table.head[-1] == "TEXT"
+    assert [row[-1] for row in table.rows] == [" [2Jgone next", "x" * 59 + "…", ""]
+    assert predict._text("a.jpg", answer).splitlines()[1].endswith("  [2Jgone next")
 
 
 def test_an_unknown_error_is_a_bug_and_shows_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,7 @@ from inference.core.errors import DeviceUnavailable, ModelRefused
 from inference.engine import detector as detector_module
 from inference.engine import onnx_session
 from inference.engine.detector import Detector
-from inference.models.model import Family, Placement
+from inference.models.model import Family, ModelInfo, Placement
 from tests.helpers import faulty_models
 from tests.helpers import model_factory as factory
 from tests.helpers.model_factory import DISTINCT, OBJECTS, Input
@@ -241,6 +241,21 @@ def test_name_labels_digest_and_threshold_are_published(tmp_path: Path) -> None:
     assert (model.input_width, model.input_height, model.pad_value) == (64, 64, 114)
     (tmp_path / "mine.json").unlink()
     assert load(path).model.name == "mine"
+
+
+def test_the_manifest_says_which_classes_are_codes(tmp_path: Path) -> None:
+    path = MAKERS["yolo"][1](tmp_path / "mine.onnx")
+    assert load(path).model.code_classes is None
+    for stated in ([], ["c", "a"]):
+        (tmp_path / "mine.json").write_text(json.dumps({"labels": ["a", "b", "c"], "code_classes": stated}))
+        model = load(path).model
+        assert model.code_classes == tuple(stated)
+        assert ModelInfo.from_dict(json.loads(json.dumps(model.to_dict()))) == model
+    (tmp_path / "mine.json").write_text('{"labels": ["a", "b", "c"], "code_classes": ["a", "A"]}')
+    with pytest.raises(ModelRefused, match=r"code_classes.*are a, b, c; found `A`"):
+        load(path)
+    with pytest.raises(ValueError, match="code_classes"):
+        ModelInfo.from_dict(model.to_dict() | {"code_classes": ["d"]})
 
 
 def test_metadata_gives_labels_and_size(tmp_path: Path) -> None:

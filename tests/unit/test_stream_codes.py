@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +28,9 @@ URL = CodeText("https://example.org", "QR Code")
 ROWS = np.array([[0, 0, 400, 400, 0.9, 0], [10, 10, 90, 90, 0.8, 1]], np.float32)
 
 
+MODEL = SimpleNamespace(labels=("parcel", "qr_code"), code_classes=None)
+
+
 class FakeDispatcher:
     codes: CodeReader | None = None
 
@@ -48,7 +52,7 @@ class Rig:
         self.dispatcher.codes = CodeReader(
             self.pool, Limits(), {"qr_code"}, 0.1, metrics=self.metrics, digests=digests
         )
-        codes = StreamCodes.of(self.dispatcher, "v1", ("parcel", "qr_code"), None)
+        codes = StreamCodes.of(self.dispatcher, "v1", MODEL, None)
         self.handle = StreamHandle(self.carrier, FlowControl(0), codes=codes)
 
     def frame(self, seq: int, boxes: npt.NDArray[np.float32], flags: FrameFlag = NO_FLAGS) -> object:
@@ -110,6 +114,6 @@ async def test_a_discontinuity_makes_texts_unknown(rig: Rig) -> None:
 
 async def test_without_reading_a_result_has_no_field_more(rig: Rig) -> None:
     rig.dispatcher.codes = None
-    assert StreamCodes.of(rig.dispatcher, "v1", ("qr_code",), None) is None
+    assert StreamCodes.of(rig.dispatcher, "v1", MODEL, None) is None
     rig.handle = StreamHandle(rig.carrier, FlowControl(0))
     assert rig.frame(1, ROWS) is None
