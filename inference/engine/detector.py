@@ -21,6 +21,7 @@ from inference.core.errors import DeviceUnavailable, ModelRefused
 from inference.core.single_frame import WORTHWHILE_GAIN, SingleFrameChoice
 from inference.core.warmup import WarmUp
 from inference.engine import onnx_session
+from inference.engine.engine_cache import EngineSource
 from inference.engine.gpu_model import read_gpu_model
 from inference.engine.memory_relief import is_out_of_memory
 from inference.engine.model_runner import Frames, ModelRunner, RawOutputs, RunnerInput
@@ -57,10 +58,9 @@ class Detector:
     """Runs one model on one device. Several threads may call `infer` at once, each with its own number.
 
     ``device`` is one of ``auto``, ``cuda``, ``tensorrt``, ``openvino``, ``cpu``; only ``auto`` may end up
-    on the CPU. ``threads`` is the number of cores that share one run on a CPU. The service leaves it at 1,
-    because its inference threads use all cores. ``engine_cache`` is the folder that keeps TensorRT engines
-    across starts. Raises ModelRefused when the file cannot be served and DeviceUnavailable when the device
-    cannot be used.
+    on the CPU, where ``threads`` cores share one run: 1 in the service, whose inference threads use all.
+    ``engine_cache`` keeps TensorRT's engines. Raises ModelRefused when the file cannot be served and
+    DeviceUnavailable when the device cannot be used.
     """
 
     def __init__(
@@ -87,7 +87,9 @@ class Detector:
         if device == "tensorrt":
             graph = graph_of(onnx_session.load_session(path, 1, devices.chain("cpu")))
             profile = shape_profile(image_input(str(path), graph, manifest), batch_max)
-        session, provider, edited = onnx_session.open_session(path, device, threads, engine_cache, profile)
+        session, provider, edited = onnx_session.open_session(
+            path, device, threads, EngineSource(engine_cache, sha256, profile)
+        )
         #: The inputs and outputs that the file declares.
         self.graph = graph = graph or graph_of(session, edited)
         #: The image input as the session takes it.
@@ -163,9 +165,7 @@ class Detector:
             session: object = onnx_session.load_session(self._path, 1, devices.chain("cuda"), model)
             try_batch(session, str(self._path), image, self.buckets[0])
         except ModelRefused as error:
-            log.warning(
-                "%s is loaded unedited; the model edited for a GPU fails: %s", self._path, error.found
-            )
+            log.warning("%s is loaded unedited; edited for a GPU it fails: %s", self._path, error.found)
             return None
         self._gpu_model, self.image = model, image
         return session

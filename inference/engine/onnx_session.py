@@ -13,6 +13,7 @@ import onnxruntime
 
 from inference.core import device as devices
 from inference.core.errors import DeviceUnavailable, ModelRefused
+from inference.engine.engine_cache import EngineSource, publish_engines
 from inference.engine.validation_run import Arrays, load_refusal
 from inference.graph.cpu_model import CpuModel, read_cpu_model
 
@@ -26,11 +27,12 @@ _SHRINK = ("memory.enable_memory_arena_shrinkage", "cpu:0")
 
 
 def open_session(
-    path: Path, device: str, threads: int, engine_cache: Path | None, profile: tuple[str, str] | None
+    path: Path, device: str, threads: int, source: EngineSource
 ) -> tuple[Any, str, CpuModel | None]:
     """Return a session, the device that it uses, and the edited model if one was loaded instead of the file.
 
-    The device differs from the requested one only for ``auto``. Raises ModelRefused or DeviceUnavailable.
+    The device differs from the requested one only for ``auto``. Engines that TensorRT cannot load are built
+    anew. Raises ModelRefused or DeviceUnavailable.
     """
     if device in ("auto", "cuda", "tensorrt"):
         wanted = "cuda" if device == "auto" else device
@@ -42,8 +44,16 @@ def open_session(
     else:
         wanted, fault = device, loading_fault(device)
     if not fault and wanted != "cpu":
-        session, fault = _try(path, wanted, devices.chain(wanted, engine_cache=engine_cache, profile=profile))
+        engines = source.open(onnxruntime.__version__) if wanted == "tensorrt" else None
+        cache = None if engines is None else engines.path
+        providers = devices.chain(wanted, engine_cache=cache, profile=source.profile)
+        session, fault = _try(path, wanted, providers)
+        if fault and engines is not None and engines.has_engines:
+            log.warning("TensorRT cannot load the engines that were kept, so they are built anew: %s", fault)
+            engines.reject()
+            session, fault = _try(path, wanted, providers)
         if not fault:
+            publish_engines()
             return session, wanted, None
         if device == "auto":
             log.warning("there is a GPU, but onnxruntime cannot use it, so the CPU serves: %s", fault)

@@ -21,6 +21,7 @@ from inference.core.metric_setup import name_process
 from inference.core.settings import InferenceSettings
 from inference.core.warmup import load_warm_up, save_warm_up
 from inference.engine.detector import Detector
+from inference.engine.engine_cache import publish_engines
 from inference.engine.loop import Loop
 from inference.engine.metrics import InferenceMetrics
 from inference.ipc.fork_server import serve_forks
@@ -130,6 +131,7 @@ def serve(settings: InferenceSettings, listener: socket.socket, shared_status: S
                 time.perf_counter() - begun,
                 {bucket: round(cost * 1e3, 1) for bucket, cost in detector.cost_s.items()},
             )
+        publish_engines()  # a warm-up may build further ones
     except ModelRefused as error:
         log.error("model refused: %s", error)  # noqa: TRY400 - the text is complete
         return EXIT_MODEL_REFUSED

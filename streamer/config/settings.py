@@ -75,7 +75,8 @@ class ModelSettings(BaseSettings):
     )
     engine_cache_dir: Path | None = Field(
         None,
-        description="Folder in which `DEVICE=tensorrt` keeps its engines; unset: every start builds them.",
+        description="Folder in which `DEVICE=tensorrt` keeps its engines, which replicas may share; unset: "
+        "every start builds them.",
     )
     model_keep_max_bytes: int = Field(
         128 << 20,

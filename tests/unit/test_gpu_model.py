@@ -150,7 +150,7 @@ def test_a_file_whose_edited_form_is_refused_serves_as_it_is(
     detector.warm_up()
     assert classes(detector) == [0, 0, 1, 0, 1, 2]
     assert cpu_as_gpu == [None, b"no model", None, None]
-    assert "edited for a GPU fails" in caplog.text
+    assert "edited for a GPU it fails" in caplog.text
 
 
 @pytest.mark.parametrize("fits", [0, 1, 2])
