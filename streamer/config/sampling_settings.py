@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from pathlib import Path
 from typing import Literal
@@ -9,6 +10,8 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings
+
+from streamer.core.extras import image_command
 
 #: Variables that are set where the environment has AWS credentials. The role of an instance sets none of
 #: them, so it needs `SAMPLES_STORE=s3`.
@@ -133,10 +136,10 @@ class SamplingSettings(BaseSettings):
         ge=0,
         description="Bytes of rows kept in `SAMPLES_DIR/.drift`, from which a reference can be made.",
     )
-    drift_engine: Literal["auto", "builtin"] = Field(
+    drift_engine: Literal["auto", "builtin", "evidently"] = Field(
         "auto",
-        description="`auto`: Evidently decides, in its own process, if it is installed; `builtin`: Evidently "
-        "is never started.",
+        description="`auto`: Evidently decides, in its own process, if it is installed; `evidently`: the "
+        "same, and the service does not start without it; `builtin`: Evidently is never started.",
     )
     drift_engine_timeout_s: float = Field(
         180, gt=0, description="Time after which a run of Evidently is killed."
@@ -154,6 +157,13 @@ class SamplingSettings(BaseSettings):
                 "S3_ADDRESSING_STYLE=path if this is the name of the store itself"
             )
         return url
+
+    @field_validator("drift_engine")
+    @classmethod
+    def _has_evidently(cls, engine: str) -> str:
+        if engine == "evidently" and importlib.util.find_spec("evidently") is None:
+            raise ValueError(f"the package evidently is not installed; {image_command('drift')}")
+        return engine
 
     @property
     def uses_s3(self) -> bool:

@@ -14,13 +14,13 @@ EXTRAS = MappingProxyType(
         "aiortc": "webrtc",
         "botocore": "server",
         "cv2": "view",
-        "evidently": "server",
+        "evidently": "drift",
         "jwt": "jwt",
         "multipart": "server",
         "onnx": "optimize",
         "onnxruntime": "server",
         "opentelemetry": "otel",
-        "pandas": "server",
+        "pandas": "drift",
         "prometheus_client": "server",
         "pydantic_settings": "server",
         "torch": "train",
@@ -32,6 +32,11 @@ EXTRAS = MappingProxyType(
 def install_command(extra: str) -> str:
     """Return the command that installs an extra."""
     return f"pip install '{PROJECT}[{extra}]'"
+
+
+def image_command(extra: str) -> str:
+    """Return how an extra gets into an installation, for a package that not every image contains."""
+    return f"use an image that is built with it (docs/deployment.md), or: {install_command(extra)}"
 
 
 def explain_missing(error: ModuleNotFoundError, extra: str = "") -> str | None:

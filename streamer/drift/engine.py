@@ -15,11 +15,13 @@ from typing import Any
 import numpy as np
 
 from streamer.config.child_environment import without_secrets
+from streamer.core.extras import image_command
 from streamer.drift.errors import EngineFailed
 from streamer.drift.monitor import Check
 from streamer.drift.reference import Reference, ReferenceScorer
 from streamer.drift.rows import CATEGORICAL, MODEL_DEPENDENT, NUMERIC, OTHER, Row
 
+NOT_INSTALLED = f"Evidently is not installed; {image_command('drift')}"
 #: After this many failures in a row Evidently is not tried again for a while.
 MAX_FAILURES, FAILURE_PAUSE_S = 3, 3600.0
 
@@ -43,7 +45,8 @@ class EvidentlyEngine:
     def __init__(self, timeout_s: float, *, enabled: bool, count_failure: Callable[[str], None]) -> None:
         """Prepare the engine; it calls ``count_failure`` for each failure, with a reason of EngineFailed."""
         self._timeout_s = timeout_s
-        self._enabled = enabled
+        #: Whether the settings allow Evidently, which may still be absent.
+        self.enabled = enabled
         self._count_failure = count_failure
         self._lock = asyncio.Lock()
         self._failures = 0
@@ -54,12 +57,12 @@ class EvidentlyEngine:
     @property
     def available(self) -> bool:
         """Whether Evidently may be run now: it is enabled, installed and not paused after failures."""
-        if not self._enabled:
+        if not self.enabled:
             return False
         if not installed():
             if not self.error:
                 self._count_failure("missing")
-            self.error = "Evidently is not installed"
+            self.error = NOT_INSTALLED
             return False
         return time.monotonic() >= self._retry_at
 

@@ -12,7 +12,7 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from streamer.drift.calibration import Calibration
-from streamer.drift.engine import installed
+from streamer.drift.engine import NOT_INSTALLED, installed
 from streamer.drift.errors import DriftError, EngineFailed, ReferenceBroken, UpdateRefused
 from streamer.drift.learned_reference import (
     LearnedReference,
@@ -91,7 +91,7 @@ class DriftApi:
         key = check.group, check.window.end, reference.sha256 if reference is not None else ""
         if self._report[0] != key:
             if not installed():
-                raise EngineFailed("missing", "The report is made by Evidently, which is not installed")
+                raise EngineFailed("missing", f"The report is made by Evidently; {NOT_INSTALLED}")
             self._report = key, (await self._service.engine.score([check], reference, html=True)).html
         return self._report[1]
 

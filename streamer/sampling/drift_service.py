@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from inference.ipc.shared_status import SharedStatus
 from streamer.config.settings import Settings
 from streamer.drift import status
-from streamer.drift.engine import EvidentlyEngine
+from streamer.drift.engine import NOT_INSTALLED, EvidentlyEngine, installed
 from streamer.drift.episode import severity
 from streamer.drift.errors import EngineFailed, ReferenceBroken
 from streamer.drift.history import History
@@ -69,7 +69,7 @@ class DriftService:
         self.history = History(settings.samples_dir / ".drift", settings.drift_history_bytes)
         self.engine = EvidentlyEngine(
             settings.drift_engine_timeout_s,
-            enabled=settings.drift_engine == "auto",
+            enabled=settings.drift_engine != "builtin",
             count_failure=lambda reason: metrics.failures.labels(reason).inc(),
         )
         self._metrics = metrics
@@ -98,6 +98,10 @@ class DriftService:
         problem = await asyncio.to_thread(self.history.open)
         if problem:
             log.warning("drift rows are not kept, so no reference can be learned from them: %s", problem)
+        if self.engine.enabled and not installed():
+            log.info(
+                "the builtin engine decides about drift, and there is no drift report: %s", NOT_INSTALLED
+            )
         await self._read_reference()
         for row in await asyncio.to_thread(self._last_rows):
             self.monitor.restore(row)

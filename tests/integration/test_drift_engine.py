@@ -166,6 +166,26 @@ async def test_without_it_our_engine_decides_and_the_status_says_so(
     assert running() == []
 
 
+async def test_an_installation_without_it_says_how_to_get_it(
+    service: DriftService, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("streamer.drift.engine", "streamer.sampling.drift_service", "streamer.sampling.drift_api"):
+        monkeypatch.setattr(f"{name}.installed", lambda: False)
+    await service.close()
+    with caplog.at_level("INFO"):
+        await service.open()
+    expected = "Evidently is not installed; use an image that is built with it (docs/deployment.md)"
+    assert f"the builtin engine decides about drift, and there is no drift report: {expected}" in caplog.text
+    service.monitor.set_reference(Reference({"gate": reference()}, "", ""))
+    status = await feed(service, shifted(1080, 5.0))
+    assert (status["status"], status["engine"]) == ("drift", "builtin")
+    assert expected in str(status["engine_error"])
+    answer = await DriftApi(service).handle({"method": "report"})
+    assert answer["error"]["status"] == 503
+    assert expected in answer["error"]["detail"]
+    assert "pip install 'real-time-vision-api[drift]'" in answer["error"]["detail"]
+
+
 async def test_its_scores_count_when_it_answers(
     service: DriftService, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -20,6 +20,8 @@ DOCUMENT: dict[str, Any] = tomllib.loads((ROOT / "security" / "floors.toml").rea
 FLOORS = {name: Version(entry["floor"]) for name, entry in DOCUMENT.items() if "floor" in entry}
 #: Packages that only an option needs. They are not pinned; the floor applies where they are installed.
 OPTIONAL = {"pyjwt"}
+#: What the image gpu-cuda12 has in place of the pins for all images.
+CUDA12 = ROOT / "constraints-cuda12.txt"
 
 
 def pins(text: str) -> list[tuple[str, Version]]:
@@ -35,7 +37,7 @@ def below(found: list[tuple[str, Version]]) -> list[str]:
 
 
 def files() -> list[Path]:
-    return sorted(ROOT.glob("constraints*.txt"))
+    return sorted(set(ROOT.glob("constraints*.txt")) - {CUDA12})
 
 
 def test_every_floor_says_why() -> None:
@@ -48,6 +50,11 @@ def test_no_pin_is_below_its_floor(path: Path) -> None:
     found = pins(path.read_text())
     assert len(found) > 30
     assert below(found) == []
+
+
+def test_only_what_is_accepted_is_below_its_floor_in_the_image_for_cuda_12() -> None:
+    found = below(pins(CUDA12.read_text()))
+    assert [entry.partition(" ")[0] for entry in found] == DOCUMENT["accepted-in-gpu-cuda12"]["packages"]
 
 
 def test_every_floor_is_about_a_pinned_package() -> None:

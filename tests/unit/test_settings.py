@@ -129,6 +129,20 @@ def test_reading_codes_needs_its_package(monkeypatch: pytest.MonkeyPatch) -> Non
     assert not load_settings().read_codes
 
 
+def test_an_engine_that_must_be_evidently_needs_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DRIFT_ENGINE", "evidently")
+    assert load_settings().drift_engine == "evidently"
+    monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
+    with pytest.raises(
+        SettingsError,
+        match=r"DRIFT_ENGINE='evidently': .*not installed.*image.*real-time-vision-api\[drift\]",
+    ):
+        load_settings()
+    for engine in ("auto", "builtin"):
+        monkeypatch.setenv("DRIFT_ENGINE", engine)
+        assert load_settings().drift_engine == engine
+
+
 def test_the_classes_that_are_codes_are_listed(monkeypatch: pytest.MonkeyPatch) -> None:
     for version in ("v1", "v2"):
         manifest = json.loads((MODELS_DIR / f"codes_{version}.json").read_text())
