@@ -1,18 +1,23 @@
-# Builds two images: `docker build --target cpu .` and `docker build --target gpu .`; see docs/deployment.md.
+# Builds `docker build --target cpu .` and `docker build --target gpu .`, with Evidently (--build-arg EXTRAS=drift) or for
+# CUDA 12 (--build-arg CUDA=12) if you ask for that; see docs/deployment.md.
 # To use your own package index or CA: --secret id=pip_conf,src=pip.conf --secret id=ca,src=ca.pem
 ARG PYTHON_IMAGE=docker.io/library/python:3.11-slim-bookworm
 ARG CUDA_IMAGE=docker.io/nvidia/cuda:13.0.2-cudnn-runtime-ubuntu24.04
+ARG CUDA12_IMAGE=docker.io/nvidia/cuda:12.8.1-cudnn-runtime-ubuntu24.04
+# 13 or 12.
+ARG CUDA=13
 
 # -- cpu: build stage, which has pip -------------------------------------------------------------------
 FROM ${PYTHON_IMAGE} AS cpu-build
 WORKDIR /src
-COPY deploy/venv.sh deploy/hashed_requirements.py pyproject.toml constraints.txt constraints-hashed.txt ./
-# Extras of pyproject.toml, separated by spaces, such as EXTRAS=optimize.
+COPY deploy/venv.sh deploy/hashed_requirements.py deploy/prune.py pyproject.toml ./
+COPY constraints.txt constraints-hashed.txt constraints-cuda12.txt ./
+# Further extras of pyproject.toml, separated by spaces, such as EXTRAS="drift optimize".
 ARG EXTRAS=""
 RUN --mount=type=cache,target=/var/cache/pip \
     --mount=type=secret,id=pip_conf,target=/etc/pip.conf \
     --mount=type=secret,id=ca,target=/run/secrets/ca \
-    PIP_CACHE_DIR=/var/cache/pip sh venv.sh dependencies cpu ${EXTRAS}
+    PIP_CACHE_DIR=/var/cache/pip sh venv.sh dependencies cpu codes jwt otel ${EXTRAS}
 COPY README.md LICENSE ./
 COPY inference inference
 COPY streamer streamer
@@ -53,8 +58,11 @@ LABEL org.opencontainers.image.title="real-time-vision-api" \
 # The large layer comes last, so that changing a label does not rebuild it.
 COPY --from=cpu-build /opt/venv /opt/venv
 
-# -- gpu: CUDA 13 and cuDNN 9 come from the base --------------------------------------------------------
-FROM ${CUDA_IMAGE} AS gpu-base
+# -- gpu: CUDA and cuDNN 9 come from the base -----------------------------------------------------------
+FROM ${CUDA_IMAGE} AS cuda13
+FROM ${CUDA12_IMAGE} AS cuda12
+# hadolint ignore=DL3006
+FROM cuda${CUDA} AS gpu-base
 # Further packages of the base distribution, such as GPU_PACKAGES="libnvinfer10 libnvonnxparsers10" for DEVICE=tensorrt.
 ARG GPU_PACKAGES=""
 # The base decides which Python 3 this is. Both stages must have the same version, so none is pinned.
@@ -65,16 +73,18 @@ RUN apt-get update \
 
 FROM gpu-base AS gpu-build
 WORKDIR /src
+ARG CUDA
 # hadolint ignore=DL3008
 RUN apt-get update \
     && apt-get install -y --no-install-recommends ca-certificates python3-venv \
     && rm -rf /var/lib/apt/lists/*
-COPY deploy/venv.sh deploy/hashed_requirements.py pyproject.toml constraints.txt constraints-hashed.txt ./
+COPY deploy/venv.sh deploy/hashed_requirements.py deploy/prune.py pyproject.toml ./
+COPY constraints.txt constraints-hashed.txt constraints-cuda12.txt ./
 ARG EXTRAS=""
 RUN --mount=type=cache,target=/var/cache/pip \
     --mount=type=secret,id=pip_conf,target=/etc/pip.conf \
     --mount=type=secret,id=ca,target=/run/secrets/ca \
-    PIP_CACHE_DIR=/var/cache/pip sh venv.sh dependencies gpu ${EXTRAS}
+    PIP_CACHE_DIR=/var/cache/pip sh venv.sh dependencies "gpu-cuda${CUDA}" codes drift jwt otel ${EXTRAS}
 COPY README.md LICENSE ./
 COPY inference inference
 COPY streamer streamer

@@ -5,6 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 CONSTRAINTS := constraints.txt
 HASHED := constraints-hashed.txt
+HASHED_CUDA12 := constraints-cuda12.txt
 ARGS ?=
 # Unit tests share no state, so they run in parallel, and so do the files of all tests that measure nothing. Those marked
 # `alone` run one at a time.
@@ -72,8 +73,11 @@ evaluate: $(VENV)/installed-training  ## print the table of the model card; PHOT
 	@test -n "$(PHOTOS)" || { echo "name a folder with annotations.json and images/: make evaluate PHOTOS=folder"; exit 1; }
 	$(BIN)/python -m models.training.evaluate --photos $(PHOTOS) $(ARGS)
 
-image:  ## build the container image; TARGET=gpu for CUDA, ARGS="--build-arg EXTRAS=optimize"
-	docker build --target $(or $(TARGET),cpu) --tag real-time-vision-api:$(or $(TARGET),cpu) $(ARGS) .
+image:  ## build the container image; TARGET=cpu-drift|gpu|gpu-cuda12 for another one, ARGS="--pull"
+	@# Stop if there is no image of this name.
+	@$(PYTHON) deploy/release.py arguments $(or $(TARGET),cpu) > /dev/null
+	docker build $$($(PYTHON) deploy/release.py arguments $(or $(TARGET),cpu)) \
+		--tag real-time-vision-api:$(or $(TARGET),cpu) $(ARGS) .
 
 sample: $(VENV)/installed-training  ## render the sample clip and images in data/ again
 	$(BIN)/python data/make_sample.py
@@ -91,6 +95,9 @@ hashes: $(VENV)/installed-dev  ## write the hashes of the pinned packages that a
 	echo hatchling | $(BIN)/uv pip compile pyproject.toml - --all-extras --constraint $(CONSTRAINTS) \
 		--universal --python-version 3.11 --no-header --no-annotate --no-emit-index-url --strip-extras \
 		--generate-hashes --quiet -o $(HASHED)
+	@# The last build of ONNX Runtime for CUDA 12. What it needs is pinned already.
+	echo 'onnxruntime-gpu>=1.26,<1.27' | $(BIN)/uv pip compile - --universal --python-version 3.11 --no-header \
+		--no-annotate --no-emit-index-url --no-deps --generate-hashes --quiet -o $(HASHED_CUDA12)
 
 audit: build/audit/installed  ## check the packages of the images for advisories; fails if these cannot be fetched
 	build/audit/bin/pip-audit --strict --require-hashes --disable-pip -r $(HASHED)

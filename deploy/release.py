@@ -2,7 +2,8 @@
 
     release.py plan --repository OWNER/NAME                     what a release would do, as text
     release.py outputs --repository OWNER/NAME --tag vVERSION   the names as outputs of a GitHub Actions job
-    release.py chart FOLDER --repository OWNER/NAME --digest cpu=sha256:… --digest gpu=sha256:…
+    release.py arguments IMAGE                                  what `docker build` needs for one image
+    release.py chart FOLDER --repository OWNER/NAME --digest cpu=sha256:… --digest gpu=sha256:… …
 
 .github/workflows/release.yml takes every name from `outputs`, so `plan` shows what it will do. `chart` copies
 the chart to FOLDER and writes into it where the images of the release are. The version is that of
@@ -24,8 +25,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 CHART = ROOT / "charts" / "real-time-vision-api"
 REGISTRY = "ghcr.io"
-#: Targets of the Dockerfile that a release publishes, with their platforms.
-PLATFORMS = {"cpu": ("linux/amd64", "linux/arm64"), "gpu": ("linux/amd64",)}
+
 #: Annotation of charts with the images that they use. The template `rtv.image` reads it too.
 IMAGES_ANNOTATION = "artifacthub.io/images"
 _REPOSITORY = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]*/[A-Za-z0-9._-]+")
@@ -37,11 +37,37 @@ class ReleaseError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Image:
-    """An image that a release publishes."""
+class Build:
+    """How an image is built from the Dockerfile."""
 
     target: str
     platforms: tuple[str, ...]
+    #: Build arguments that differ from the defaults of the Dockerfile.
+    arguments: tuple[str, ...] = ()
+
+    @property
+    def command_line(self) -> str:
+        """The arguments of `docker build`, without platforms."""
+        return " ".join((f"--target {self.target}", *(f"--build-arg {each}" for each in self.arguments)))
+
+
+_EVERYWHERE, _X86 = ("linux/amd64", "linux/arm64"), ("linux/amd64",)
+#: What a release publishes, by the last part of the tag.
+BUILDS = {
+    "cpu": Build("cpu", _EVERYWHERE),
+    "cpu-drift": Build("cpu", _EVERYWHERE, ("EXTRAS=drift",)),
+    # On arm64 the target gpu can be built for CUDA 13, but nobody has run it there yet.
+    "gpu": Build("gpu", _X86),
+    "gpu-cuda12": Build("gpu", _X86, ("CUDA=12",)),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """An image that a release publishes."""
+
+    name: str
+    build: Build
     repository: str
     tag: str
 
@@ -73,9 +99,7 @@ def read_release(repository: str) -> Release:
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
     # Registries allow lower case only.
     name = f"{REGISTRY}/{repository.lower()}"
-    images = tuple(
-        Image(target, platforms, name, f"{version}-{target}") for target, platforms in PLATFORMS.items()
-    )
+    images = tuple(Image(image, build, name, f"{version}-{image}") for image, build in BUILDS.items())
     return Release(version, images, f"{name.rpartition('/')[0]}/charts")
 
 
@@ -86,14 +110,14 @@ def check_tag(release: Release, tag: str) -> None:
 
 
 def read_digests(release: Release, given: Sequence[str]) -> dict[str, str]:
-    """Return the digests by target from ``TARGET=DIGEST`` for each image. Raises ReleaseError."""
+    """Return the digests by image from ``IMAGE=DIGEST`` for each one. Raises ReleaseError."""
     digests = dict(entry.partition("=")[::2] for entry in given)
-    targets = [image.target for image in release.images]
-    if len(given) != len(digests) or sorted(digests) != sorted(targets):
-        raise ReleaseError(f"--digest names {sorted(digests)}; each of {targets} is needed once")
-    for target, digest in digests.items():
+    names = [image.name for image in release.images]
+    if len(given) != len(digests) or sorted(digests) != sorted(names):
+        raise ReleaseError(f"--digest names {sorted(digests)}; each of {names} is needed once")
+    for name, digest in digests.items():
         if not _DIGEST.fullmatch(digest):
-            raise ReleaseError(f"--digest of {target} is {digest!r}; allowed is sha256: and 64 hex digits")
+            raise ReleaseError(f"--digest of {name} is {digest!r}; allowed is sha256: and 64 hex digits")
     return digests
 
 
@@ -101,11 +125,12 @@ def format_plan(release: Release) -> str:
     """Return what a release does, one line for each step and image."""
     lines = [f"version {release.version}"]
     for image in release.images:
-        digest = f"{image.repository}@DIGEST-{image.target}"
-        lines.append(f"build {image.target} for {', '.join(image.platforms)}: {digest}")
-        lines += [f"scan {digest} for {platform}" for platform in image.platforms]
+        digest = f"{image.repository}@DIGEST({image.name})"
+        build = image.build
+        lines.append(f"build {build.command_line} for {', '.join(build.platforms)}: {digest}")
+        lines += [f"scan {digest} for {platform}" for platform in build.platforms]
         lines += [f"sign {digest}", f"tag {digest}: {image.reference}"]
-        lines.append(f"chart refers to {image.reference}@DIGEST-{image.target}")
+        lines.append(f"chart refers to {image.reference}@DIGEST({image.name})")
     lines += [f"publish and sign the chart: {release.chart} --version {release.version}"]
     return "\n".join(lines) + "\n"
 
@@ -114,8 +139,10 @@ def format_outputs(release: Release) -> str:
     """Return the lines that a job writes to `$GITHUB_OUTPUT`."""
     matrix = [
         {
-            "target": image.target,
-            "platforms": ",".join(image.platforms),
+            "name": image.name,
+            "target": image.build.target,
+            "arguments": image.build.command_line,
+            "platforms": ",".join(image.build.platforms),
             "repository": image.repository,
             "tag": image.tag,
         }
@@ -141,7 +168,7 @@ def write_chart(release: Release, digests: dict[str, str], folder: Path) -> Path
     if not described.read_text().rstrip().split("\nannotations:\n")[-1].startswith("  "):
         raise ReleaseError(f"{CHART / 'Chart.yaml'} does not end with its annotations")
     images = "".join(
-        f"    - name: {image.target}\n      image: {image.reference}@{digests[image.target]}\n"
+        f"    - name: {image.name}\n      image: {image.reference}@{digests[image.name]}\n"
         for image in release.images
     )
     described.write_text(f"{described.read_text().rstrip()}\n  {IMAGES_ANNOTATION}: |\n{images}")
@@ -156,8 +183,12 @@ def main(arguments: Sequence[str]) -> int:
         commands.add_parser(name).add_argument("--repository", required=True, metavar="OWNER/NAME")
     commands.choices["outputs"].add_argument("--tag", required=True)
     commands.choices["chart"].add_argument("folder", type=Path, metavar="FOLDER")
-    commands.choices["chart"].add_argument("--digest", action="append", default=[], metavar="TARGET=DIGEST")
+    commands.choices["chart"].add_argument("--digest", action="append", default=[], metavar="IMAGE=DIGEST")
+    commands.add_parser("arguments").add_argument("image", choices=BUILDS, metavar="IMAGE")
     given = parser.parse_args(arguments)
+    if given.command == "arguments":
+        sys.stdout.write(f"{BUILDS[given.image].command_line}\n")
+        return 0
     try:
         release = read_release(given.repository)
         if given.command == "plan":

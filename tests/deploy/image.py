@@ -1,8 +1,8 @@
 """Builds the image from the Dockerfile and runs it without a Docker daemon.
 
-It uses debootstrap, buildah, podman and runc. The base image is made of Debian's packages and takes the place
-of Python's image in the Dockerfile. Base and layers are kept in the user's cache folder, so only the first
-build takes minutes.
+It uses debootstrap, buildah, podman and runc. The base image is made of Debian's packages, without the files
+that the slim images of Debian leave out, and takes the place of Python's image in the Dockerfile. Base and
+layers are kept in the user's cache folder, so only the first build takes minutes.
 """
 
 from __future__ import annotations
@@ -30,7 +30,20 @@ from tests.helpers.ports import free_port
 PROGRAMS = ("debootstrap", "buildah", "podman", "runc")
 BASE = "docker.io/library/python:3.11-slim-bookworm"
 BASE_PACKAGES = "python3,python3-venv,ca-certificates"
-TAG = "localhost/real-time-vision-api:test-cpu"
+#: What debootstrap leaves behind, and what the slim images of Debian do not contain.
+NOT_IN_BASE = (
+    *(
+        "var/lib/apt/lists",
+        "var/cache/apt",
+        "var/log",
+        "usr/share/doc",
+        "usr/share/info",
+        "usr/share/lintian",
+    ),
+    *("usr/share/locale", "usr/share/man"),
+)
+NAME = "localhost/real-time-vision-api"
+TAG, DRIFT_TAG = f"{NAME}:test-cpu", f"{NAME}:test-cpu-drift"
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "real-time-vision-api"
 #: A base image that is older than this many seconds is made again.
 BASE_MAX_AGE_S = 30 * 86400
@@ -70,21 +83,40 @@ class Images:
             yield
 
     def run(
-        self, *command: str | Path, timeout_s: float = 60, check: bool = True
+        self, *command: str | Path, timeout_s: float = 60, check: bool = True, given: str | None = None
     ) -> subprocess.CompletedProcess[str]:
-        """Run a program on these images. With ``check``, a failure raises AssertionError with its output."""
+        """Run a program on these images, with ``given`` as its standard input.
+
+        With ``check``, a failure raises AssertionError with its output.
+        """
         done = subprocess.run(
-            command, env=self._environment, capture_output=True, text=True, timeout=timeout_s, check=False
+            command,
+            env=self._environment,
+            input=given,
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            check=False,
         )
         if check:
             assert done.returncode == 0, f"{command[0]}: {(done.stdout + done.stderr)[-3000:]}"
         return done
 
     def podman(
-        self, *arguments: str, timeout_s: float = 60, check: bool = True
+        self, *arguments: str, timeout_s: float = 60, check: bool = True, given: str | None = None
     ) -> subprocess.CompletedProcess[str]:
         """Run podman."""
-        return self.run(*PODMAN, *arguments, timeout_s=timeout_s, check=check)
+        return self.run(*PODMAN, *arguments, timeout_s=timeout_s, check=check, given=given)
+
+    def python(self, *arguments: str, tag: str = TAG, timeout_s: float = 60, given: str | None = None) -> str:
+        """Run the Python of an image without a network; return its standard output."""
+        done = self.podman(
+            *("run", "--rm", "--interactive", "--network", "none", "--read-only", *ulimits()),
+            *("--entrypoint", "python3", tag, *arguments),
+            timeout_s=timeout_s,
+            given=given,
+        )
+        return done.stdout
 
     def import_base(self) -> None:
         """Provide `BASE`; skip the test if packages cannot be fetched or containers cannot run."""
@@ -95,9 +127,9 @@ class Images:
         if tried.returncode != 0:
             pytest.skip(f"podman cannot run containers here: {tried.stderr.strip()[-300:]}")
 
-    def build(self, folder: Path) -> None:
-        """Build the target cpu as `TAG`, with a temporary file of pip's settings in ``folder``."""
-        before = self._id()
+    def build(self, folder: Path, extras: str = "", tag: str = TAG) -> None:
+        """Build the target cpu with ``extras``, with a temporary file of pip's settings in ``folder``."""
+        before = self._id(tag)
         conf, ca = folder / "pip.conf", ca_bundle()
         conf.write_text(pip_conf())
         secrets = ["--secret", f"id=pip_conf,src={conf}"]
@@ -107,20 +139,20 @@ class Images:
             *("buildah", "bud", "--format", "docker", "--pull-never", "--network", "host", "--layers"),
             *secrets,
             *("--target", "cpu", "--build-arg", "REVISION=tested", "--build-arg", f"PYTHON_IMAGE={BASE}"),
-            *("-t", TAG, str(ROOT)),
+            *("--build-arg", f"EXTRAS={extras}", "-t", tag, str(ROOT)),
             timeout_s=1500,
         )
-        if before and before != self._id():
+        if before and before != self._id(tag):
             # Remove the image of an older Dockerfile or older code. Layers that both images share remain.
             self.podman("rmi", before, timeout_s=300, check=False)
 
-    def _id(self) -> str:
+    def _id(self, tag: str) -> str:
         """Return the id of the image of an earlier build, or an empty text."""
-        return self.podman("images", "--quiet", "--no-trunc", TAG, check=False).stdout.strip()
+        return self.podman("images", "--quiet", "--no-trunc", tag, check=False).stdout.strip()
 
-    def inspect(self) -> Any:
-        """Return podman's description of the image."""
-        return json.loads(self.podman("image", "inspect", TAG).stdout)[0]
+    def inspect(self, tag: str = TAG) -> Any:
+        """Return podman's description of an image."""
+        return json.loads(self.podman("image", "inspect", tag).stdout)[0]
 
 
 def ulimits() -> tuple[str, ...]:
@@ -157,6 +189,8 @@ def _base_tar() -> Path:
     )
     if done.returncode != 0:
         pytest.skip(f"debootstrap cannot make a base here: {(done.stdout + done.stderr).strip()[-300:]}")
+    for name in NOT_IN_BASE:
+        shutil.rmtree(root / name, ignore_errors=True)
     part = CACHE / "base.tar.part"
     subprocess.run(["tar", "-C", root, "--one-file-system", "-cf", part, "."], timeout=300, check=True)
     part.rename(tar)
@@ -167,7 +201,9 @@ def _base_tar() -> Path:
 class Container:
     """Runs the image as recommended, within ``with``: read-only, without privileges, with limited memory."""
 
-    def __init__(self, images: Images, name: str, settings: dict[str, str], *, memory: str = "1g") -> None:
+    def __init__(
+        self, images: Images, name: str, settings: dict[str, str], *, tag: str = TAG, memory: str = "1g"
+    ) -> None:
         self.port = free_port()
         self._images = images
         self.name = name
@@ -187,7 +223,7 @@ class Container:
             *("--security-opt", "no-new-privileges", "--memory", memory, "--pids-limit", "300"),
             *ulimits(),
             *(word for key, value in environment.items() for word in ("--env", f"{key}={value}")),
-            TAG,
+            tag,
         )
         self.start_s = 0.0
 

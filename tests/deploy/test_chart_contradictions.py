@@ -50,6 +50,23 @@ ROLLING = {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0}}
             "webrtc.publicIP is 192.0.2.1 and there may be several",
         ),
         ({"webrtc": {"publicIP": "300.0.2.1"}}, "webrtc.publicIP: Does not match pattern"),
+        ({"gpu": {"enabled": True, "cuda": 11}}, "gpu.cuda: gpu.cuda must be one of the following: 12, 13"),
+        (
+            {"gpu": {"enabled": True, "cuda": 12}, "image": {"tag": "mine"}},
+            "gpu.cuda is 12 and image.tag names an image, which decides about CUDA",
+        ),
+        (
+            {"gpu": {"enabled": True, "cuda": 12}, "image": {"digest": f"sha256:{'1' * 64}"}},
+            "gpu.cuda is 12 and image.digest names an image",
+        ),
+        (
+            {"settings": {"DRIFT_ENGINE": "evidently"}, "sampling": {"enabled": False}},
+            "settings.DRIFT_ENGINE is evidently and sampling.enabled is false",
+        ),
+        (
+            {"settings": {"DRIFT_ENGINE": "evidently", "DRIFT": False}},
+            "settings.DRIFT_ENGINE is evidently and settings.DRIFT is false",
+        ),
         (
             {"pathPrefix": "/vision", "settings": {"ROOT_PATH": "/other"}},
             "pathPrefix is /vision and settings.ROOT_PATH is /other",
@@ -231,6 +248,10 @@ def test_values_that_contradict_each_other_are_refused(
         },
         {"webrtc": {"udpPortRange": "50000-50000"}},
         {"webrtc": {"publicIP": "2001:db8::1"}},
+        {"gpu": {"enabled": True, "cuda": 12}},
+        {"gpu": {"enabled": True}, "image": {"tag": "mine"}},
+        {"settings": {"DRIFT_ENGINE": "evidently", "DRIFT": True}},
+        {"settings": {"DRIFT_ENGINE": "builtin"}, "sampling": {"enabled": False}},
         {"persistence": {"models": {"enabled": True, "accessModes": ["ReadOnlyMany"]}}} | SEVERAL,
         {"persistence": {"models": {"enabled": True, "accessModes": ["ReadWriteOnce"]}}},
         {"podDisruptionBudget": {"maxUnavailable": "10%"}} | SEVERAL,

@@ -60,10 +60,25 @@ def test_trivy_finds_nothing(tmp_path: Path) -> None:
 
 def test_the_script_of_the_build_says_what_is_allowed() -> None:
     script = ROOT / "deploy" / "venv.sh"
-    for words in (["dependencies", "tpu"], ["dependencies"], ["everything"], []):
+    for words in (["dependencies", "tpu"], ["dependencies", "gpu"], ["dependencies"], ["everything"], []):
         done = subprocess.run(["sh", script, *words], capture_output=True, text=True, check=False)
         assert done.returncode == 2
         assert "allowed are" in done.stderr
+
+
+def test_a_base_with_another_cuda_than_asked_for_ends_the_build() -> None:
+    command = ["sh", str(ROOT / "deploy" / "venv.sh"), "dependencies", "gpu-cuda12"]
+    environment = os.environ | {"CUDA_VERSION": "13.0.2"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr == ("venv.sh: the base has CUDA 13.0.2, and gpu-cuda12 needs CUDA 12: give CUDA=13\n")
+
+
+def test_each_cuda_has_a_base_of_its_version() -> None:
+    bases = dict(re.findall(r"^ARG (CUDA\w*_IMAGE)=\S+/cuda:(\d+)\.", DOCKERFILE, re.MULTILINE))
+    assert bases == {"CUDA_IMAGE": "13", "CUDA12_IMAGE": "12"}
+    stages = dict(re.findall(r"^FROM \$\{(CUDA\w*_IMAGE)\} AS cuda(\d+)$", DOCKERFILE, re.MULTILINE))
+    assert stages == bases
 
 
 def stage(name: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -44,7 +45,7 @@ def make_wheel(folder: Path, name: str, version: str, needs: str = "") -> str:
 @pytest.fixture
 def build(tmp_path: Path) -> Path:
     """Write a project that needs `near`, which needs `far`, with a folder of wheels and a lock file."""
-    for name in ("venv.sh", "hashed_requirements.py"):
+    for name in ("venv.sh", "hashed_requirements.py", "prune.py"):
         shutil.copy(ROOT / "deploy" / name, tmp_path)
     wheels = tmp_path / "wheels"
     wheels.mkdir()
@@ -52,15 +53,17 @@ def build(tmp_path: Path) -> Path:
     for name, version, needs in (("far", "2.0", ""), ("near", "1.0", "far>=1"), ("builder", "3.0", "")):
         lock += f"{name}=={version} \\\n    --hash=sha256:{make_wheel(wheels, name, version, needs)}\n"
     (tmp_path / "constraints-hashed.txt").write_text(lock)
+    (tmp_path / "constraints-cuda12.txt").write_text("")
     (tmp_path / "constraints.txt").write_text("far==2.0\nnear==1.0\nbuilder==3.0\n")
     (tmp_path / "pyproject.toml").write_text(
         '[build-system]\nrequires = ["builder"]\n[project]\nname = "x"\ndependencies = []\n'
-        '[project.optional-dependencies]\nserver = ["x[other]"]\nother = ["near>=1"]\n'
+        '[project.optional-dependencies]\nserver = ["x[drift,server-slim]"]\nserver-slim = ["x[other]"]\n'
+        'other = ["near>=1"]\ndrift = ["unknown"]\nmore = ["x[server]"]\n'
     )
     return tmp_path
 
 
-def install(build: Path) -> subprocess.CompletedProcess[str]:
+def install(build: Path, *extras: str, flavour: str = "gpu-cuda13") -> subprocess.CompletedProcess[str]:
     """Run the install script of the Dockerfile without access to a package index."""
     environment = {name: text for name, text in os.environ.items() if not name.startswith("PIP_")} | {
         "PIP_CONFIG_FILE": os.devnull,
@@ -71,7 +74,7 @@ def install(build: Path) -> subprocess.CompletedProcess[str]:
         "VENV_DIR": str(build / "venv"),
     }
     return subprocess.run(
-        ["sh", "venv.sh", "dependencies", "gpu"],
+        ["sh", "venv.sh", "dependencies", flavour, *extras],
         cwd=build,
         env=environment,
         capture_output=True,
@@ -89,6 +92,63 @@ def test_what_the_lock_knows_is_installed_with_what_that_needs(build: Path) -> N
     done = install(build)
     assert done.returncode == 0, done.stderr
     assert installed(build) == {"near.py", "far.py"}
+
+
+def test_evidently_is_only_in_an_image_that_asks_for_it(build: Path) -> None:
+    # `more` includes the whole service, as the extras of the project do.
+    done = install(build, "more")
+    assert done.returncode == 0, done.stderr
+    assert installed(build) == {"near.py", "far.py"}
+    done = install(build, "more", "drift")
+    assert done.returncode != 0
+    assert "unknown" in done.stderr
+
+
+@pytest.mark.parametrize("machine", ["x86_64", "another"])
+@pytest.mark.parametrize(
+    ("flavour", "expected"),
+    [
+        ("cpu", "onnxruntime-2.0"),
+        ("gpu-cuda13", "onnxruntime_gpu-2.0"),
+        ("gpu-cuda12", "onnxruntime_gpu-1.26.0"),
+    ],
+)
+def test_each_image_gets_its_onnx_runtime_on_every_machine(
+    build: Path, flavour: str, expected: str, machine: str
+) -> None:
+    """The markers of the project's own file choose by machine; here they fit this machine, and another."""
+    marker = f"platform_machine == '{platform.machine() if machine == 'x86_64' else machine}'"
+    opposite = marker.replace("==", "!=")
+    wheels = build / "wheels"
+    digests = {
+        (name, version): make_wheel(wheels, name.replace("-", "_"), version)
+        for name, version in (
+            ("onnxruntime", "2.0"),
+            ("onnxruntime-gpu", "2.0"),
+            ("onnxruntime-gpu", "1.26.0"),
+        )
+    }
+
+    def locked(name: str, version: str, text: str) -> str:
+        return f"{name}=={version}{text} \\\n    --hash=sha256:{digests[name, version]}\n"
+
+    lock = build / "constraints-hashed.txt"
+    pins = [("onnxruntime", "2.0", f" ; {opposite}"), ("onnxruntime-gpu", "2.0", f" ; {marker}")]
+    lock.write_text(lock.read_text() + "".join(locked(*pin) for pin in pins))
+    (build / "constraints-cuda12.txt").write_text(locked("onnxruntime-gpu", "1.26.0", ""))
+    constraints = build / "constraints.txt"
+    constraints.write_text(
+        constraints.read_text() + "".join(f"{name}=={version}{text}\n" for name, version, text in pins)
+    )
+    project = build / "pyproject.toml"
+    lines = f'    "onnxruntime>=1.31; {opposite}",\n    "onnxruntime-gpu>=1.31; {marker}",\n'
+    project.write_text(project.read_text().replace('other = ["near>=1"]', f"other = [\n{lines}]"))
+    done = install(build, flavour=flavour)
+    assert done.returncode == 0, done.stderr
+    found = {
+        path.name.removesuffix(".dist-info") for path in (build / "venv").rglob("onnxruntime*.dist-info")
+    }
+    assert found == {expected}
 
 
 @pytest.mark.parametrize("name", ["far", "builder"])
@@ -119,6 +179,14 @@ def test_the_lock_has_the_versions_of_the_pins_and_a_hash_for_each() -> None:
     entries = LOCK.replace("\\\n", " ").splitlines()
     assert len(entries) == len(found)
     assert [entry for entry in entries if "--hash=sha256:" not in entry] == []
+
+
+def test_the_build_for_cuda_12_has_one_package_of_its_own() -> None:
+    text = (ROOT / "constraints-cuda12.txt").read_text()
+    ((pin, _),) = _PIN.findall(text)
+    # The last one that is built for CUDA 12.
+    assert pin.startswith("onnxruntime-gpu==1.26.")
+    assert "--hash=sha256:" in text
 
 
 def test_the_lock_names_no_place_to_install_from() -> None:

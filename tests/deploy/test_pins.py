@@ -15,6 +15,7 @@ from deploy import pins
 NO_DIGEST_YET = {
     "docker.io/library/python:3.11-bookworm",
     "docker.io/library/python:3.11-slim-bookworm",
+    "docker.io/nvidia/cuda:12.8.1-cudnn-runtime-ubuntu24.04",
     "docker.io/nvidia/cuda:13.0.2-cudnn-runtime-ubuntu24.04",
 }
 _ONE, _TWO = f"sha256:{'1' * 64}", f"sha256:{'2' * 64}"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import pytest
 import yaml
 
 from deploy.release import (
+    BUILDS,
     CHART,
     ReleaseError,
     check_tag,
@@ -29,7 +32,14 @@ _COTURN = yaml.safe_load((CHART / "values.yaml").read_text())["coturn"]["image"]
 #: The images of others that the chart may run.
 OTHERS = {f"{_COTURN['repository']}:{_COTURN['tag']}"}
 PAGES = [ROOT / "README.md", CHART / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-_DIGESTS = {"cpu": f"sha256:{'1' * 64}", "gpu": f"sha256:{'2' * 64}"}
+_DIGESTS = {image: f"sha256:{str(place) * 64}" for place, image in enumerate(BUILDS, 1)}
+#: Values that need each image.
+_VALUES: dict[str, dict[str, Any]] = {
+    "cpu": {},
+    "cpu-drift": {"settings": {"DRIFT_ENGINE": "evidently"}},
+    "gpu": {"gpu": {"enabled": True}},
+    "gpu-cuda12": {"gpu": {"enabled": True, "cuda": 12}},
+}
 
 
 @pytest.fixture(scope="module")
@@ -50,9 +60,18 @@ def steps(published: Published) -> list[str]:
     found = []
     for call in published.calls:
         if call[:3] == ["docker", "buildx", "build"]:
-            target, platforms = option(call, "--target"), option(call, "--platform").replace(",", ", ")
+            platforms = option(call, "--platform").replace(",", ", ")
             name = dict(entry.split("=") for entry in option(call, "--output").split(","))["name"]
-            found.append(f"build {target} for {platforms}: {name}@{published.built[target]}")
+            line = " ".join(call)
+            (build, image), *_ = sorted(
+                (
+                    (each.command_line, image)
+                    for image, each in BUILDS.items()
+                    if f" {each.command_line} " in line
+                ),
+                key=lambda found: -len(found[0]),
+            )
+            found.append(f"build {build} for {platforms}: {name}@{published.built[image]}")
         elif call[1] == "run" and "--exit-code" in call:
             assert option(call, "--image-src") == "remote", "what the registry has, not what this machine has"
             found.append(f"scan {call[-1]} for {option(call, '--platform')}")
@@ -68,8 +87,8 @@ def steps(published: Published) -> list[str]:
 def planned(published: Published) -> list[str]:
     """Return the lines of the plan with the digests of this run."""
     text = format_plan(RELEASE)
-    for target, digest in published.built.items():
-        text = text.replace(f"DIGEST-{target}", digest)
+    for name, digest in published.built.items():
+        text = text.replace(f"DIGEST({name})", digest)
     return text.splitlines()
 
 
@@ -101,12 +120,13 @@ def test_the_workflow_does_what_the_plan_says(published: Published) -> None:
 def test_each_image_is_built_once_and_scanned_and_signed_before_it_has_a_tag(published: Published) -> None:
     done = steps(published)
     assert len([line for line in done if line.startswith("build ")]) == len(RELEASE.images)
-    assert set(published.built) == {"cpu", "gpu"}
+    assert set(published.built) == {"cpu", "cpu-drift", "gpu", "gpu-cuda12"}
+    assert len(set(published.built.values())) == len(published.built)
     for image in RELEASE.images:
-        digest = f"{image.repository}@{published.built[image.target]}"
+        digest = f"{image.repository}@{published.built[image.name]}"
         of_it = [line.split()[0] for line in done if digest in line]
-        assert of_it == ["build", *["scan"] * len(image.platforms), "sign", "tag"]
-        assert published.tags[image.reference] == published.built[image.target]
+        assert of_it == ["build", *["scan"] * len(image.build.platforms), "sign", "tag"]
+        assert published.tags[image.reference] == published.built[image.name]
     builds = [call for call in published.calls if call[:3] == ["docker", "buildx", "build"]]
     for call in builds:
         assert option(call, "--provenance") == "mode=max"
@@ -147,9 +167,10 @@ def test_every_value_set_pulls_what_the_release_pushed(published: Published, cha
     assert pulled > OTHERS
     assert all(name.startswith("docker.io/") for name in OTHERS), "a name without a registry means any"
     assert pulled - OTHERS == pushed
-    for target, enabled in (("cpu", False), ("gpu", True)):
-        (found,) = images(installed, {"gpu": {"enabled": enabled}})
-        assert found == f"{RELEASE.images[0].repository}:{RELEASE.version}-{target}@{published.built[target]}"
+    assert set(_VALUES) == set(BUILDS)
+    for name, values in _VALUES.items():
+        (found,) = images(installed, values)
+        assert found == f"{RELEASE.images[0].repository}:{RELEASE.version}-{name}@{published.built[name]}"
 
 
 def test_other_names_than_those_of_the_release_get_no_digest(published: Published, chart: Chart) -> None:
@@ -188,8 +209,8 @@ def test_compose_builds_what_make_builds_and_can_run_what_is_published() -> None
     services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
     makefile = (ROOT / "Makefile").read_text()
     assert "--tag real-time-vision-api:$(or $(TARGET),cpu)" in makefile
-    for image in RELEASE.images:
-        assert services[image.target]["image"] == f"${{IMAGE:-real-time-vision-api:{image.target}}}"
+    for target in ("cpu", "gpu"):
+        assert services[target]["image"] == f"${{IMAGE:-real-time-vision-api:{target}}}"
     guide = (ROOT / "docs" / "deployment.md").read_text()
     assert f"IMAGE={RELEASE.images[0].reference}" in guide
 
@@ -212,8 +233,8 @@ def test_the_lint_workflow_lints_renders_and_scans_every_value_set(tmp_path: Pat
     ("given", "said"),
     [
         (["cpu=" + _DIGESTS["cpu"]], "each of"),
-        ([f"{target}={digest}" for target, digest in _DIGESTS.items()] * 2, "each of"),
-        (["cpu=" + _DIGESTS["cpu"], "gpu="], "--digest of gpu is ''"),
+        ([f"{name}={digest}" for name, digest in _DIGESTS.items()] * 2, "each of"),
+        ([f"{name}={digest}" for name, digest in (_DIGESTS | {"gpu": ""}).items()], "--digest of gpu is ''"),
     ],
 )
 def test_a_digest_that_is_absent_or_wrong_is_refused(given: list[str], said: str) -> None:
@@ -230,3 +251,18 @@ def test_a_tag_of_another_version_and_a_strange_repository_are_refused(tmp_path:
     written = write_chart(RELEASE, _DIGESTS, tmp_path)
     annotations = yaml.safe_load((written / "Chart.yaml").read_text())["annotations"]
     assert set(annotations) == {"category", "licenses", "artifacthub.io/images"}
+
+
+@pytest.mark.parametrize("name", BUILDS)
+def test_make_builds_each_image_as_the_release_does(name: str) -> None:
+    command = ["make", "--dry-run", "image", f"TARGET={name}", f"PYTHON={sys.executable}"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert f"deploy/release.py arguments {name}) " in done.stdout
+    said = subprocess.run(
+        [sys.executable, "deploy/release.py", "arguments", name],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert said.stdout.strip() == BUILDS[name].command_line

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
+from deploy.release import BUILDS
 from tests.deploy.rules import ROOT, tool
 
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
@@ -96,6 +97,12 @@ def test_they_call_targets_and_files_that_exist() -> None:
     text += "".join((ROOT / script).read_text() for script in scripts)
     for path in re.findall(r"data/stills/\w+\.jpg", text):
         assert (ROOT / path).is_file()
+
+
+def test_every_push_builds_the_images_of_a_release() -> None:
+    path = ROOT / ".github" / "workflows" / "image.yml"
+    assert workflow(path)["jobs"]["image"]["strategy"]["matrix"]["name"] == list(BUILDS)
+    assert "docker build $(python3 deploy/release.py arguments ${{ matrix.name }})" in commands(path)
 
 
 def test_a_release_needs_everything_else_to_pass() -> None:

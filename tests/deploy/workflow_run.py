@@ -19,6 +19,7 @@ from typing import Any
 
 import yaml
 
+from deploy.release import BUILDS
 from tests.deploy.rules import ROOT
 
 #: As GitHub writes it; registries allow lower case only.
@@ -36,11 +37,17 @@ digest = "sha256:" + hashlib.sha256(str(number).encode()).hexdigest()
 after = lambda word: words[words.index(word) + 1]
 """
 _DOCKER = """
+def build_of(words):
+    own = {"VERSION", "REVISION", "SOURCE"}
+    for word, value in zip(words, words[1:]):
+        if word == "--target" or word == "--build-arg" and value.partition("=")[0] not in own:
+            yield word + " " + value
+
 tags = os.path.join(folder, "tags")
 known = json.load(open(tags)) if os.path.exists(tags) else {}
 if words[1:3] == ["buildx", "build"]:
     json.dump({"containerimage.digest": digest}, open(after("--metadata-file"), "w"))
-    json.dump(known | {"built " + after("--target"): digest}, open(tags, "w"))
+    json.dump(known | {"built " + " ".join(build_of(words)): digest}, open(tags, "w"))
 elif words[1:4] == ["buildx", "imagetools", "create"]:
     json.dump(known | {after("--tag"): words[-1].partition("@")[2]}, open(tags, "w"))
 elif words[1:4] == ["buildx", "imagetools", "inspect"]:
@@ -66,7 +73,7 @@ class Published:
     calls: list[list[str]]
     #: Digests by the tags under which images were published.
     tags: dict[str, str]
-    #: Digests of the builds by target; the last one, if a target was built twice.
+    #: Digests by image of the release; the last one, if an image was built twice.
     built: dict[str, str]
     #: The packaged chart.
     chart: Path
@@ -122,7 +129,7 @@ class WorkflowRun:
         """Return what the jobs have done until now."""
         calls = [json.loads(line) for line in (self.records / "calls").read_text().splitlines()]
         tags = json.loads((self.records / "tags").read_text())
-        built = {name.removeprefix("built "): tags.pop(name) for name in list(tags) if "built " in name}
+        built = {name: tags.pop(f"built {build.command_line}") for name, build in BUILDS.items()}
         (chart,) = (self.checkout / "build").glob("*.tgz")
         return Published(calls, tags, built, chart)
 

@@ -81,6 +81,17 @@
 {{- if and .Values.gpu.enabled (hasKey .Values.settings "DEVICE") -}}
 {{- fail "settings.DEVICE is set and gpu.enabled is true: set gpu.device instead" -}}
 {{- end -}}
+{{- if and .Values.gpu.enabled (ne (int .Values.gpu.cuda) 13) (or .Values.image.tag .Values.image.digest) -}}
+{{- fail (printf "gpu.cuda is %d and image.%s names an image, which decides about CUDA: remove one of them" (int .Values.gpu.cuda) (ternary "digest" "tag" (not (empty .Values.image.digest)))) -}}
+{{- end -}}
+{{- if eq (get .Values.settings "DRIFT_ENGINE") "evidently" -}}
+{{- if not .Values.sampling.enabled -}}
+{{- fail "settings.DRIFT_ENGINE is evidently and sampling.enabled is false, so drift is not watched: enable sampling, or remove DRIFT_ENGINE" -}}
+{{- end -}}
+{{- if has (toString (get .Values.settings "DRIFT") | lower) (list "false" "0" "no" "off" "n" "f") -}}
+{{- fail "settings.DRIFT_ENGINE is evidently and settings.DRIFT is false, so drift is not watched: remove one of them" -}}
+{{- end -}}
+{{- end -}}
 {{- if and (not .Values.webrtc.enabled) (hasKey .Values.settings "WEBRTC_SESSIONS_MAX") -}}
 {{- fail "settings.WEBRTC_SESSIONS_MAX is set and webrtc.enabled is false: set one of them" -}}
 {{- end -}}

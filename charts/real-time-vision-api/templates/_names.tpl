@@ -73,8 +73,6 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end -}}
 {{- end -}}
 
-{{/* Image of the service. The published chart lists the images of its release with their digests in an annotation; a name
-     that is in this list gets its digest. */}}
 {{/* A reference of an image with `global.imageRegistry` in place of its registry; arguments: the root, the reference. */}}
 {{- define "rtv.fromRegistry" -}}
 {{- $registry := (first .).Values.global.imageRegistry -}}
@@ -86,11 +84,22 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- join "/" $parts -}}
 {{- end -}}
 
+{{/* Which image of the release does what the values ask for; the last part of its tag. */}}
+{{- define "rtv.imageName" -}}
+{{- if .Values.gpu.enabled -}}
+{{- ternary "gpu-cuda12" "gpu" (eq (int .Values.gpu.cuda) 12) -}}
+{{- else -}}
+{{- ternary "cpu-drift" "cpu" (eq (get .Values.settings "DRIFT_ENGINE") "evidently") -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Image of the service. The published chart lists the images of its release with their digests in an annotation; a name
+     that is in this list gets its digest. */}}
 {{- define "rtv.image" -}}
 {{- $image := .Values.image -}}
 {{- $reference := printf "%s@%s" $image.repository $image.digest -}}
 {{- if not $image.digest -}}
-{{- $tag := default (printf "%s-%s" .Chart.AppVersion (ternary "gpu" "cpu" .Values.gpu.enabled)) $image.tag -}}
+{{- $tag := default (printf "%s-%s" .Chart.AppVersion (include "rtv.imageName" .)) $image.tag -}}
 {{- $reference = printf "%s:%s" $image.repository $tag -}}
 {{- range fromYamlArray (index .Chart.Annotations "artifacthub.io/images") -}}
 {{- if hasPrefix (printf "%s@" $reference) .image -}}
