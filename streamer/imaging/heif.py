@@ -45,8 +45,11 @@ _NAMES = {Codec.HEIC: "HEIC", Codec.AVIF: "AVIF"}
 
 
 class Colour(NamedTuple):
-    """Says how YCbCr becomes RGB: matrix coefficients (ISO/IEC 23091-2), and whether values use all bits."""
+    """Says what the samples mean, in numbers of ISO/IEC 23091-2, and whether values use all bits."""
 
+    primaries: int
+    transfer: int
+    #: Says how YCbCr becomes RGB.
     matrix: int
     full_range: bool
 
@@ -178,8 +181,8 @@ class _Properties:
             if each.box.kind == b"colr":
                 fields = Fields(self._blob, each.box)
                 if fields.raw(4) == b"nclx":
-                    fields.raw(4)
-                    return Colour(fields.uint(2), bool(fields.uint(1) & 0x80))
+                    primaries, transfer, matrix = (fields.uint(2) for _ in range(3))
+                    return Colour(primaries, transfer, matrix, bool(fields.uint(1) & 0x80))
         return None
 
     def orientation(self) -> int:

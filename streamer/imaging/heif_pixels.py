@@ -18,6 +18,7 @@ import numpy.typing as npt
 from streamer.imaging.coded_picture import CodedPicture
 from streamer.imaging.heif import Colour, HeifImage
 from streamer.imaging.pixel_limits import ImageError, ImageErrorCode, damaged, unsupported
+from streamer.imaging.tone_mapping import is_hdr, to_sdr
 from streamer.imaging.turning import Turning
 
 Image = npt.NDArray[np.uint8]
@@ -97,11 +98,15 @@ def _strips(picture: CodedPicture, colour: Colour | None) -> Iterator[tuple[int,
         _TRIM(0)
     planes = [_samples(plane, picture.bits) for plane in frame.planes]
     if colour is None:
-        colour = Colour(int(frame.colorspace), int(frame.color_range) == _FULL_RANGE)
+        primaries, transfer = int(frame.color_primaries), int(frame.color_trc)
+        colour = Colour(primaries, transfer, int(frame.colorspace), int(frame.color_range) == _FULL_RANGE)
     matrix = _matrix(colour, picture.chroma)
     rows = max(2, _STEP_PX // picture.width & ~1)
     for top in range(0, picture.height, rows):
-        yield top, _to_bgr(planes, top, min(top + rows, picture.height), picture.bits, matrix)
+        pixels = _to_bgr(planes, top, min(top + rows, picture.height), picture.bits, matrix)
+        if is_hdr(colour.transfer):
+            pixels = to_sdr(pixels, colour.transfer, colour.primaries)
+        yield top, pixels
 
 
 def _decode(picture: CodedPicture) -> av.VideoFrame:

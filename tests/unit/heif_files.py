@@ -50,9 +50,10 @@ def imir(axis: int) -> bytes:
     return box(b"imir", bytes((axis,)))
 
 
-def nclx(matrix: int, *, full_range: bool) -> bytes:
+def nclx(matrix: int, *, full_range: bool, primaries: int = 1, transfer: int = 13) -> bytes:
     """Return the property with the colour coefficients."""
-    return box(b"colr", b"nclx", struct.pack(">HHHB", 1, 13, matrix, 0x80 if full_range else 0))
+    numbers = primaries, transfer, matrix, 0x80 if full_range else 0
+    return box(b"colr", b"nclx", struct.pack(">HHHB", *numbers))
 
 
 def clap(*numbers: int) -> bytes:

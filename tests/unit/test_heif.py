@@ -19,6 +19,7 @@ from PIL import Image
 from streamer.imaging.decode import decode
 from streamer.imaging.heif_pixels import decode_heif, open_decoder, warm_up
 from streamer.imaging.image_header import ImageError, ImageErrorCode, Limits, read_header
+from streamer.imaging.tone_mapping import to_sdr
 from streamer.imaging.turning import Turning
 from streamer.protocol.wire import Codec
 from tests.unit import hostile_heifs as hostile
@@ -99,6 +100,26 @@ def test_ten_bits_become_eight() -> None:
 @pytest.mark.parametrize("matrix", [1, 6, 9])
 def test_the_colours_of_the_file_count_and_not_those_of_the_data(matrix: int, full_range: bool) -> None:
     assert difference(single(hevc(), nclx(matrix, full_range=full_range)).build()) <= 3
+
+
+@pytest.mark.parametrize("transfer", [16, 18])
+def test_hdr_is_mapped_to_the_range_of_ordinary_images(transfer: int) -> None:
+    deep = pillow_heif.from_bytes("BGR;16", (192, 128), (PHOTOGRAPH.astype(np.uint16) << 8).tobytes())
+    written = io.BytesIO()
+    deep.info["nclx_profile"] = {
+        "color_primaries": 9,
+        "transfer_characteristics": transfer,
+        "matrix_coefficients": 9,
+        "full_range_flag": 1,
+    }
+    deep.save(written, quality=95, chroma=444, save_nclx_profile=True)
+    picture = picture_of(written.getvalue())
+    ordinary = decoded(single(picture, nclx(9, full_range=True)).build())
+    mapped = to_sdr(ordinary, transfer, 9)
+    assert np.abs(mapped.astype(int) - ordinary).mean() > 5
+    stated = nclx(9, full_range=True, primaries=9, transfer=transfer)
+    for data in (written.getvalue(), single(picture, stated).build(), single(picture).build()):
+        assert np.array_equal(decoded(data), mapped)
 
 
 def test_unknown_colour_coefficients_are_refused_by_number() -> None:
