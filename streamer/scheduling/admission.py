@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import time
 from collections.abc import Callable
 from types import TracebackType
 from typing import Literal
@@ -12,6 +11,7 @@ from typing import Literal
 from inference.ipc.served_model import ServedModel
 from streamer.accounting.ledger import FrameCounters, Ledger
 from streamer.accounting.metrics import WorkerMetrics
+from streamer.core import clock
 from streamer.core.timeout_queue import TimeoutQueue
 from streamer.protocol.wire import DropReason
 from streamer.scheduling.clients import NOBODY, Caller, Client, Clients
@@ -103,7 +103,7 @@ class Admission:
             version: PostAccount(ledger, FrameCounters(metrics, "http", version))
             for version, ledger in self._ledgers.items()
         }
-        self._timeouts = TimeoutQueue()
+        self._timeouts = TimeoutQueue(clock.monotonic)
 
     def accounted(self, version: str) -> PostAccount:
         """Return the context manager that accounts one posted image of a version."""
@@ -123,7 +123,7 @@ class Admission:
         requests, rate = client.requests, client.image_bytes
         if requests is None and rate is None:
             return
-        now = time.monotonic()
+        now = clock.monotonic()
         if requests is not None and not requests.take(now):
             raise self._over_quota("post", f"{requests.per_s:g} requests", requests.retry_after_s(now))
         # If the length is unknown, take 1, so that a bucket in debt still refuses the request.
@@ -152,7 +152,7 @@ class Admission:
 
     def charge_opening(self, client: Client, kind: Opening) -> None:
         """Count a new connection or session. Raises OverLimit if the client opens them too fast."""
-        now, openings = time.monotonic(), client.openings.get(kind)
+        now, openings = clock.monotonic(), client.openings.get(kind)
         if openings is not None and not openings.take(now):
             raise self._over_quota("live", f"{openings.per_s:g} new {kind}", openings.retry_after_s(now))
 
@@ -169,7 +169,7 @@ class Admission:
         """
         client = caller.client
         self.check_room(state)
-        wait_s = state.expected_wait_s(client, caller.connection, time.monotonic(), decode_ms)
+        wait_s = state.expected_wait_s(client, caller.connection, clock.monotonic(), decode_ms)
         if wait_s <= self._queue_s and wait_s <= left_s:
             return
         text = f"An image could wait for {wait_s:.1f} s; allowed are {self._queue_s:g} s (REQUEST_QUEUE_S)."
@@ -243,11 +243,11 @@ class Admission:
             if may_wait_long():
                 self._limit_wait(state, job, may_wait_long, turn)
                 return
-            if not state.give_up(job, time.monotonic()):
+            if not state.give_up(job, clock.monotonic()):
                 return
             self._refused.labels("post", "waited").inc()
             job.finish(
                 Saturated(f"The image has waited for {self._queue_s:g} s without a turn; try again later.", 1)
             )
 
-        turn[0] = self._timeouts.schedule(time.monotonic() + self._queue_s, end_wait)
+        turn[0] = self._timeouts.schedule(clock.monotonic() + self._queue_s, end_wait)

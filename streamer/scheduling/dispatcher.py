@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections import deque
 from collections.abc import Mapping
 from functools import partial
@@ -20,6 +19,7 @@ from inference.ipc.client import InferenceClient
 from inference.ipc.served_model import ServedModel
 from inference.models.model import ModelInfo
 from streamer.accounting.metrics import WorkerMetrics
+from streamer.core import clock
 from streamer.decoding.annotator import annotate
 from streamer.decoding.code_reader import CodeImage, CodeReader
 from streamer.decoding.decode_job import DecoderLost
@@ -197,7 +197,7 @@ class Dispatcher:
 
             job = Job(data, 0, params, deadline, 0, finish, self._limits)
             job.client, job.connection, job.kind = caller.client, caller.connection, kind
-            now = time.monotonic()
+            now = clock.monotonic()
             self._runner.check_suspects(job, now)
             state.add(job, now)
             state.load.post_queued(caller.client)
@@ -234,7 +234,7 @@ class Dispatcher:
         rows = self.codes.rows_of_codes(found.boxes, served.info)
         if not len(rows):
             return
-        end_s = min(deadline, time.monotonic() + self.codes.budget_s)
+        end_s = min(deadline, clock.monotonic() + self.codes.budget_s)
         image = CodeImage(data, 0, found.width, found.height)
         texts = await self.codes.read(image, found.boxes[rows], end_s, partial(self.charge, version, client))
         codes: list[CodeText | None] = [None] * len(found.boxes)
@@ -316,7 +316,7 @@ class Dispatcher:
         model = self._client.models.get(version)
         if model is None or not self._client.ready:
             return
-        state, now = self._versions[version], time.monotonic()
+        state, now = self._versions[version], clock.monotonic()
         while (job := state.next(model.in_flight, now)) is not None:
             if not job.stream:
                 self._post_queue_s[version].observe(now - job.queued_at)
@@ -344,6 +344,6 @@ class Dispatcher:
             for version, state in self._versions.items():
                 model = self._client.models.get(version)
                 if model is not None and self._client.ready:
-                    state.rates.share(model, time.monotonic())
+                    state.rates.share(model, clock.monotonic())
                 else:
                     state.rates.skip()

@@ -21,6 +21,7 @@ from inference.ipc.client import InferenceClient, Ticket
 from inference.ipc.served_model import ServedModel
 from inference.ipc.wire import Result, Status
 from streamer.accounting.metrics import WorkerMetrics
+from streamer.core import clock
 from streamer.decoding.decode_job import DecoderLost, Outcome, Work
 from streamer.decoding.decoder_pool import DecoderPool
 from streamer.decoding.messages import Answer, Task
@@ -108,7 +109,7 @@ class JobRunner:
 
     def begin(self, version: str, state: VersionQueue, model: ServedModel, job: Job) -> bool:
         """Acquire a ring slot and start decoding into it. Return False if there is no free slot after all."""
-        now = time.monotonic()
+        now = clock.monotonic()
         if job.deadline < now:
             state.skip(job)
             job.finish(DeadlineExceeded())
@@ -207,7 +208,7 @@ class JobRunner:
         Frames of one stream are submitted in order, even if a later one is decoded first.
         """
         job.decoded = True
-        self._versions[version].decoded(job, time.monotonic())
+        self._versions[version].decoded(job, clock.monotonic())
         if not job.stream:
             self._submit(version, model, job)
         else:
@@ -267,7 +268,7 @@ class JobRunner:
         A lost live frame is not retried, because newer frames follow it. A frame is not run again if the
         inference process has died twice while it executed the frame.
         """
-        state, now = self._versions[version], time.monotonic()
+        state, now = self._versions[version], clock.monotonic()
         executing = isinstance(error, InferenceLost) and error.executing
         decoder_crash_error = executing and self._suspects.died(
             job.data, job.stream, now, alone=job.alone, client=job.client.number
@@ -288,7 +289,7 @@ class JobRunner:
             job.finish(error)
 
     def _end(self, version: str, job: Job, inference_s: float = 0.0) -> None:
-        self._versions[version].end(job, inference_s, time.monotonic())
+        self._versions[version].end(job, inference_s, clock.monotonic())
 
     def _observe(self, version: str, model: ServedModel, job: Job, result: Result) -> None:
         state = self._versions[version]

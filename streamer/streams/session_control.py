@@ -6,10 +6,10 @@ has decoded.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from typing import Any, Protocol
 
+from streamer.core import clock
 from streamer.core.token_bucket import TokenBucket
 from streamer.protocol import server_messages
 from streamer.protocol.client_messages import (
@@ -119,7 +119,7 @@ class SessionControl:
         refused: Mapping[str, str],
         flow_on_ping: Mapping[int, StreamHandle],
     ) -> None:
-        self.rate = ControlRate(time.monotonic())
+        self.rate = ControlRate(clock.monotonic())
         self._target = target
         self._refused = refused
         self._flow_on_ping = flow_on_ping
@@ -128,7 +128,7 @@ class SessionControl:
 
     def receive(self, data: str | bytes) -> None:
         """Decode one message, carry it out, and send errors to the client. Raises TooManyMessages."""
-        now = time.monotonic()
+        now = clock.monotonic()
         size_bytes = size_in_bytes(data)
         try:
             self.rate.charge(now, min(size_bytes, CONTROL_MAX_BYTES))
@@ -154,7 +154,7 @@ class SessionControl:
             target.session.cfg = message.cfg
             self._send(server_messages.configured(message.cfg, target.session.describe_params()))
         elif isinstance(message, Ping):
-            self._send(server_messages.pong(message.t0, received_s, time.monotonic()))
+            self._send(server_messages.pong(message.t0, received_s, clock.monotonic()))
             for handle in self._flow_on_ping.values():
                 target.send_all(handle.flow.flow_messages("ping"))
         elif isinstance(message, Pause | Resume):

@@ -18,6 +18,7 @@ from inference.core.detections import Boxes
 from inference.core.errors import InferenceFailed, InferenceLost
 from streamer.accounting.metrics import WorkerMetrics
 from streamer.accounting.tracing import Trace, Traces, Value
+from streamer.core import clock
 from streamer.decoding.decode_job import DecoderLost
 from streamer.http.trace_context import current_trace_context
 from streamer.imaging.frame import StreamFrame
@@ -109,7 +110,7 @@ class StreamHandle:
         chosen = self.sampler is not None and self.sampler.wants(now)
 
         def finish(outcome: Prediction | Exception) -> None:
-            done = 0.0 if self._traces is None else time.monotonic()
+            done = 0.0 if self._traces is None else clock.monotonic()
             if isinstance(outcome, Prediction):
                 if self.sampler is not None:
                     outcome = _offer_sample(self.sampler, frame, arrived, params, outcome, chosen=chosen)
@@ -220,7 +221,7 @@ class StreamHandle:
             "t": {
                 "queue_ms": round((taken - arrived) * 1e3 + prediction.queue_ms, 2),
                 "infer_ms": round(prediction.inference_ms, 2),
-                "server_ms": round((time.monotonic() - arrived) * 1e3, 2),
+                "server_ms": round((clock.monotonic() - arrived) * 1e3, 2),
             },
         }
         if prediction.damaged:
@@ -245,7 +246,7 @@ class StreamHandle:
         trace = Trace("frame", arrived, self._opened_in, attributes)
         # This stage has no length: only the moment is known at which the last byte of the frame had arrived.
         trace.add("receive", arrived, arrived)
-        now = time.monotonic()
+        now = clock.monotonic()
         if isinstance(outcome, Prediction):
             trace.add_prediction(outcome, arrived, done)
             trace.add("send", done, now)
@@ -293,7 +294,7 @@ def _offer_sample(
         frame.seq,
         frame.rotation,
         arrived,
-        time.time() - (time.monotonic() - arrived),
+        time.time() - (clock.monotonic() - arrived),
         prediction.width,
         prediction.height,
         params,

@@ -1,0 +1,173 @@
+"""Reads the run times of a model, by batch size, from text or from a report of ``streamer models check``."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from streamer.simulation.errors import BadScenario
+
+#: Largest batch that the service forms (`BATCH_MAX`).
+MAX_BATCH = 64
+_EXPECTED = "`SIZE:MS,SIZE:MS`, such as 1:8,4:20,8:36, or a file from `streamer models check FILE --json`"
+
+
+@dataclass(frozen=True, slots=True)
+class RunTimes:
+    """Holds the milliseconds of one run for each batch size that the service runs."""
+
+    cost_ms: Mapping[int, float]
+    #: Milliseconds of one frame that has all cores of a CPU; None if that was not measured.
+    all_cores_ms: float | None = None
+    #: Milliseconds of one run while every inference thread runs another one; None if that was not measured.
+    at_once_ms: float | None = None
+    #: Number of inference threads in that measurement.
+    at_once_threads: int | None = None
+    #: Execution provider, such as ``cpu`` or ``cuda``; None if the source does not say.
+    provider: str | None = None
+    #: Cores of the machine on which the times were measured; None if the source does not say.
+    cores: int | None = None
+
+    @property
+    def cost_s(self) -> dict[int, float]:
+        """Seconds of one run for each batch size."""
+        return {size: cost / 1e3 for size, cost in self.cost_ms.items()}
+
+
+def read_run_times(source: str, batch_max: int | None = None) -> RunTimes:
+    """Return the run times that ``source`` states or, if it names a file, that the file contains.
+
+    Batch sizes are the powers of two up to ``batch_max``, which stands for the setting of that name and is
+    the largest measured size if it is None. Raises BadScenario if the times are incomplete or contradictory.
+    """
+    path = Path(source)
+    if ":" not in source or path.is_file():
+        return _from_report(path, batch_max)
+    measured: dict[int, float] = {}
+    for pair in source.split(","):
+        size, colon, cost = pair.partition(":")
+        if not colon:
+            raise BadScenario(f"run times: expected {_EXPECTED}; found {pair.strip()!r}")
+        number = _number(size, pair)
+        if number in measured:
+            raise BadScenario(f"run times: the batch of {number} has two times; give one")
+        measured[number] = _milliseconds(cost, pair)
+    return RunTimes(complete(measured, batch_max))
+
+
+def complete(measured: Mapping[int, float], batch_max: int | None = None) -> dict[int, float]:
+    """Return the milliseconds of the powers of two from 1 to ``batch_max``.
+
+    Sizes between two measured ones are interpolated linearly; nothing is assumed beyond the largest. Raises
+    BadScenario.
+    """
+    sizes = sorted(measured)
+    if sizes[0] != 1:
+        raise BadScenario(
+            f"run times: the smallest batch is {sizes[0]}, and nothing is assumed below it; add the time of a "
+            "run of one frame (1:MS)"
+        )
+    for size, larger in zip(sizes, sizes[1:], strict=False):
+        if measured[larger] < measured[size]:
+            raise BadScenario(
+                f"run times: a run of {larger} frames takes {measured[larger]:g} ms, which is less than one of "
+                f"{size} ({measured[size]:g} ms); measure again or leave one of them out"
+            )
+    largest = batch_max or 1 << (sizes[-1].bit_length() - 1)
+    last = 1 << (largest.bit_length() - 1)
+    if last > sizes[-1]:
+        raise BadScenario(
+            f"run times: the largest measured batch is {sizes[-1]}, and nothing is assumed beyond it; measure a "
+            f"batch of {last} or allow at most {sizes[-1]} (--batch-max)"
+        )
+    return {1 << power: _between(measured, 1 << power) for power in range(last.bit_length())}
+
+
+def _between(measured: Mapping[int, float], size: int) -> float:
+    if size in measured:
+        return measured[size]
+    low = max(each for each in measured if each < size)
+    high = min(each for each in measured if each > size)
+    return measured[low] + (measured[high] - measured[low]) * (size - low) / (high - low)
+
+
+def _number(text: str, pair: str) -> int:
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
+    if not 1 <= number <= MAX_BATCH:
+        raise BadScenario(
+            f"run times: expected a batch size from 1 to {MAX_BATCH} before the colon; found {pair.strip()!r}"
+        )
+    return number
+
+
+def _milliseconds(value: object, where: object) -> float:
+    cost = math.nan
+    if isinstance(value, str | int | float) and not isinstance(value, bool):
+        try:
+            cost = float(value)
+        except ValueError:
+            cost = math.nan
+    if not 0 < cost < 1e6:
+        raise BadScenario(f"run times: expected milliseconds above 0 and below 1000000; found {where!r}")
+    return cost
+
+
+def _from_report(path: Path, batch_max: int | None) -> RunTimes:
+    try:
+        report = json.loads(path.read_bytes())
+    except OSError as error:
+        raise BadScenario(
+            f"run times: expected {_EXPECTED}; {path} cannot be read: {error.strerror}"
+        ) from error
+    except ValueError as error:
+        raise BadScenario(f"run times: {path} is not JSON; expected {_EXPECTED}") from error
+    rows = report.get("timings") if isinstance(report, dict) else None
+    if not isinstance(rows, list) or not rows:
+        raise BadScenario(
+            f"run times: {path} has no times; make it with `streamer models check FILE --json` and without "
+            "--no-timing"
+        )
+    measured: dict[int, float] = {}
+    for row in rows:
+        if not isinstance(row, dict) or not isinstance(row.get("batch"), int):
+            raise BadScenario(f"run times: {path} has an entry without a batch size: {row!r}")
+        measured[row["batch"]] = _milliseconds(row.get("one_core_ms"), row)
+    fixed = report.get("batch")
+    if isinstance(fixed, int):
+        measured = {fixed: measured[fixed]} if fixed in measured else measured
+    return RunTimes(
+        measured if isinstance(fixed, int) else complete(_rising(measured), batch_max),
+        all_cores_ms=_optional(rows[0].get("all_cores_ms"), path),
+        provider=report.get("device") if isinstance(report.get("device"), str) else None,
+        cores=report.get("cores") if isinstance(report.get("cores"), int) else None,
+        **_at_once(report.get("at_once"), path),
+    )
+
+
+def _rising(measured: Mapping[int, float]) -> dict[int, float]:
+    """Return measured times without falls, which are chance: a larger batch does more of the same work."""
+    found: dict[int, float] = {}
+    for size in sorted(measured):
+        found[size] = max(measured[size], *found.values()) if found else measured[size]
+    return found
+
+
+def _optional(value: object, path: Path) -> float | None:
+    return None if value is None else _milliseconds(value, f"{value} in {path}")
+
+
+def _at_once(found: Any, path: Path) -> dict[str, Any]:
+    """Return the fields about runs at once; none if the report is of a version that does not measure them."""
+    if not isinstance(found, dict):
+        return {}
+    threads = found.get("threads")
+    if not isinstance(threads, int) or threads < 1:
+        raise BadScenario(f"run times: expected a number of threads above 0 in `at_once` of {path}")
+    return {"at_once_ms": _milliseconds(found.get("ms"), f"`at_once` of {path}"), "at_once_threads": threads}
