@@ -59,7 +59,13 @@ EXIT_CODES: Mapping[str, Mapping[str, int]] = {
     "simulate": {"streamer.simulation.errors.BadScenario": EXIT_USAGE},
 }
 #: Commands that need the extra `server`, and their exit codes when it is not installed.
-_SERVER_COMMANDS = {"serve": 3, "models": 8, "keys": EXIT_USAGE, "samples": EXIT_USAGE}
+_SERVER_COMMANDS = {
+    "serve": 3,
+    "models": 8,
+    "keys": EXIT_USAGE,
+    "samples": EXIT_USAGE,
+    "simulate": EXIT_USAGE,
+}
 #: Headings of groups of options in help pages.
 CONNECTION, DETECTION = "Connection", "Detection"
 Number = TypeVar("Number", int, float)

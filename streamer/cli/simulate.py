@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from streamer.cli import simulate_fleet
+from streamer.cli import simulate_fleet, simulate_streams
 from streamer.cli.command import (
     EXIT_USAGE,
     Command,
@@ -32,6 +32,7 @@ app = typer.Typer(
     help="Simulate the service at other sizes, without a service (docs/operations/scaling.md).",
     epilog=epilog(
         """
+        streamer simulate streams 16x10 64x10 --run-times 1:8,4:20 --cores 8
         streamer simulate autoscaling
         streamer simulate autoscaling --capacity 180 --cold-start 60,600 --day flash
         streamer simulate fleet --cameras 10000 --fps 5 --replica-fps 1300
@@ -39,6 +40,7 @@ app = typer.Typer(
         exit_codes={0: "done", EXIT_USAGE: "wrong option or file", EXIT_INTERRUPTED: "Ctrl-C"},
     ),
 )
+app.add_typer(simulate_streams.app)
 app.add_typer(simulate_fleet.app)
 
 _STREAMS, _RELEASE, _AUTOSCALER, _FAULTS = "Streams", "Release", "Autoscaler", "What goes wrong"

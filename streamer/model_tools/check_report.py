@@ -131,7 +131,14 @@ def _timing_lines(served: ServedModel) -> list[str]:
     lines = ["", f"  {'batch':>5}  {where:>20}" + (f"  {f'{served.cores} cores':>20}" if on_all else "")]
     lines += [_timing_row(timing) for timing in served.timings]
     formed = ", ".join(map(str, served.formed))
-    return [*lines, f"  With these times the service forms batches of {formed}."]
+    lines.append(f"  With these times the service forms batches of {formed}.")
+    if (at_once := served.at_once) is not None:
+        frames = f"{at_once.batch} frame{'s' * (at_once.batch > 1)}"
+        lines.append(
+            f"  While {at_once.threads} threads run at once, a run of {frames} takes {at_once.run_s * 1e3:.1f} ms."
+        )
+    times = ",".join(f"{timing.batch}:{timing.one_core_s * 1e3:.1f}" for timing in served.timings)
+    return [*lines, f"  For `streamer simulate streams`: --run-times {times}, or the file of --json."]
 
 
 def _timing_row(timing: Timing) -> str:
@@ -189,6 +196,13 @@ def _served_json(result: Inspection, served: ServedModel) -> dict[str, Any]:
         "cores": served.cores,
         "timings": [_timing_json(timing) for timing in served.timings],
         "batches_formed": list(served.formed),
+        "at_once": None
+        if served.at_once is None
+        else {
+            "threads": served.at_once.threads,
+            "batch": served.at_once.batch,
+            "ms": round(served.at_once.run_s * 1e3, 3),
+        },
         "remarks": result.remarks(),
     }
 

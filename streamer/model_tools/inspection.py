@@ -18,6 +18,7 @@ from inference.models.manifest import Manifest, read_manifest
 from inference.models.model import ModelInfo
 from inference.models.onnx_header import NotOnnx, OnnxHeader, licence_of, read_header
 from inference.models.signature import DEFAULT_INPUT_PX, Graph, ImageInput
+from streamer.model_tools.concurrency import AtOnce, measure_at_once
 
 #: Called with the current step and the progress of the whole inspection, 0..1.
 OnProgress = Callable[[str, float], None]
@@ -51,6 +52,8 @@ class ServedModel:
     timings: tuple[Timing, ...] = ()
     #: Batch sizes that the service would form, according to these timings.
     formed: tuple[int, ...] = ()
+    #: A run of the largest of these batches beside others; None without timings, or with a single core.
+    at_once: AtOnce | None = None
     #: What users should know about how the outputs are read.
     note: str = ""
 
@@ -116,6 +119,7 @@ def _load(path: Path, device: str, batch_max: int, timing: bool, on_progress: On
         one_core_s, all_cores_s = dict(detector.cost_s), dict[int, float]()
         if on_all:
             all_cores_s = _on_all_cores(path, batch_max, cores, on_progress, steps)
+        formed = worthwhile_buckets(one_core_s)
         return ServedModel(
             detector.model,
             detector.graph,
@@ -130,11 +134,22 @@ def _load(path: Path, device: str, batch_max: int, timing: bool, on_progress: On
                 for batch, cost_s in one_core_s.items()
                 if timing
             ),
-            worthwhile_buckets(one_core_s),
+            formed,
+            _at_once(detector, cores, formed[-1], on_progress) if timing else None,
             detector.layout.note,
         )
     finally:
         detector.close()
+
+
+def _at_once(detector: Detector, cores: int, batch: int, on_progress: OnProgress) -> AtOnce | None:
+    """Measure runs in as many threads as the service would use; return None if it would use one."""
+    # The same numbers as in `inference.engine.process`.
+    threads = cores if detector.model.provider == "cpu" else 4 if detector.buckets == (1,) else 2
+    if threads == 1:
+        return None
+    on_progress(f"timing batch {batch} in {threads} threads at once", 1.0)
+    return measure_at_once(detector, threads, batch)
 
 
 def _on_all_cores(

@@ -1,1 +1,1 @@
-"""Pure models of the service and its autoscaling, with a clock of their own, and how they show results."""
+"""Models of the service and of its autoscaling, with a clock of their own, and how they show results."""

@@ -30,7 +30,9 @@ class Utilisation:
 class Usage:
     """Remembers how much work was done when a measurement begins."""
 
-    def __init__(self, cores: Processor, device: Processor, event_loops: Sequence[Threads], now: float) -> None:
+    def __init__(
+        self, cores: Processor, device: Processor, event_loops: Sequence[Threads], now: float
+    ) -> None:
         self._cores, self._device, self._event_loops = cores, device, tuple(event_loops)
         self._at = now
         self._before = cores.done_s, device.done_s, [each.begun_s for each in event_loops]
@@ -42,9 +44,7 @@ class Usage:
         most = machine.cores * machine.core_efficiency
         cores = (self._cores.done_s - cores_s) / length_s / most
         device = (self._device.done_s - device_s) / length_s / machine.gain if machine.accelerator else cores
-        busiest = max(
-            each.begun_s - before for each, before in zip(self._event_loops, loops_s, strict=True)
-        )
+        busiest = max(each.begun_s - before for each, before in zip(self._event_loops, loops_s, strict=True))
         return Utilisation(min(1.0, device), min(1.0, cores), busiest / length_s)
 
 
@@ -135,7 +135,9 @@ def summarise(
         age_p50=percentile(ages_ms, 50),
         age_p95=percentile(ages_ms, 95),
         age_p99=percentile(ages_ms, 99),
-        fairness=tuple(_fairness(connected, fps, seconds) for fps in sorted({each.fps for each in connected})),
+        fairness=tuple(
+            _fairness(connected, fps, seconds) for fps in sorted({each.fps for each in connected})
+        ),
         granted=len(grants),
         lowest_grant_fps=min(grants, default=None),
         utilisation=used,

@@ -17,16 +17,23 @@ _EXPECTED = "`SIZE:MS,SIZE:MS`, such as 1:8,4:20,8:36, or a file from `streamer 
 
 
 @dataclass(frozen=True, slots=True)
+class AtOnce:
+    """Holds the milliseconds of a run of ``batch`` frames while ``threads`` threads run at the same time."""
+
+    threads: int
+    batch: int
+    ms: float
+
+
+@dataclass(frozen=True, slots=True)
 class RunTimes:
     """Holds the milliseconds of one run for each batch size that the service runs."""
 
     cost_ms: Mapping[int, float]
     #: Milliseconds of one frame that has all cores of a CPU; None if that was not measured.
     all_cores_ms: float | None = None
-    #: Milliseconds of one run while every inference thread runs another one; None if that was not measured.
-    at_once_ms: float | None = None
-    #: Number of inference threads in that measurement.
-    at_once_threads: int | None = None
+    #: A run beside those of other threads; None if that was not measured.
+    at_once: AtOnce | None = None
     #: Execution provider, such as ``cpu`` or ``cuda``; None if the source does not say.
     provider: str | None = None
     #: Cores of the machine on which the times were measured; None if the source does not say.
@@ -36,6 +43,23 @@ class RunTimes:
     def cost_s(self) -> dict[int, float]:
         """Seconds of one run for each batch size."""
         return {size: cost / 1e3 for size, cost in self.cost_ms.items()}
+
+    @property
+    def core_efficiency(self) -> float:
+        """Speed of a core while all cores run the model, where a core alone has speed 1."""
+        return min(1.0, 1.0 / self._slowdown)
+
+    @property
+    def gain(self) -> float:
+        """Speed of an accelerator with several threads, where one thread alone has speed 1."""
+        return 1.0 if self.at_once is None else max(1.0, self.at_once.threads / self._slowdown)
+
+    @property
+    def _slowdown(self) -> float:
+        """How many times as long a run takes beside others."""
+        at_once = self.at_once
+        alone_ms = None if at_once is None else self.cost_ms.get(at_once.batch)
+        return 1.0 if at_once is None or alone_ms is None else at_once.ms / alone_ms
 
 
 def read_run_times(source: str, batch_max: int | None = None) -> RunTimes:
@@ -147,7 +171,7 @@ def _from_report(path: Path, batch_max: int | None) -> RunTimes:
         all_cores_ms=_optional(rows[0].get("all_cores_ms"), path),
         provider=report.get("device") if isinstance(report.get("device"), str) else None,
         cores=report.get("cores") if isinstance(report.get("cores"), int) else None,
-        **_at_once(report.get("at_once"), path),
+        at_once=_at_once(report.get("at_once"), path),
     )
 
 
@@ -163,11 +187,14 @@ def _optional(value: object, path: Path) -> float | None:
     return None if value is None else _milliseconds(value, f"{value} in {path}")
 
 
-def _at_once(found: Any, path: Path) -> dict[str, Any]:
-    """Return the fields about runs at once; none if the report is of a version that does not measure them."""
-    if not isinstance(found, dict):
-        return {}
-    threads = found.get("threads")
-    if not isinstance(threads, int) or threads < 1:
-        raise BadScenario(f"run times: expected a number of threads above 0 in `at_once` of {path}")
-    return {"at_once_ms": _milliseconds(found.get("ms"), f"`at_once` of {path}"), "at_once_threads": threads}
+def _at_once(found: Any, path: Path) -> AtOnce | None:
+    """Return the time of a run beside others; None if the report has none."""
+    if found is None:
+        return None
+    if not isinstance(found, dict) or not all(_is_count(found.get(name)) for name in ("threads", "batch")):
+        raise BadScenario(f"run times: expected numbers of threads and frames in `at_once` of {path}")
+    return AtOnce(found["threads"], found["batch"], _milliseconds(found.get("ms"), f"`at_once` of {path}"))
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and value > 0

@@ -80,7 +80,9 @@ class _Simulation:
         await self._pass_time(loop.time() + DRAIN_S, "draining")
         for worker in workers:
             await worker.dispatcher.close()
-        ledger = _total([camera.connection.flow.ledger for camera in cameras if camera.connection is not None])
+        ledger = _total(
+            [camera.connection.flow.ledger for camera in cameras if camera.connection is not None]
+        )
         return summarise(
             scenario,
             [camera.record for camera in cameras],
