@@ -26,7 +26,7 @@ DRAIN_S = 5.0
 
 
 class CameraLoad:
-    """Runs one camera; frames that are captured from ``begin`` to ``end`` (monotonic seconds) are recorded."""
+    """Runs one camera; frames captured from ``begin`` to ``end`` (monotonic seconds) are recorded."""
 
     def __init__(
         self,

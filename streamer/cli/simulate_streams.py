@@ -14,10 +14,10 @@ from streamer.cli.command import (
     Command,
     Json,
     Quiet,
-    any_number,
     epilog,
     number,
     option,
+    positive,
     seconds,
     terminal_of,
     whole_number,
@@ -26,8 +26,6 @@ from streamer.core.signals import EXIT_INTERRUPTED
 
 if TYPE_CHECKING:
     from streamer.simulation.streams.report import Report
-    from streamer.simulation.streams.run_times import RunTimes
-    from streamer.simulation.streams.scenario import Cameras, Machine
 
 app = typer.Typer(add_completion=False)
 _CAMERAS, _MACHINE, _SERVICE, _LIMITS = "Cameras", "Machine", "Service", "Limits for --find"
@@ -64,13 +62,13 @@ def _size(text: str) -> tuple[int, int]:
         streamer models check best.onnx --json > best-times.json
         streamer simulate streams 8x10 16x10 32x10 --run-times best-times.json
         streamer simulate streams 1x10 --find --run-times 1:8,2:15,4:29 --cores 8
-        streamer simulate streams 100x5,20x30 --device gpu --run-times 1:6,16:17.6 --workers 4
+        streamer simulate streams 99x5,9x30 --device gpu --run-times 1:6,16:17.6
         """,
         notes="""
-        Each argument is one simulation: COUNTxFPS, and several of them with commas for a mix of rates. Run times
-        are milliseconds for each batch size. Missing powers of two are interpolated; nothing is assumed
-        beyond the largest. What a frame costs besides the run depends on the image and the cores:
-        docs/operations/scaling.md has measured values.
+        Each argument is one simulation: COUNTxFPS, or several of them with commas for a mix of rates. Run
+        times are milliseconds for each batch size. Missing powers of two are interpolated; nothing is assumed
+        beyond the largest. What a frame costs besides its run depends on the image and on the cores; see
+        docs/operations/scaling.md.
         """,
         exit_codes={
             0: "done",
@@ -247,7 +245,7 @@ def streams(
             "--seconds",
             "virtual seconds that are measured (20; less for many frames)",
             value="S",
-            parser=any_number,
+            parser=positive,
         ),
     ] = None,
     seed: Annotated[int, option("--seed", "random seed (1)", value="N", parser=whole_number(0, 2**31))] = 1,

@@ -14,7 +14,7 @@ monotonic: Callable[[], float] = time.monotonic
 @contextlib.contextmanager
 def replaced(clock: Callable[[], float]) -> Iterator[None]:
     """Use ``clock`` in place of the machine's monotonic clock in this process, until the block ends."""
-    global monotonic  # noqa: PLW0603 - one clock for the process, as with the clock that it stands for
+    global monotonic
     before, monotonic = monotonic, clock
     try:
         yield

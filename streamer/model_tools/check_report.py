@@ -133,9 +133,9 @@ def _timing_lines(served: ServedModel) -> list[str]:
     formed = ", ".join(map(str, served.formed))
     lines.append(f"  With these times the service forms batches of {formed}.")
     if (at_once := served.at_once) is not None:
-        frames = f"{at_once.batch} frame{'s' * (at_once.batch > 1)}"
+        run_ms = at_once.run_s * 1e3
         lines.append(
-            f"  While {at_once.threads} threads run at once, a run of {frames} takes {at_once.run_s * 1e3:.1f} ms."
+            f"  In {at_once.threads} threads at once, a run with batch {at_once.batch} takes {run_ms:.1f} ms."
         )
     times = ",".join(f"{timing.batch}:{timing.one_core_s * 1e3:.1f}" for timing in served.timings)
     return [*lines, f"  For `streamer simulate streams`: --run-times {times}, or the file of --json."]

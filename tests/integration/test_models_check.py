@@ -12,6 +12,7 @@ import pytest
 
 from streamer.cli import models
 from streamer.cli.main import main
+from streamer.simulation.streams.run_times import read_run_times
 from tests.helpers import faulty_models
 from tests.helpers import model_factory as factory
 from tests.helpers.model_factory import OBJECTS, Input
@@ -64,6 +65,7 @@ def test_a_served_file_is_described(tmp_path: Path, capsys: pytest.CaptureFixtur
         "blob.json: name, batch_max",
         "licence   MIT",
         "With these times the service forms batches of ",
+        "For `streamer simulate streams`: --run-times 1:",
     ):
         assert said in text
     rows = [line.split() for line in text.splitlines() if " ms " in line]
@@ -82,10 +84,17 @@ def test_json_has_the_same_content_and_the_times_of_each_batch(
     assert [timing["batch"] for timing in answer["timings"]] == [1, 2]
     assert all(timing["one_core_ms"] > 0 and timing["all_cores_ms"] > 0 for timing in answer["timings"])
     assert answer["cores"] == 2
+    assert (answer["at_once"]["threads"], answer["at_once"]["batch"]) == (2, answer["batches_formed"][-1])
+    assert answer["at_once"]["ms"] > 0
+    (tmp_path / "times.json").write_text(json.dumps(answer))
+    times = read_run_times(str(tmp_path / "times.json"))
+    assert (tuple(times.cost_ms), times.provider, times.cores) == ((1, 2), "cpu", 2)
+    assert times.all_cores_ms == answer["timings"][0]["all_cores_ms"]
+    assert 0 < times.core_efficiency <= 1
     assert any("has no class names" in remark for remark in answer["remarks"])
     assert any("No licence" in remark for remark in answer["remarks"])
     code, answer = check_json(capsys, path, "--no-timing")
-    assert (code, answer["timings"]) == (0, [])
+    assert (code, answer["timings"], answer["at_once"]) == (0, [], None)
 
 
 def test_on_one_core_there_is_one_column_of_times(
@@ -94,6 +103,7 @@ def test_on_one_core_there_is_one_column_of_times(
     monkeypatch.setattr("os.sched_getaffinity", lambda _: {0})
     _, answer = check_json(capsys, factory.blob_model(tmp_path / "blob.onnx"))
     assert {timing["all_cores_ms"] for timing in answer["timings"]} == {None}
+    assert answer["at_once"] is None
 
 
 def test_remarks_say_what_could_be_better(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -36,6 +36,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "simulate": ("", "nonsense"),
     "simulate fleet": ("", "--cameras 1 --replica-fps 0"),
     "simulate autoscaling": ("extra", "--day nonsense", "--target 0", "--up 4"),
+    "simulate streams": ("", "2x10", "2x10 --run-times 4:10", "ten --run-times 1:10", "2x10 --stalls 5"),
 }
 #: Environment of a terminal that has no colours and is wide enough to show each option in full.
 _TERMINAL = {"COLUMNS": "400", "NO_COLOR": "1", "TERM": "dumb"}

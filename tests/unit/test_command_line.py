@@ -109,6 +109,11 @@ def test_a_group_alone_shows_its_help_as_an_error(group: str, capsys: pytest.Cap
         ("simulate autoscaling --capacity 7,x", "--capacity: expected a number; found 'x'"),
         ("simulate fleet --cameras 10", "--replica-fps: expected a value; found none"),
         ("simulate autoscaling --method x", "--method: expected some of hpa, keda, keda-value"),
+        ("simulate streams 2x10", "--run-times"),
+        ("simulate streams 2x10 --run-times 1:5 --stalls 5", "--stalls: expected EVERY:LENGTH in seconds"),
+        ("simulate streams 2x10 --run-times 1:5 --size 640", "--size: expected WIDTHxHEIGHT"),
+        ("simulate streams 2x10 --run-times 1:5 --workers 0", "--workers: expected a whole number from 1"),
+        ("simulate streams 2x10 --run-times 1:5 --seconds 0", "--seconds: expected a number above 0"),
     ],
 )
 def test_a_usage_error_names_the_option_and_what_is_allowed(

@@ -1,1 +1,1 @@
-"""Runs the scheduler and the flow control of the service in virtual time, with simulated cameras and devices."""
+"""Runs the scheduler and the flow control of the service in virtual time, with simulated devices."""

@@ -144,13 +144,14 @@ class Camera:
         self._link.up(self._arrive)
 
     def _arrive(self) -> None:
+        if self._loop.time() >= self._end:
+            return
         try:
             client = self._worker.admit(self._name)
         except SchedulingError as refusal:
             self.record.refusals += 1
             retry_s = refusal.retry_after_s if isinstance(refusal, OverLimit | Saturated) else 5
-            if self._loop.time() < self._end:
-                self._loop.call_later(retry_s * self._rng.uniform(1.0, 1.5), self.connect)
+            self._loop.call_later(retry_s * self._rng.uniform(1.0, 1.5), self.connect)
             return
         self.connection = connection = Connection(self._worker, client, self.record.fps, self._send_down)
         self.record.connected = True

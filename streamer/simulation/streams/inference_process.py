@@ -1,4 +1,4 @@
-"""Stands in for the inference process: the planner of the service, and threads whose runs take given times."""
+"""Stands in for the inference process: the planner of the service, and runs that take given times."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from inference.models.model import Family, ModelInfo, Placement
 from streamer.simulation.streams.processor import Processor, Threads
 from streamer.simulation.streams.scenario import Machine
 
-#: Part of the inference process's time for a frame that its reading thread takes; the rest is post-processing.
+#: Part of the time of a frame, besides its run, that the reading thread takes; the rest is post-processing.
 READING_SHARE = 1 / 3
 #: Time between two searches for items past their deadline (`inference.engine.loop.BEAT_S`).
 _BEAT_S = 0.25

@@ -1,4 +1,4 @@
-"""Models what executes work: cores or a device that running pieces of work share, and threads that wait for it."""
+"""Models what executes work: cores or a device, which running pieces of work share, and threads."""
 
 from __future__ import annotations
 

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -92,21 +93,21 @@ def complete(measured: Mapping[int, float], batch_max: int | None = None) -> dic
     sizes = sorted(measured)
     if sizes[0] != 1:
         raise BadScenario(
-            f"run times: the smallest batch is {sizes[0]}, and nothing is assumed below it; add the time of a "
-            "run of one frame (1:MS)"
+            f"run times: the smallest batch is {sizes[0]}, and nothing is assumed below it; add the time of "
+            "one frame (1:MS)"
         )
-    for size, larger in zip(sizes, sizes[1:], strict=False):
+    for size, larger in pairwise(sizes):
         if measured[larger] < measured[size]:
             raise BadScenario(
-                f"run times: a run of {larger} frames takes {measured[larger]:g} ms, which is less than one of "
-                f"{size} ({measured[size]:g} ms); measure again or leave one of them out"
+                f"run times: a run of {larger} frames takes {measured[larger]:g} ms, less than one of {size} "
+                f"({measured[size]:g} ms); measure again or leave one of them out"
             )
     largest = batch_max or 1 << (sizes[-1].bit_length() - 1)
     last = 1 << (largest.bit_length() - 1)
     if last > sizes[-1]:
         raise BadScenario(
-            f"run times: the largest measured batch is {sizes[-1]}, and nothing is assumed beyond it; measure a "
-            f"batch of {last} or allow at most {sizes[-1]} (--batch-max)"
+            f"run times: the largest measured batch is {sizes[-1]}, and nothing is assumed beyond it; "
+            f"measure a batch of {last} or allow at most {sizes[-1]} (--batch-max)"
         )
     return {1 << power: _between(measured, 1 << power) for power in range(last.bit_length())}
 

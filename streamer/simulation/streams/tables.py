@@ -75,8 +75,8 @@ def _details(report: Report) -> list[str]:
         )
     if report.drops or report.refused:
         found += [
-            f"{group.streams} streams of {group.fps:g} fps got {group.least_fps:.1f} to {group.most_fps:.1f}, "
-            f"median {group.median_fps:.1f}"
+            f"{group.streams} streams of {group.fps:g} fps got {group.least_fps:.1f} to "
+            f"{group.most_fps:.1f}, median {group.median_fps:.1f}"
             for group in report.fairness
         ]
     if report.posts is not None:
