@@ -221,7 +221,7 @@ def test_a_report_decides_the_machine(tmp_path: Path, capsys: pytest.CaptureFixt
 def test_the_documented_commands_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     page = ROOT / "docs" / "operations" / "scaling.md"
     commands = [command for block in blocks(page, "sh") for command in block.commands()]
-    # The first one makes the report for the others; tests/integration/test_models_check.py reads such a report.
+    # The first one makes a report; tests/integration/test_models_check.py reads such a report.
     report, *simulations = [command for command in commands if "best" in command or "simulate" in command]
     assert report == "streamer models check best.onnx --json > best-times.json"
     assert len(simulations) == 3
