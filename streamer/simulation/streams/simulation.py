@@ -18,7 +18,7 @@ from streamer.simulation.streams.processor import Processor, Threads, core_speed
 from streamer.simulation.streams.report import Report, Usage, summarise
 from streamer.simulation.streams.scenario import Scenario
 from streamer.simulation.streams.virtual_loop import BEGIN_S, run_virtually
-from streamer.simulation.streams.worker import Worker
+from streamer.simulation.streams.worker import Claims, Worker
 
 #: Virtual seconds after the last capture in which the outcomes of the last frames arrive.
 DRAIN_S = 12.0
@@ -55,6 +55,7 @@ class _Simulation:
         inference = InferenceProcess(
             loop, machine, cores, device, self._rng("runs"), scenario.settings.interactive_share
         )
+        claims = Claims()
         workers = [
             Worker(
                 loop,
@@ -62,6 +63,7 @@ class _Simulation:
                 scenario.settings,
                 cores,
                 inference,
+                claims,
                 scenario.cameras.size,
                 self._rng(f"worker-{number}"),
             )

@@ -22,6 +22,7 @@ from streamer.protocol.server_messages import ServerMessage
 from streamer.scheduling.admission import Admission
 from streamer.scheduling.clients import Client, Clients
 from streamer.scheduling.crash_suspects import Suspects
+from streamer.scheduling.device_shares import DeviceShares
 from streamer.scheduling.dispatcher import Dispatcher
 from streamer.simulation.streams.inference_process import InferenceProcess, varied
 from streamer.simulation.streams.processor import Processor, Threads
@@ -38,6 +39,21 @@ if TYPE_CHECKING:
 VERSION = "v1"
 #: Parts of the event loop's time for a frame: receiving it, submitting it after decoding, sending its result.
 RECEIVING_SHARE, SUBMITTING_SHARE, SENDING_SHARE = 0.4, 0.2, 0.4
+
+
+class Claims:
+    """Holds what the workers want of the device, in place of the shared status."""
+
+    def __init__(self) -> None:
+        self._values: dict[tuple[int, str], float] = {}
+
+    def post_worker(self, number: int, field: str, value: float) -> None:
+        """Write one field of a worker."""
+        self._values[number, field] = value
+
+    def read_worker(self, number: int, field: str) -> float:
+        """Read one field of a worker."""
+        return self._values.get((number, field), 0.0)
 
 
 class _NothingBlocked:
@@ -103,6 +119,7 @@ class Worker:
         settings: ServiceSettings,
         cores: Processor,
         inference: InferenceProcess,
+        claims: Claims,
         size_px: tuple[int, int],
         rng: random.Random,
     ) -> None:
@@ -133,6 +150,7 @@ class Worker:
             interactive_share=settings.interactive_share,
             versions=(VERSION,),
         )
+        self.dispatcher.divide_device(DeviceShares(claims, self._client.number - 1, machine.workers))
 
     def receive(self, call: Callable[[], None]) -> None:
         """Let the event loop read a message of a client, whose frame ``call`` takes."""
