@@ -150,6 +150,7 @@ class LiveVideo:
                     if stop.is_set():
                         return
                     backoff.reset()
+                    frame.skip = ""  # a reader that is late gets all frames, too, unless it leaves some out
                     yield frame
                     number = frame.number + 1
             except SourceFailed as error:
