@@ -96,7 +96,7 @@ PROMISES = (
         "A model file that cannot be served is refused at the start with its name and the cause. Replacing "
         "or deleting the file later changes nothing until the next start.",
         (
-            "tests/unit/test_detector.py::test_a_bad_file_is_refused_by_name_with_a_fix_within_moments",
+            "tests/unit/test_detector_refusals.py::test_a_bad_file_is_refused_by_name_with_a_fix_within_moments",
             "tests/e2e/test_lifecycle.py::test_a_model_that_is_none_is_refused_with_its_own_code",
             "tests/e2e/test_model_file.py::test_the_model_of_the_start_is_served_on",
             "tests/e2e/test_model_file.py::test_a_bad_model_at_the_first_start_still_ends_it_with_4",

@@ -11,9 +11,8 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from fractions import Fraction
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 import av
@@ -28,6 +27,7 @@ from streamer.client.sources import SourceOptions, open_source
 from streamer.client.video import LiveVideo
 from streamer.client.video_source import VideoSource
 from streamer.core.backoff import Backoff
+from tests.helpers.fake_camera import Camera, Cameras, Respond, answer
 from tests.helpers.ports import free_port
 from tests.unit.images import encode, scene
 from tests.unit.test_client_sources import NoWait
@@ -36,20 +36,6 @@ JPEG = encode(scene())
 PASSWORD = "dummy@#:1"  # noqa: S105 - a dummy
 #: Number of frames in the test stream, which lasts two seconds.
 COUNT = 20
-Respond = Callable[[BaseHTTPRequestHandler], None]
-
-
-@dataclass
-class Camera:
-    """Holds the port of a running camera server and the requests that it received."""
-
-    port: int
-    #: Headers of each request, in order.
-    requests: list[dict[str, str]] = field(default_factory=list)
-    busy: threading.Lock = field(default_factory=threading.Lock)
-
-    def url(self, path: str = "/jpg", user: str = "") -> str:
-        return f"http://{user}127.0.0.1:{self.port}{path}"
 
 
 @pytest.fixture(autouse=True)
@@ -61,49 +47,9 @@ def _time_for_slow_machines(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def camera() -> Iterator[Callable[[Respond], Camera]]:
-    """Start a camera that serves one client at a time, and refuses a second one with 503 after half a minute.
-
-    It waits because a client may send its next request before the thread that served the last one runs again.
-    """
-    running: list[ThreadingHTTPServer] = []
-
-    def start(respond: Respond) -> Camera:
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                found.requests.append({name.lower(): value for name, value in self.headers.items()})
-                if not found.busy.acquire(timeout=30):
-                    self.send_error(503)
-                    return
-                try:
-                    respond(self)
-                except OSError:
-                    return
-                finally:
-                    found.busy.release()
-
-            def log_message(self, *_: object) -> None:
-                """Say nothing."""
-
-        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        server.daemon_threads = True
-        found = Camera(server.server_port)
-        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
-        running.append(server)
-        return found
-
-    yield start
-    for server in running:
-        server.shutdown()
-        server.server_close()
-
-
-def answer(handler: BaseHTTPRequestHandler, body: bytes, status: int = 200, **headers: str) -> None:
-    handler.send_response(status)
-    fields = {"Content-Type": "image/jpeg", "Content-Length": str(len(body))}
-    for name, value in (fields | {k.replace("_", "-"): v for k, v in headers.items()}).items():
-        handler.send_header(name, value)
-    handler.end_headers()
-    handler.wfile.write(body)
+    cameras = Cameras()
+    yield cameras.start
+    cameras.close()
 
 
 def take(source: Source, count: int, stop: threading.Event | None = None) -> list[Captured]:

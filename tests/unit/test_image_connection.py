@@ -14,7 +14,7 @@ from streamer.http.problem_details import Problem
 from streamer.imaging.image_header import Limits
 from streamer.predict import image_url
 from streamer.predict.image_connection import FRAMING_BYTES, STEP_BYTES
-from tests.unit.test_image_url import IMAGE, fetch
+from tests.helpers.image_hosts import IMAGE, fetch
 
 LENGTH = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n"
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"

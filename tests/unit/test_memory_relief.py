@@ -15,8 +15,8 @@ from inference.engine.memory_relief import (
     exit_if_device_lost,
 )
 from inference.engine.planner import Planner
+from tests.helpers.planner_items import frame
 from tests.helpers.waiting import wait_for
-from tests.unit.test_planner import frame
 
 ARENA = RuntimeError(
     "[ONNXRuntimeError] : 6 : RUNTIME_EXCEPTION : bfc_arena.cc AllocateRawInternal Failed to allocate memory "

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 from collections import Counter
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from inference.core.detection_params import DetectionParams
 from inference.core.warmup import worthwhile_buckets
 from inference.engine.planner import (
     MAX_REMEMBERED_STREAMS,
@@ -19,36 +17,7 @@ from inference.engine.planner import (
     Item,
     Planner,
 )
-from inference.ipc.wire import Submit
-
-FLAT = {1: 0.010, 2: 0.020, 4: 0.040, 8: 0.080}  # as on a CPU: batching gains nothing
-STEEP = {1: 0.010, 2: 0.011, 4: 0.012, 8: 0.014}  # as on a GPU: a batch costs hardly more than one frame
-
-_ids = itertools.count(1)
-
-
-def frame(
-    stream: int,
-    *,
-    worker: int = 1,
-    version: int = 0,
-    deadline: float = 1e9,
-    client: int = 0,
-    weight: float = 1.0,
-) -> Item:
-    """Return a live frame, or a POST when ``stream`` is 0."""
-    submit = Submit(next(_ids), 0, version, stream == 0, stream, deadline, DetectionParams(), client, weight)
-    return Item(worker, submit, 0.0)
-
-
-def planner(cost: dict[int, float], *, parallel: int = 1, versions: int = 1) -> Planner:
-    return Planner(dict.fromkeys(range(versions), cost), parallel=parallel)
-
-
-def next_batch(plan: Planner) -> Batch:
-    batch = plan.next()
-    assert batch is not None
-    return batch
+from tests.helpers.planner_items import FLAT, STEEP, frame, next_batch, planner
 
 
 def test_nothing_waiting_gives_no_batch() -> None:
