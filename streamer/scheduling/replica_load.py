@@ -50,13 +50,17 @@ class ReplicaLoad:
         metrics: CapacityMetrics,
         queues: Mapping[str, Queue],
         inference: InferenceProcess,
+        *,
+        min_fps: float = 0.0,
     ) -> None:
+        """Create the series. A refused stream asks for ``min_fps`` if no open stream tells a rate."""
         self._status = status
         self._number = number
         self._workers = workers
         self._metrics = metrics
         self._queues = queues
         self._inference = inference
+        self._min_fps = min_fps
         self._cores = len(os.sched_getaffinity(0))
         #: What this worker has done, continued from a predecessor that was killed.
         self._own = self._read_work(number)
@@ -112,7 +116,7 @@ class ReplicaLoad:
         """Publish what clients ask of a version, and return it in frames per second with what was refused."""
         counters, rates, metrics = queue.load, queue.rates, self._metrics
         asked_fps, granted_fps, mean_fps = rates.asked_fps()
-        refused_fps = counters.refused_streams * mean_fps
+        refused_fps = counters.refused_streams * (mean_fps or self._min_fps)
         posts_fps, refused_posts_fps = counters.posts_fps, counters.refused_posts_fps
         metrics.demand.labels(version, "live").set(asked_fps)
         metrics.demand.labels(version, "post").set(posts_fps)

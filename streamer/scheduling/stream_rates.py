@@ -26,6 +26,9 @@ _SILENT_FPS = 0.01
 #: Gain of the rate that a stream asks for: a time constant of 5 s, in which the demand is steady even for
 #: streams of one frame per second. At first it is the mean since the stream began.
 _ASKED_GAIN = FAIR_RATE_S / 5.0
+#: Gain with which it rises while the stream is restrained: a time constant of 30 s, because it does not fall
+#: then, and frames that a network has held up arrive all at once.
+_RESTRAINED_GAIN = FAIR_RATE_S / 30.0
 
 
 class Source(Protocol):
@@ -75,6 +78,8 @@ class Demand:
     #: Frames per second that arrive, smoothed for longer than `fps`, and the number of periods measured.
     arriving_fps: float = 0.0
     periods: int = 0
+    #: The same, smoothed for longer still, from when the stream was last restrained.
+    steady_fps: float = 0.0
     #: Frames per second that the client asks for. A client sends less while a grant or waiting frames
     #: restrain it, so the rate does not fall during that time.
     asked_fps: float = 0.0
@@ -82,14 +87,19 @@ class Demand:
 
     def update_asked(self, *, restrained: bool) -> None:
         """Update :attr:`asked_fps` with the frames that have arrived in the last `FAIR_RATE_S`."""
+        # Nothing restrains the first frames, of which a client may send as many as its window allows.
+        restrained = restrained and self.periods > 0
         if self.restrained and not restrained:
             # The client needs a moment to return to its own rate.
             self.arriving_fps = self.asked_fps
+        elif restrained and not self.restrained:
+            self.steady_fps = self.asked_fps
         self.restrained = restrained
         self.periods += 1
-        gain = max(_ASKED_GAIN, 1.0 / self.periods)
-        self.arriving_fps += gain * (self.arrived / FAIR_RATE_S - self.arriving_fps)
-        self.asked_fps = max(self.asked_fps, self.arriving_fps) if restrained else self.arriving_fps
+        arriving_fps, gain = self.arrived / FAIR_RATE_S, max(_ASKED_GAIN, 1.0 / self.periods)
+        self.arriving_fps += gain * (arriving_fps - self.arriving_fps)
+        self.steady_fps += _RESTRAINED_GAIN * (arriving_fps - self.steady_fps)
+        self.asked_fps = max(self.asked_fps, self.steady_fps) if restrained else self.arriving_fps
 
 
 class StreamRates:

@@ -172,6 +172,7 @@ def make_app(resources: Resources) -> tuple[web.Application, Parts]:
             CapacityMetrics(),
             dispatcher.queues,
             client,
+            min_fps=settings.stream_min_fps,
         ),
     )
     health = Health(resources.shared_status, client, resources.metrics_dir, versions, authenticator, decoders)

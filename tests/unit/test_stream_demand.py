@@ -143,6 +143,23 @@ def test_a_camera_that_sends_less_of_itself_asks_for_less() -> None:
     assert streams.asked_fps == pytest.approx(12, rel=0.2)
 
 
+def test_frames_that_a_network_has_held_up_are_no_demand() -> None:
+    """Every ten seconds the frames of five seconds arrive at once, while the device is overloaded."""
+    cameras = [Camera(number, 10.0, client=Client(str(number), number)) for number in range(1, 13)]
+    streams = Streams(*cameras)
+    streams.run(20, waiting=True)
+    for _ in range(30):
+        for camera in cameras:
+            camera.fps = 0.0
+        streams.run(5, waiting=True)
+        for camera in cameras:
+            for _ in range(50):
+                streams.rates.count_arrival(camera.key)
+            camera.fps, camera.granted_fps = 10.0, None  # it does not obey
+        streams.run(5, waiting=True)
+    assert streams.asked_fps == pytest.approx(120, rel=0.3)
+
+
 def test_silent_and_closed_streams_ask_for_nothing() -> None:
     silent, gone = Camera(1, 10.0), Camera(2, 10.0)
     streams = Streams(silent, gone)
