@@ -110,10 +110,11 @@ def test_the_command_simulates_all_combinations(capsys: pytest.CaptureFixture[st
     assert "weekday" in capsys.readouterr().out
 
 
-def test_the_behaviour_is_that_of_the_chart() -> None:
+def test_behaviour_and_target_are_those_of_the_chart() -> None:
     import yaml  # noqa: PLC0415 - only here
 
     values = yaml.safe_load((ROOT / "charts/real-time-vision-api/values.yaml").read_text())
+    assert values["autoscaling"]["targets"]["loadPercent"] == Scenario().target
     given = values["autoscaling"]["behavior"]
     for direction, rules in (("scaleUp", CHART.up), ("scaleDown", CHART.down)):
         assert given[direction]["stabilizationWindowSeconds"] == rules.window_s

@@ -224,6 +224,8 @@ class Fleet:
         self.counts.refusals += 1
         if stream not in self._waiting:
             self.counts.refused += 1
+            # A stream that is there from the beginning is no opening, unless it is refused.
+            self.counts.openings += now == 0
             self._waiting[stream] = now
         if replica is not None:
             replica.refuse(now, fps)

@@ -35,6 +35,8 @@ class Measures:
     over_full_optimum: float
     #: Direction changes of the replicas per hour, beyond the demand's own.
     turns_per_hour: float
+    #: All direction changes of the replicas per hour.
+    all_turns_per_hour: float
     #: Pods that exist, at their highest.
     most_replicas: int
 
@@ -58,7 +60,8 @@ def measure(outcome: Outcome) -> Measures:
     full = trace.streams / scenario.capacity
     load = full / (scenario.target / 100)
     hours = float(trace.pods.sum()) * SYNC_S / 3600
-    turns = direction_changes(trace.wanted, 1) - direction_changes(load, 1)
+    turns = direction_changes(trace.wanted, 1)
+    of_demand = direction_changes(load, 1)
     return Measures(
         openings=counts.openings,
         refused_percent=100 * counts.refused / max(1, counts.openings),
@@ -68,7 +71,8 @@ def measure(outcome: Outcome) -> Measures:
         replica_hours=hours,
         over_target_optimum=hours / _least_hours(load, scenario.min_replicas),
         over_full_optimum=hours / _least_hours(full, scenario.min_replicas),
-        turns_per_hour=max(0, turns) / (scenario.duration_s / 3600),
+        turns_per_hour=max(0, turns - of_demand) / (scenario.duration_s / 3600),
+        all_turns_per_hour=turns / (scenario.duration_s / 3600),
         most_replicas=int(trace.pods.max()),
     )
 

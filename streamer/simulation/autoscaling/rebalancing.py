@@ -1,7 +1,8 @@
 """Gives streams of full replicas to replicas with room, as the service does between its replicas.
 
 A replica that must refuse a stream passes it to one with room, and an overloaded replica asks its newest
-streams, one after another, to move.
+streams, one after another, to move. In the service, each process decides for its own streams, from reports
+that are some seconds old (docs/decisions/0085-rebalancing-streams.md).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from streamer.simulation.autoscaling.replica import Replica
 ROUND_S = 10.0
 #: Load of a replica, of 1, at which it begins to move streams, at which it stops, and up to which others take
 #: them; and the least difference between the two.
-_START, _STOP, _ROOM, _GAP = 0.85, 0.70, 0.80, 0.20
+_START_LOAD, _STOP_LOAD, _ROOM_LOAD, _GAP = 0.85, 0.70, 0.80, 0.20
 #: A replica is the fullest one if no other's load is higher by more than this share.
 _TIE = 0.05
 #: A replica with few streams may move this many per minute; in one decision it moves at most so many.
@@ -40,7 +41,7 @@ class Rebalancing:
 
     def place(self, ready: Sequence[Replica]) -> Replica | None:
         """Return a replica with room for a stream that another one refuses; None if there is none."""
-        rooms = {replica: _ROOM - replica.load for replica in ready if replica.load < _ROOM}
+        rooms = {replica: _ROOM_LOAD - replica.load for replica in ready if replica.load < _ROOM_LOAD}
         return self.random.choices(list(rooms), list(rooms.values()))[0] if rooms else None
 
     def moves(self, now: float, ready: Sequence[Replica]) -> list[tuple[int, Replica]]:
@@ -50,12 +51,12 @@ class Rebalancing:
         found: list[tuple[int, Replica]] = []
         loads = [each.load for each in ready]
         highest, lowest = max(loads), min(loads)
-        if highest < _START and not self._active:
+        if highest < _START_LOAD and not self._active:
             return []
         for replica in ready:
-            if replica.load <= _STOP or highest > replica.load * (1 + _TIE):
+            if replica.load <= _STOP_LOAD or highest > replica.load * (1 + _TIE):
                 self._active.discard(replica.number)
-            elif replica.load >= _START and replica.load - lowest >= _GAP:
+            elif replica.load >= _START_LOAD and replica.load - lowest >= _GAP:
                 self._active.add(replica.number)
             if replica.number in self._active:
                 self._refill(now, replica)
@@ -74,15 +75,16 @@ class Rebalancing:
         load, added = full.load, dict.fromkeys(ready, 0.0)
         tokens, refilled_at = self._tokens[full.number]
         for stream in reversed(full.streams):
-            if tokens < 1 or len(found) >= _MOST_AT_ONCE or load <= _STOP:
+            if tokens < 1 or len(found) >= _MOST_AT_ONCE or load <= _STOP_LOAD:
                 break
             if now - self._moved_at.get(stream, -_STAY_S) < _STAY_S:
                 continue
             share = full.streams[stream] / full.capacity_fps
             rooms = {
-                replica: _ROOM - replica.load - added[replica]
+                replica: _ROOM_LOAD - replica.load - added[replica]
                 for replica in ready
-                if replica is not full and replica.load + added[replica] + share <= min(_ROOM, load - share)
+                if replica is not full
+                and replica.load + added[replica] + share <= min(_ROOM_LOAD, load - share)
             }
             if not rooms:
                 break

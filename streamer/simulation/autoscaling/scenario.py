@@ -71,7 +71,8 @@ class Scenario:
     affinity: float = 0.5
     #: Which replica is removed first.
     remove: Remove = "newest"
-    #: Percent of the streams of the fullest replica that are moved to others per minute; 0: none.
+    #: Percent of the streams of the fullest replica that move to others per minute, as the service's setting
+    #: REBALANCE_PER_MINUTE. 0: none move, and full replicas pass no stream on.
     rebalance: float = 5
 
     def __post_init__(self) -> None:
