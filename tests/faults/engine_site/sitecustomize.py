@@ -118,7 +118,10 @@ def _change_detector(module: Any, orders: _Orders) -> None:
 
     def infer(self: Any, frames: Any, *, thread: int, single: bool = False) -> Any:
         if self.model.buckets:  # the model has been warmed up
-            _end(orders.take("hang", "segv", "exit", "oom", "cuda700", "kill_at_run", frames=frames))
+            faults = ["hang", "segv", "exit", "cuda700", "kill_at_run"]
+            if len(frames) > 1:  # a device without memory for one frame could run nothing
+                faults.append("oom")
+            _end(orders.take(*faults, frames=frames))
             model_s = orders.count(len(frames))
             if orders.take("slow", frames=frames):
                 model_s += SLOW_S
