@@ -41,12 +41,19 @@ class NonceVideo:
         self.account = Account()
         self._number = client
         self._track = NonceTrack(client, fps=fps)
+        self._messages: list[dict[str, Any]] = []
+
+    @property
+    def results(self) -> int:
+        """Number of results so far."""
+        return sum(message["type"] == "result" for message in self._messages)
 
     async def run(self, url: str, until: End) -> Account:
         """Send until ``until``; return the account."""
         account = self.account
         async with asyncio.timeout(_CONNECT_S):
             client = await WebrtcClient(url, track=self._track).__aenter__()
+        self._messages = client.messages
         try:
             while not until.passed:
                 await asyncio.sleep(0.05)

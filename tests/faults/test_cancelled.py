@@ -12,9 +12,9 @@ import pytest
 
 from tests.faults.conftest import Stubbed, Tier
 from tests.faults.nonce import Nonce
-from tests.faults.probe_rider import ProbeRider
 from tests.faults.results import Result
 from tests.helpers.load import http_session
+from tests.helpers.probe_rider import ProbeRider
 from tests.helpers.waiting import wait_for
 
 Start = Callable[..., Stubbed]

@@ -12,9 +12,9 @@ import psutil
 
 from tests.faults.conftest import Stubbed
 from tests.faults.nonce_clients import Account, Crowd, together
-from tests.faults.probe_rider import ProbeRider
 from tests.faults.results import Result
 from tests.helpers.load import End, http_session
+from tests.helpers.probe_rider import ProbeRider
 
 Start = Callable[..., Stubbed]
 

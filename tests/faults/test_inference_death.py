@@ -15,9 +15,9 @@ import pytest
 from tests.faults.conftest import Stubbed, Tier
 from tests.faults.nonce import CRASHING_COLOUR, plain_image
 from tests.faults.nonce_clients import Account, Crowd, together
-from tests.faults.probe_rider import ProbeRider
 from tests.faults.results import Result
 from tests.helpers.load import End, http_session, pack
+from tests.helpers.probe_rider import ProbeRider
 from tests.helpers.service import is_dead
 from tests.helpers.waiting import wait_for
 

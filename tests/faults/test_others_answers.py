@@ -31,9 +31,9 @@ _VIDEOS = (61, 72, 83)
 
 
 async def _cancel_posts(session: aiohttp.ClientSession, url: str, until: End, seed: int) -> int:
-    """Post images as fast as possible and cancel each at a random moment; return how many were posted."""
+    """Post images as fast as possible and cancel each at a random moment; return how many, at least 50."""
     chance, cancelled = random.Random(seed), 0
-    while not until.passed:
+    while cancelled < 50 or not until.passed:
         body = Nonce(_CANCELLER, cancelled % COUNTER).image()
         post = asyncio.create_task(session.post(url, data=body, headers={"Content-Type": "image/png"}))
         await asyncio.sleep(chance.uniform(0, 0.01))
@@ -69,7 +69,13 @@ class Outcome:
     decoders_killed: int
 
 
-async def _everything_at_once(stub: Stubbed, seconds: float, kills: int) -> Outcome:
+async def _everything_at_once(
+    stub: Stubbed, seconds: float, kills: int, enough: Callable[[Account], bool]
+) -> Outcome:
+    """Run all clients for this time, and until there is ``enough`` in the account of those without video.
+
+    Each video has ten results at least, unless that takes two minutes.
+    """
     chance = random.Random(7)
     until = End.after(120)
     base = stub.service.http_url
@@ -80,10 +86,8 @@ async def _everything_at_once(stub: Stubbed, seconds: float, kills: int) -> Outc
         extra = [
             asyncio.create_task(stream.run(session, f"{base}/v1/stream", until)) for stream in (flood, keeper)
         ]
-        videos = [
-            asyncio.create_task(NonceVideo(number, fps=10).run(f"{base}/v1/webrtc", until))
-            for number in _VIDEOS
-        ]
+        watched = [NonceVideo(number, fps=10) for number in _VIDEOS]
+        videos = [asyncio.create_task(video.run(f"{base}/v1/webrtc", until)) for video in watched]
         cancelling = asyncio.create_task(_cancel_posts(session, f"{base}/v1/predict", until, seed=3))
         decoders = asyncio.create_task(_kill_decoders(stub, until if kills else End.after(0)))
         await asyncio.sleep(seconds)
@@ -93,6 +97,11 @@ async def _everything_at_once(stub: Stubbed, seconds: float, kills: int) -> Outc
             await asyncio.to_thread(wait_for, partial(is_dead, before), "it ends")
             await asyncio.to_thread(wait_for, lambda: stub.service.get("/health")[0] == 200, "ready again")
             await asyncio.sleep(chance.uniform(0.5, 1.0))
+        while not until.passed:
+            seen = together([account for account, _ in crowd])
+            if enough(seen) and min(video.results for video in watched) >= 10:
+                break
+            await asyncio.sleep(0.1)
         until.at = 0.0
         accounts = list(await asyncio.gather(*(task for _, task in crowd), *extra))
         video_accounts = list(await asyncio.gather(*videos))
@@ -102,7 +111,9 @@ async def _everything_at_once(stub: Stubbed, seconds: float, kills: int) -> Outc
 def test_nobody_is_answered_with_the_boxes_of_others(stubbed: Start, tier: Tier, figures: Result) -> None:
     stub = stubbed(model_s=0.003)
     kills = tier.pick(2, 5)
-    seen = asyncio.run(_everything_at_once(stub, tier.pick(2.0, 60.0), kills))
+    seen = asyncio.run(
+        _everything_at_once(stub, tier.pick(2.0, 60.0), kills, enough=lambda images: images.results > 100)
+    )
     images, videos = seen.images, seen.videos
     figures.note(
         results=images.results,
@@ -115,7 +126,7 @@ def test_nobody_is_answered_with_the_boxes_of_others(stubbed: Start, tier: Tier,
     )
     assert images.results > 100
     assert videos.results > len(_VIDEOS)
-    assert seen.cancelled > 50
+    assert seen.cancelled >= 50
     assert (images.wrong, images.surplus, images.lost, images.closed) == (0, 0, 0, 0)
     assert (videos.wrong, videos.surplus, videos.closed) == (0, 0, 0)
 
@@ -123,7 +134,7 @@ def test_nobody_is_answered_with_the_boxes_of_others(stubbed: Start, tier: Tier,
 def test_clients_notice_answers_of_others(stubbed: Start) -> None:
     """Negative control: a worker that ignores request ids gives answers to the wrong clients."""
     stub = stubbed(model_s=0.003, STUB_MUTATION="forget_request_ids", INFERENCE_LANES="2")
-    seen = asyncio.run(_everything_at_once(stub, 3.0, kills=0))
+    seen = asyncio.run(_everything_at_once(stub, 3.0, kills=0, enough=lambda images: images.wrong > 100))
     assert seen.images.wrong > 0
     assert seen.videos.wrong > 0
 

@@ -21,10 +21,10 @@ from tests.faults.conftest import Stubbed, Tier
 from tests.faults.fault_proxy import FaultProxy
 from tests.faults.nonce import Nonce
 from tests.faults.nonce_clients import Account, Crowd, connect, together
-from tests.faults.probe_rider import ProbeRider
 from tests.faults.process_watch import ProcessWatch, look
 from tests.faults.results import Result
 from tests.helpers.load import End, http_session, pack
+from tests.helpers.probe_rider import ProbeRider
 from tests.helpers.waiting import wait_for
 
 Start = Callable[..., Stubbed]
@@ -160,10 +160,11 @@ def test_slow_silent_and_vanished_clients_are_cut_off_and_hurt_nobody(
         memory_mb_more=growth / 1e6,
     )
     assert (beside.wrong, beside.lost, beside.closed, beside.errors) == (0, 0, 0, {})
-    assert beside.percentile_s(0.95) <= 2 * alone.percentile_s(0.95) + 0.05
-    assert took["silent"] <= HEADERS_S + 5
-    assert took["header"] <= HEADERS_S + 5
-    assert max(took["body"], took["no hello"], took["never reads"]) <= 2 * LIMIT_S + 7
+    if rider.ride.is_quiet:
+        assert beside.percentile_s(0.95) <= 2 * alone.percentile_s(0.95) + 0.05 + rider.ride.control_max_s
+    assert took["silent"] <= HEADERS_S + 5 * rider.ride.slowdown
+    assert took["header"] <= HEADERS_S + 5 * rider.ride.slowdown
+    assert max(took["body"], took["no hello"], took["never reads"]) <= 2 * LIMIT_S + 7 * rider.ride.slowdown
     assert growth <= 50e6
 
 

@@ -124,7 +124,7 @@ class Service:
         """Send a signal to the supervisor."""
         self._process.send_signal(number)
 
-    def wait(self, timeout_s: float = 40.0) -> int:
+    def wait(self, timeout_s: float = 120.0) -> int:
         """Wait for the supervisor to end; return its exit code."""
         return self._process.wait(timeout_s)
 

@@ -9,29 +9,42 @@ import json
 import socket
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
 
-from tests.helpers.livez_probe import LivezProbe
 from tests.helpers.model_factory import null_model
+from tests.helpers.probe_rider import ProbeRider
 from tests.helpers.service import Service
 from tests.unit.images import encode, scene
 
 pytestmark = pytest.mark.alone
 
 MIB = 1 << 20
-#: A longer answer means a blocked event loop, which takes seconds; the limit tolerates a busy machine.
+#: A longer answer means a blocked event loop, which takes seconds. On a machine that stalls other processes
+#: for longer, `Ride.check` allows more.
 SLOW_S = 1.0
 FORM_HEAD = b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.jpg"\r\n\r\n'
 IMAGE = encode(scene())
 
 
 @pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    model = null_model(tmp_path_factory.mktemp("models") / "null.onnx")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return null_model(tmp_path_factory.mktemp("models") / "null.onnx")
+
+
+@pytest.fixture(scope="module")
+def service(model: Path) -> Iterator[Service]:
     with Service({"MODEL_V1_PATH": str(model), "SAMPLING": "False", "BODY_TIMEOUT_S": "8"}) as running:
+        yield running
+
+
+@pytest.fixture
+def patient(model: Path) -> Iterator[Service]:
+    """Run a service that gives bodies time on a slow machine."""
+    with Service({"MODEL_V1_PATH": str(model), "SAMPLING": "False", "BODY_TIMEOUT_S": "120"}) as running:
         yield running
 
 
@@ -82,9 +95,9 @@ async def test_a_preamble_of_newlines_is_refused_at_once(service: Service) -> No
                 raw.sendall(b"\r\n" * (4 * MIB))
             assert status_of(raw) in (400, 0)
 
-    with LivezProbe(service.port) as probe:
+    with ProbeRider(service.port) as rider:
         await asyncio.to_thread(attack)
-    assert (probe.failures, probe.slowest_s < SLOW_S) == ([], True), probe.slowest_s
+    rider.ride.check(at_least_s=SLOW_S)
 
 
 async def test_unfinished_forms_share_one_budget_and_what_they_held_is_given_back(service: Service) -> None:
@@ -104,14 +117,14 @@ async def test_unfinished_forms_share_one_budget_and_what_they_held_is_given_bac
                     raw.sendall(filling)
                     filling = b"\r\n" + FORM_HEAD + bytes(7 * MIB)
 
-    with LivezProbe(service.port) as probe:
+    with ProbeRider(service.port) as rider:
         highest = await highest_memory(service, attack)
         assert service.metric("object_detection_buffer_refusals_total", kind="body") > 0
         for raw in sockets:
             raw.settimeout(0.01)
             statuses.append(status_of(raw))
     assert highest - before < 80 * MIB
-    assert (probe.failures, probe.slowest_s < SLOW_S) == ([], True), probe.slowest_s
+    rider.ride.check(at_least_s=SLOW_S)
     assert 503 in statuses
     async with aiohttp.ClientSession() as session:
         for _ in range(100):
@@ -156,20 +169,21 @@ async def test_one_address_leaves_room_for_others(service: Service) -> None:
 
 async def test_a_body_that_trickles_is_cut_off_before_the_deadline(service: Service) -> None:
     raw = open_post(service, "image/jpeg", 100_000)
-    begun = time.monotonic()
 
-    def trickle() -> int:
+    def trickle() -> bytes:
         raw.settimeout(0.05)
         while True:
             raw.sendall(b"x")
             try:
-                return int(raw.recv(100).split()[1])
+                return raw.recv(10_000)
             except TimeoutError:
                 continue
 
     with raw:
-        assert await asyncio.to_thread(trickle) == 408
-    assert time.monotonic() - begun < 7.5
+        answer = await asyncio.to_thread(trickle)
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    # At the deadline, the answer would say that the body did not arrive within 8 s.
+    assert b"The body arrives at less than 8192 bytes a second" in answer
 
 
 @pytest.mark.parametrize(
@@ -194,16 +208,16 @@ async def test_chunked_bodies_in_odd_pieces(service: Service, body: bytes, statu
         return found
 
     before = memory_bytes(service)
-    with LivezProbe(service.port) as probe:
+    with ProbeRider(service.port) as rider:
         found = await asyncio.to_thread(attack)
     assert set(found) <= {status, 408, 0}
     assert memory_bytes(service) - before < 40 * MIB
-    assert (probe.failures, probe.slowest_s < SLOW_S) == ([], True), probe.slowest_s
+    rider.ride.check(at_least_s=SLOW_S)
 
 
 async def test_many_fields_and_long_lists_do_not_hold_the_loop(service: Service) -> None:
     async with aiohttp.ClientSession() as session:
-        with LivezProbe(service.port) as probe:
+        with ProbeRider(service.port) as rider:
             for text in ("0," * 4000, "x," * 4000):
                 form = aiohttp.FormData()
                 for _ in range(7):
@@ -213,7 +227,7 @@ async def test_many_fields_and_long_lists_do_not_hold_the_loop(service: Service)
                     assert answer.status == 400
                     problem: dict[str, Any] = json.loads(await answer.read())
                     assert len(json.dumps(problem)) < 2000
-    assert (probe.failures, probe.slowest_s < SLOW_S) == ([], True), probe.slowest_s
+    rider.ride.check(at_least_s=SLOW_S)
 
 
 async def test_clients_that_never_read_are_cut_off_and_hold_little(service: Service) -> None:
@@ -231,10 +245,10 @@ async def test_clients_that_never_read_are_cut_off_and_hold_little(service: Serv
             sockets.append(raw)
         time.sleep(1)
 
-    with LivezProbe(service.port) as probe:
+    with ProbeRider(service.port) as rider:
         highest = await highest_memory(service, attack)
     assert highest - before < 20 * MIB
-    assert (probe.failures, probe.slowest_s < SLOW_S) == ([], True), probe.slowest_s
+    rider.ride.check(at_least_s=SLOW_S)
 
     (worker,) = service.workers
     for _ in range(300):
@@ -259,7 +273,8 @@ async def test_unfinished_heads_are_bounded_in_all_their_lines(service: Service)
             raw.settimeout(2)
             sockets.append(raw)
             with contextlib.suppress(OSError):
-                raw.sendall(b"GET /livez HTTP/1.1\r\nHost: x\r\n" + LONG_LINES)
+                # No probe: on a busy machine, the supervisor answers those for a worker that does not accept.
+                raw.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n" + LONG_LINES)
 
     before = memory_bytes(service)
     highest = await highest_memory(service, attack)
@@ -307,16 +322,16 @@ async def test_many_scrapes_at_once_are_one_rendering(service: Service) -> None:
                 await answer.read()
                 return answer.status
 
-        with LivezProbe(service.port) as probe:
+        with ProbeRider(service.port) as rider:
             (worker,) = service.workers
             begun = sum(worker.cpu_times()[:2])
             assert set(await asyncio.gather(*(scrape() for _ in range(200)))) == {200}
             spent_s = sum(worker.cpu_times()[:2]) - begun
     assert spent_s < 1.0
-    assert probe.failures == []
+    rider.ride.check(at_least_s=SLOW_S)
 
 
-async def test_the_largest_request_fits_into_the_part_of_one_client(service: Service) -> None:
+async def test_the_largest_request_fits_into_the_part_of_one_client(patient: Service) -> None:
     """Send four images of the largest allowed size, the most that one request may hold."""
     padded = IMAGE + bytes(8 * MIB - len(IMAGE))
     form = aiohttp.FormData()
@@ -324,7 +339,7 @@ async def test_the_largest_request_fits_into_the_part_of_one_client(service: Ser
         form.add_field("file", io.BytesIO(padded), filename="a.jpg")
     async with (
         aiohttp.ClientSession() as session,
-        session.post(f"{service.http_url}/v1/predict", data=form) as answer,
+        session.post(f"{patient.http_url}/v1/predict", data=form) as answer,
     ):
         assert answer.status == 200, await answer.text()
         assert len((await answer.json())["results"]) == 4

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.helpers.livez_probe import LivezProbe
+from tests.helpers.probe_rider import ProbeRider
 from tests.helpers.service import Service
 from tests.helpers.wire_client import WireClient, frame_message
 from tests.unit.images import encode, scene
@@ -63,7 +63,7 @@ async def test_clients_that_never_read_their_results_hold_little_memory(service:
         sockets = [await asyncio.to_thread(silent_client, service, number) for number in range(12)]
         highest = 0
         answered = 0
-        with LivezProbe(service.port) as probe:
+        with ProbeRider(service.port) as rider:
             for seq in range(1, 25):
                 for raw in sockets:
                     for stream in range(8):
@@ -76,4 +76,4 @@ async def test_clients_that_never_read_their_results_hold_little_memory(service:
             raw.close()
     assert highest - before < 60 * MIB
     assert answered > 5
-    assert (probe.failures, probe.slowest_s < SLOW_S) == ([], True), probe.slowest_s
+    rider.ride.check(at_least_s=SLOW_S)

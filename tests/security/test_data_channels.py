@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from aiortc.rtcsctptransport import DataChunk
 
-from tests.helpers.livez_probe import LivezProbe
 from tests.helpers.model_factory import null_model
+from tests.helpers.probe_rider import ProbeRider
 from tests.helpers.service import PATIENT, Service
 from tests.helpers.webrtc_client import WebrtcClient
 
@@ -60,7 +60,7 @@ async def test_parts_without_an_end_close_the_channels(service: Service, name: s
         await client.wait_for("result")
         before = worker.memory_info().rss
         association: Any = client.peer.sctp
-        with LivezProbe(service.port) as probe:
+        with ProbeRider(service.port) as rider:
             for number in range(PARTS):
                 if association.state != "connected":
                     break
@@ -71,6 +71,6 @@ async def test_parts_without_an_end_close_the_channels(service: Service, name: s
                 while association.state == "connected":
                     await asyncio.sleep(0.05)
         assert worker.memory_info().rss - before < 40 << 20
-        assert (probe.failures, probe.slowest_s < SLOW_S) == ([], True), probe.slowest_s
+        rider.ride.check(at_least_s=SLOW_S)
     async with WebrtcClient(f"{service.http_url}/v1/webrtc") as another:
         await another.wait_for("result")

@@ -86,9 +86,10 @@ def test_no_header_takes_long_or_ends_in_a_fault(service: Service, route: str) -
     for name in NAMES:
         for what, value in VALUES.items():
             took_s, status = ask(service, route, name, value)
-            if took_s > SLOW_S:
-                # Try once more, because the machine may have been busy with something else.
-                took_s = min(took_s, ask(service, route, name, value)[0])
+            for _ in range(5):
+                if took_s > SLOW_S:
+                    # Try again, because the machine may have been busy with something else.
+                    took_s = min(took_s, ask(service, route, name, value)[0])
             if took_s > SLOW_S:
                 slow[f"{name}: {what}"] = round(took_s, 2)
             if status >= 500 and status != 503:

@@ -82,7 +82,7 @@ def parsed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 async def test_what_is_no_image_is_parsed_up_to_a_limit(
     answer: bytes, parsed: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tests.unit.test_image_url.LIMITS", Limits())
+    monkeypatch.setattr("tests.helpers.image_hosts.LIMITS", Limits())
     async with host(answer) as port:
         with pytest.raises(Problem) as refused:
             await fetch(f"http://127.0.0.1:{port}/", f"*:{port}")
@@ -120,7 +120,7 @@ async def test_a_large_image_arrives_whole_although_its_reader_is_slower_than_it
     chunk_bytes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     image = b"\xff\xd8\xff" + b"".join(number.to_bytes(4, "big") for number in range(1_000_000))
-    monkeypatch.setattr("tests.unit.test_image_url.LIMITS", Limits(image_bytes=8 << 20, total_bytes=8 << 20))
+    monkeypatch.setattr("tests.helpers.image_hosts.LIMITS", Limits(image_bytes=8 << 20, total_bytes=8 << 20))
     answer = CHUNKED + chunks(image, chunk_bytes) if chunk_bytes else LENGTH % len(image) + image
     async with host(answer) as port:
         found = await fetch(f"http://127.0.0.1:{port}/", f"*:{port}", budget=ByteBudget(64 << 20))
