@@ -23,7 +23,7 @@ COMMENT = re.compile(r"#:? .*")
 FOREIGN = {
     *("memfd", "mprotect", "nohup", "PWD", "PutObject", "Exif", "VP8L", "Focus", "multipart"),
     *("prod", "conf_treshold", "encoded_q95", "selectors.EpollSelector", "supervision.Detections"),
-    *("Request.content_type",),
+    *("Request.content_type", "somaxconn"),
 }
 
 
