@@ -84,7 +84,8 @@ def pack(seq: int, payload: bytes, *, png: bool = False) -> bytes:
 class StreamLoad:
     """Sends one stream and reads its outcomes.
 
-    With ``fps`` 0 it sends as fast as the window allows, otherwise at that rate regardless of the window.
+    With ``fps`` 0 it sends as fast as the window allows, otherwise at that rate regardless of the window. It
+    declares ``declared_fps``, if any.
     """
 
     def __init__(
@@ -95,8 +96,10 @@ class StreamLoad:
         mode: str = "live",
         fps: float = 0.0,
         params: dict[str, Any] | None = None,
+        declared_fps: float | None = None,
     ) -> None:
         self.tally = Tally()
+        self._declared = {} if declared_fps is None else {"fps": declared_fps}
         self._url = url
         self._images = itertools.cycle(images)
         self._mode = mode
@@ -114,7 +117,7 @@ class StreamLoad:
         ) as socket:
             hello = {
                 "type": "hello",
-                "streams": [{"id": 0, "codec": "jpeg", "mode": self._mode}],
+                "streams": [{"id": 0, "codec": "jpeg", "mode": self._mode, **self._declared}],
                 "params": self._params,
             }
             await socket.send_bytes(msgpack.packb(hello))
