@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -246,15 +245,14 @@ async def test_the_report_is_evidentlys_and_the_status_outlives_the_sampling_pro
         assert call(service, "/drift/report", None)[0] == 409
         await scene.run(11.5)
         assert call(service, "/drift/report?group=nobody", None)[0] == 404
-        begun = time.monotonic()
         status, page = await asyncio.to_thread(call, service, "/drift/report?group=gate", None)
-        took_s = time.monotonic() - begun
         assert status == 200
         assert "brightness" in page
         with urllib.request.urlopen(f"{service.http_url}/drift/report?group=gate") as again:  # noqa: S310, ASYNC210
-            assert len(again.read()) > 1_000_000
+            # Evidently gives each report random ids, so an equal one was not made again.
+            assert again.read().decode() == page
             assert "sandbox" in again.headers["Content-Security-Policy"]
-        assert time.monotonic() - begun - took_s < took_s / 2
+        assert len(page) > 1_000_000
         # When the sampling process dies, the status remains available, and the next process has the rows.
         service.sampling_process.kill()
         assert service.get("/drift/status")[0] == 200
