@@ -27,6 +27,9 @@ from tests.deploy.chart import VALUE_SETS, Chart
 from tests.deploy.rules import ROOT
 from tests.deploy.workflow_run import REPOSITORY, Published, WorkflowRun
 
+# Each run of the workflow starts hundreds of programs.
+pytestmark = pytest.mark.timeout(900)
+
 RELEASE = read_release(REPOSITORY)
 _COTURN = yaml.safe_load((CHART / "values.yaml").read_text())["coturn"]["image"]
 #: The images of others that the chart may run.
