@@ -134,23 +134,24 @@ def _range(values: Sequence[float]) -> str:
     return low if low == high else f"{low} to {high}"
 
 
+#: Nodes that die and outages of metrics per day, and the target.
 FAULTS = {
-    "none": (0.0, 0.0),
-    "6 nodes die": (6.0, 0.0),
-    "6 outages of metrics": (0.0, 6.0),
-    "both": (6.0, 6.0),
+    "none": (0.0, 0.0, 75.0),
+    "6 outages of metrics": (0.0, 6.0, 75.0),
+    "6 nodes die": (6.0, 0.0, 75.0),
+    "both": (6.0, 6.0, 75.0),
+    "both, target 50 %": (6.0, 6.0, 50.0),
 }
 
 
 def with_faults(fault: str, rates: str, cold_start_s: float) -> list[Scenario]:
     """Return weekdays on which things go wrong, of every method."""
-    failures, outages = FAULTS[fault]
+    failures, outages, target = FAULTS[fault]
     base = Scenario(fps=RATES[rates], cold_start_s=cold_start_s, failures=failures, outages=outages)
     return [
-        replace(base, method=method, capacity=capacity, seed=seed)
+        replace(base, method=method, capacity=capacity, target=target)
         for method in METHODS
         for capacity in (7.0, 32.0)
-        for seed in (0, 1)
     ]
 
 

@@ -156,8 +156,8 @@ def autoscaling(
     ] = "newest",
     rebalance: Annotated[
         float,
-        _number("--rebalance", "percent of the fullest replica's streams moved per minute (5)", _RELEASE),
-    ] = 5,
+        _number("--rebalance", "percent of the fullest replica's streams moved per minute (20)", _RELEASE),
+    ] = 20,
     method: Annotated[
         Any,
         _several(

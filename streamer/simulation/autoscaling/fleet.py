@@ -213,6 +213,8 @@ class Fleet:
         fps = self._fps[stream]
         server = replica
         if server is not None and not server.admits():
+            # Counts as a refusal in the load of this replica, whoever serves the stream in the end.
+            server.refuse(now, fps)
             server = self._rebalancing.place(self._ready) if self._scenario.rebalance else None
         if server is not None and server.admits():
             server.add(stream, fps)
@@ -227,8 +229,6 @@ class Fleet:
             # A stream that is there from the beginning is no opening, unless it is refused.
             self.counts.openings += now == 0
             self._waiting[stream] = now
-        if replica is not None:
-            replica.refuse(now, fps)
         again = replica if self._random.random() < self._scenario.affinity else None
         self._at(now + RETURN_S + self._random.random(), _Kind.OPEN, stream, again)
 

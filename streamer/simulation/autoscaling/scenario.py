@@ -73,7 +73,7 @@ class Scenario:
     remove: Remove = "newest"
     #: Percent of the streams of the fullest replica that move to others per minute, as the service's setting
     #: REBALANCE_PER_MINUTE. 0: none move, and full replicas pass no stream on.
-    rebalance: float = 5
+    rebalance: float = 20
 
     def __post_init__(self) -> None:
         for field in fields(self):
