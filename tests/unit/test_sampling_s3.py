@@ -16,6 +16,9 @@ from streamer.sampling.s3 import Bucket, S3Store, meaning_of
 from streamer.sampling.store import bucket_of
 from tests.helpers.stores.faulty import BUCKET, FaultyS3
 
+#: Time for one request on a machine that hardly runs, in seconds.
+PATIENCE_S = 150.0
+
 
 @pytest.fixture(scope="module", autouse=True)
 def _descriptions_are_read_once() -> Iterator[None]:
@@ -36,7 +39,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyS3]:
 
 @pytest.fixture
 async def store(server: FaultyS3) -> AsyncIterator[S3Store]:
-    opened = S3Store(Bucket(BUCKET, "team/a", server.url, encryption="AES256"))
+    opened = S3Store(Bucket(BUCKET, "team/a", server.url, encryption="AES256", timeout_s=PATIENCE_S))
     yield opened
     await opened.close()
 
@@ -130,7 +133,7 @@ async def test_a_refusal_names_the_setting_that_decides(
         monkeypatch.setenv("AWS_REQUEST_CHECKSUM_CALCULATION", checksums)
     server.answer, server.message, server.elements = answer[:2], *answer[2:]
     # For an IP address, botocore puts the bucket into the path in any style, so requests reach the server.
-    store = S3Store(Bucket(BUCKET, endpoint=server.url, addressing=style))
+    store = S3Store(Bucket(BUCKET, endpoint=server.url, addressing=style, timeout_s=PATIENCE_S))
     with pytest.raises(StoreError, match=text) as caught:
         await store.put("v1/k", b"x", "image/jpeg")
     await store.close()
