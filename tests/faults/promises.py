@@ -258,9 +258,9 @@ PROMISES = (
     ),
     Promise(
         "R21",
-        "Ten clients that post large images, JPEGs of 33 megapixels, PNGs and progressive JPEGs of 12, and "
-        "WebPs of 8, take at most 80 MB of memory. It is given back within seconds. Images that take more "
-        "to decode are refused: [0069](decisions/0069-memory-of-large-images.md).",
+        "Ten clients that post large images, JPEGs of 33 megapixels, PNGs, progressive JPEGs and HEICs of "
+        "12, and WebPs of 8, take at most 80 MB of memory. It is given back within seconds. Images that take "
+        "more to decode are refused: [0069](decisions/0069-memory-of-large-images.md).",
         (
             _FAULTS + "test_large_images.py::test_ten_clients_with_the_largest_images_take_little_memory",
             "tests/unit/test_sampled_pixels.py::test_a_large_jpeg_is_resized_to_the_same_pixels",

@@ -20,6 +20,8 @@ from tests.faults.conftest import QUIET, Tier
 from tests.faults.results import Result
 from tests.helpers.load import End
 from tests.helpers.service import Service
+from tests.unit.heif_files import libheif_file, picture_of, tiled
+from tests.unit.hostile_builders import photograph
 from tests.unit.images import encode
 
 CLIENTS = 10
@@ -38,6 +40,13 @@ def picture(size: tuple[int, int], ending: str, *options: int) -> bytes:
         noise = noise[::16].repeat(16, axis=0)[: height // 4]
     way = cv2.INTER_NEAREST if ending == ".png" else cv2.INTER_LINEAR
     return encode(np.asarray(cv2.resize(noise, size, interpolation=way), np.uint8), ending, *options)
+
+
+def phone_photo(size: tuple[int, int]) -> bytes:
+    """Return a HEIC of this width and height, in tiles of 512 pixels as phones write it."""
+    tile = picture_of(libheif_file(photograph(512, 512), chroma=420))
+    columns, rows = -(-size[0] // 512), -(-size[1] // 512)
+    return tiled([tile] * (columns * rows), columns, *size).build()
 
 
 def pss_bytes(service: Service) -> int:
@@ -101,12 +110,13 @@ async def load(url: str, body: bytes, seconds: float) -> Counter[int]:
             id="progressive JPEG",
         ),
         pytest.param(UHD, ".webp", (cv2.IMWRITE_WEBP_QUALITY, 50), id="WebP"),
+        pytest.param(PHONE, ".heic", (), id="HEIC"),
     ],
 )
 def test_ten_clients_with_the_largest_images_take_little_memory(
     size: tuple[int, int], ending: str, options: tuple[int, ...], tier: Tier, figures: Result
 ) -> None:
-    body = picture(size, ending, *options)
+    body = phone_photo(size) if ending == ".heic" else picture(size, ending, *options)
     with Service(QUIET) as service:
         url = f"{service.http_url}/v1/predict"
         # Decoders that have worked before have touched their code and their part of the ring.
