@@ -1,6 +1,6 @@
 // Connects the buttons and settings of the page with the app, and shows their state.
 
-import { MODEL_DEFAULTS } from './detection-parameters.js';
+import { enteredMaxDetections, MODEL_DEFAULTS } from './detection-parameters.js';
 import { modelTexts } from './view-choice.js';
 
 export class Controls {
@@ -47,6 +47,8 @@ export class Controls {
     showShare('threshold', effective.threshold);
     showShare('iou-threshold', effective.iouThreshold);
     element('agnostic-nms').checked = effective.agnosticNms === true;
+    // A number that is being entered stays as it is.
+    if (document.activeElement !== element('max-detections')) showNumber('max-detections', effective.maxDetections);
     element('model-defaults').hidden = Object.keys(MODEL_DEFAULTS).every((name) => settings[name] === null);
     element('track').checked = settings.track;
     for (const name of ['background', 'sound']) element(name).checked = settings[name];
@@ -164,6 +166,11 @@ export class Controls {
       element(id).addEventListener('input', (event) => changeSettings({ [name]: Number(event.target.value) }));
     }
     element('agnostic-nms').addEventListener('change', (event) => changeSettings({ agnosticNms: event.target.checked }));
+    element('max-detections').addEventListener('change', (event) => {
+      const maxDetections = enteredMaxDetections(event.target.value);
+      changeSettings({ maxDetections });
+      if (maxDetections !== null) showNumber('max-detections', maxDetections);
+    });
     element('model-defaults').addEventListener('click', () => {
       changeSettings(MODEL_DEFAULTS);
       // The button is hidden now.
@@ -192,6 +199,10 @@ function isPressed(id) {
 function showShare(id, value) {
   if (value !== null) element(id).value = value;
   element(`${id}-value`).textContent = value === null ? 'default' : `${Math.round(value * 100)}%`;
+}
+
+function showNumber(id, value) {
+  element(id).value = value === null ? '' : String(value);
 }
 
 function selectRadio(name, value) {

@@ -1,5 +1,6 @@
 // Loads and saves the settings of the page: in localStorage, overridden by the URL. The API key stays in its tab.
 
+import { MOST_DETECTIONS } from './detection-parameters.js';
 import { THEMES } from './theme.js';
 
 const SETTINGS_STORE = 'demo.settings';
@@ -19,6 +20,8 @@ const DEFAULTS = {
   iouThreshold: null,
   /** Whether boxes of different classes suppress each other, too; null: the model's default. */
   agnosticNms: null,
+  /** Most boxes of an image; null: the default. */
+  maxDetections: null,
   track: false,
   /** Whether to play a tone when results stop. */
   sound: false,
@@ -45,6 +48,7 @@ const VALIDATORS = {
   threshold: isShareOrNull,
   iouThreshold: isShareOrNull,
   agnosticNms: (value) => value === null || typeof value === 'boolean',
+  maxDetections: (value) => value === null || (Number.isInteger(value) && value >= 1 && value <= MOST_DETECTIONS),
   track: (value) => typeof value === 'boolean',
   sound: (value) => typeof value === 'boolean',
   keep: (value) => typeof value === 'boolean',

@@ -11,51 +11,18 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from playwright.sync_api import Browser, Playwright, sync_playwright
+from playwright.sync_api import Browser
 
 from tests.conftest import shared
-from tests.e2e.browser import DemoPage, Image, chromium, letterboxed, write_camera, write_clip
+from tests.e2e.browser import DemoPage, Image, write_clip
+from tests.e2e.conftest import HEIGHT, WIDTH
 from tests.helpers.service import Service
 
 pytestmark = pytest.mark.browser
 
-WIDTH, HEIGHT = 640, 480
 MAGENTA = (255, 0, 255)
 #: Class id of a bus, and the colour of this class in palette.js.
 BUS_ID, BUS_COLOUR = 5, (0xFF, 0x78, 0x47)
-
-
-@pytest.fixture(scope="module")
-def playwright() -> Iterator[Playwright]:
-    with sync_playwright() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def bus() -> Image:
-    """Return a photo of a street with a bus and people, 640x480."""
-    photo = cv2.imread(str(shared("data/images/bus.jpg")))
-    assert photo is not None
-    return letterboxed(np.asarray(photo, np.uint8), WIDTH, HEIGHT)
-
-
-@pytest.fixture(scope="module")
-def browser(
-    playwright: Playwright, bus: Image, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Browser]:
-    """Run a browser whose camera shows the photo of the bus."""
-    camera = write_camera(tmp_path_factory.mktemp("camera") / "bus.mjpeg", [bus] * 3)
-    with chromium(playwright, camera=camera) as running:
-        yield running
-
-
-@pytest.fixture
-def demo(service: Service, browser: Browser) -> Iterator[DemoPage]:
-    """Yield a new tab, and assert after the test that the page reported no errors."""
-    page = DemoPage(browser, service.http_url)
-    yield page
-    page.assert_clean()
-    page.close()
 
 
 def predicted(service: Service, image: Image) -> list[dict[str, Any]]:

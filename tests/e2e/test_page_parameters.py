@@ -2,41 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from itertools import combinations
 from pathlib import Path
 
-import cv2
-import numpy as np
 import pytest
-from playwright.sync_api import Browser, sync_playwright
 
-from tests.conftest import shared
-from tests.e2e.browser import DemoPage, chromium, letterboxed, write_camera
+from tests.e2e.browser import DemoPage
 from tests.e2e.test_page import overlap
-from tests.helpers.service import Service
 
 pytestmark = pytest.mark.browser
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    """Run a browser whose camera shows a photo of a street with a bus and people."""
-    photo = cv2.imread(str(shared("data/images/bus.jpg")))
-    assert photo is not None
-    image = letterboxed(np.asarray(photo, np.uint8), 640, 480)
-    camera = write_camera(tmp_path_factory.mktemp("camera") / "bus.mjpeg", [image] * 3)
-    with sync_playwright() as playwright, chromium(playwright, camera=camera) as running:
-        yield running
-
-
-@pytest.fixture
-def demo(service: Service, browser: Browser) -> Iterator[DemoPage]:
-    """Yield a new tab, and assert after the test that the page reported no errors."""
-    page = DemoPage(browser, service.http_url)
-    yield page
-    page.assert_clean()
-    page.close()
 
 
 def test_the_threshold_and_the_classes_change_results_without_a_new_connection(demo: DemoPage) -> None:
@@ -117,6 +91,29 @@ def test_the_overlap_limit_applies_across_classes_until_the_defaults_return(demo
     assert "resume" not in hellos[1]
     assert demo.page.inner_text("#iou-threshold-value") == "45%"
     assert not demo.page.is_checked("#agnostic-nms")
+
+
+def test_the_number_of_boxes_is_limited_until_it_is_cleared(demo: DemoPage) -> None:
+    demo.open("?source=camera&autostart=1")
+    demo.wait("demo.latest && demo.latest.boxes.length >= 3")
+    demo.page.click("#advanced summary")
+    field = demo.page.locator("#max-detections")
+    demo.wait(lambda: field.input_value() == "300")
+    field.fill("1")
+    field.press("Enter")
+    demo.wait("demo.latest.boxes.length === 1")
+    assert demo.page.is_visible("#model-defaults")
+    field.fill("5000")
+    field.press("Tab")
+    demo.wait(lambda: configured(demo).get("max_detections") == 1000)
+    assert field.input_value() == "1000"
+    assert demo.evaluate("demo.connection.sessionsOpened") == 1
+
+    field.fill("")
+    field.press("Tab")
+    demo.wait("demo.connection.sessionsOpened === 2 && demo.latest?.boxes.length >= 3")
+    demo.wait(lambda: field.input_value() == "300")
+    assert not demo.page.is_visible("#model-defaults")
 
 
 def configured(demo: DemoPage) -> dict[str, object]:

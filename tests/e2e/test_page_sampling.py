@@ -2,31 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
-import cv2
-import numpy as np
 import pytest
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser
 
 from streamer.datasets.source import FolderSource, read_samples
-from tests.conftest import shared
-from tests.e2e.browser import DemoPage, chromium, letterboxed, write_camera
+from tests.e2e.browser import DemoPage
 from tests.helpers.service import Service
 from tests.helpers.waiting import wait_for
 
 pytestmark = pytest.mark.browser
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    photo = cv2.imread(str(shared("data/images/bus.jpg")))
-    assert photo is not None
-    bus = letterboxed(np.asarray(photo, np.uint8), 640, 480)
-    camera = write_camera(tmp_path_factory.mktemp("camera") / "bus.mjpeg", [bus] * 3)
-    with sync_playwright() as playwright, chromium(playwright, camera=camera) as running:
-        yield running
 
 
 def settings(yolox_nano: Path, folder: Path, **more: str) -> dict[str, str]:

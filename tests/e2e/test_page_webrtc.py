@@ -11,7 +11,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from playwright.sync_api import Browser, Playwright, sync_playwright
+from playwright.sync_api import Browser, Playwright
 
 from tests.conftest import shared
 from tests.e2e.browser import DemoPage, Image, chromium
@@ -27,12 +27,6 @@ DRAWN = """
   ? {...demo.drawn, labels: undefined, png: document.getElementById('overlay').toDataURL('image/png')}
   : null
 """
-
-
-@pytest.fixture(scope="module")
-def playwright() -> Iterator[Playwright]:
-    with sync_playwright() as running:
-        yield running
 
 
 @pytest.fixture(scope="module")
@@ -53,17 +47,9 @@ def camera(people: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def browser(playwright: Playwright, camera: Path) -> Iterator[Browser]:
+    """Run a browser whose camera shows the people."""
     with chromium(playwright, camera=camera) as running:
         yield running
-
-
-@pytest.fixture
-def demo(service: Service, browser: Browser) -> Iterator[DemoPage]:
-    """Open a fresh tab, and assert after the test that the page has reported no error."""
-    page = DemoPage(browser, service.http_url)
-    yield page
-    page.assert_clean()
-    page.close()
 
 
 def test_the_camera_goes_as_video_and_the_line_is_shown(demo: DemoPage, tmp_path: Path) -> None:

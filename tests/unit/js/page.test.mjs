@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
-import { changesDetection, MODEL_DEFAULTS, needsDefaults } from '../../../static/js/detection-parameters.js';
+import { changesDetection, enteredMaxDetections, MODEL_DEFAULTS, needsDefaults } from '../../../static/js/detection-parameters.js';
 import { cameraError, closeError, fileError, keyError } from '../../../static/js/error-messages.js';
 import { classColour, classDash } from '../../../static/js/palette.js';
 import { actionAfterClose, streamUrl } from '../../../static/js/protocol.js';
@@ -91,8 +91,8 @@ test('parameters are the defaults of the model until the user changes them', () 
   const options = new SessionOptions(settings, '', () => [], () => {});
   assert.deepEqual(options.hello('', null).params, { track: false });
   assert.equal(options.effective.threshold, null, 'not known before the welcome');
-  options.handleWelcome({ conf_threshold: 0.35, iou_threshold: 0.45, agnostic_nms: true, classes: [] });
-  assert.deepEqual(options.effective, { threshold: 0.35, iouThreshold: 0.45, agnosticNms: true });
+  options.handleWelcome({ conf_threshold: 0.35, iou_threshold: 0.45, agnostic_nms: true, max_detections: 300, classes: [] });
+  assert.deepEqual(options.effective, { threshold: 0.35, iouThreshold: 0.45, agnosticNms: true, maxDetections: 300 });
   assert.equal(options.accepts([0, 0, 1, 1, 0.3, 0], ['bus']), false);
   settings.threshold = 0.2;
   settings.agnosticNms = false;
@@ -103,9 +103,16 @@ test('parameters are the defaults of the model until the user changes them', () 
   assert.equal(options.effective.iouThreshold, 0.5);
   Object.assign(settings, MODEL_DEFAULTS);
   assert.deepEqual(options.params, { track: false });
-  assert.deepEqual(options.effective, { threshold: 0.35, iouThreshold: 0.5, agnosticNms: true });
+  assert.deepEqual(options.effective, { threshold: 0.35, iouThreshold: 0.5, agnosticNms: true, maxDetections: 300 });
   options.handleWelcome({ conf_threshold: 0, classes: [] });
   assert.equal(options.effective.threshold, 0);
+});
+
+test('an entered number of boxes is made one that the server takes', () => {
+  const entered = ['', ' ', 'abc', '0', '-3', '1', '20', '2.6', '1000', '5000', '1e9'].map(enteredMaxDetections);
+  assert.deepEqual(entered, [null, null, null, 1, 1, 1, 20, 3, 1000, 1000, 1000]);
+  const stored = (value) => loadSettings({ getItem: () => JSON.stringify({ format: 2, maxDetections: value }) }, new URLSearchParams());
+  assert.deepEqual([5, 0, 2.5, '7', 1001].map((value) => stored(value).maxDetections), [5, null, null, null, null]);
 });
 
 test('a parameter is sent to the open session, and a new session is opened to learn the defaults', () => {

@@ -40,10 +40,10 @@ test('photos go before a video, and a pasted image has a name', () => {
 test('the address is relative to the page, also below a prefix, and carries only what was set', () => {
   const all = { version: 'v2', ...MODEL_DEFAULTS, keep: true };
   assert.equal(predictUrl('https://example.test/vision/?source=sample#x', all, []), 'https://example.test/vision/v2/predict');
-  const some = { version: 'v1', threshold: 0.4, iouThreshold: 0.6, agnosticNms: true, keep: false };
+  const some = { version: 'v1', threshold: 0.4, iouThreshold: 0.6, agnosticNms: true, maxDetections: 20, keep: false };
   assert.equal(
     predictUrl('http://127.0.0.1:8000/', some, ['person', 'traffic light']),
-    'http://127.0.0.1:8000/v1/predict?conf_threshold=0.4&iou_threshold=0.6&agnostic_nms=1' +
+    'http://127.0.0.1:8000/v1/predict?conf_threshold=0.4&iou_threshold=0.6&agnostic_nms=1&max_detections=20' +
       '&classes=person&classes=traffic+light&collect=0',
   );
   assert.match(predictUrl('http://127.0.0.1:8000/', { ...all, agnosticNms: false }, []), /predict\?agnostic_nms=0$/);
