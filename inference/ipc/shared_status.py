@@ -69,6 +69,8 @@ class SharedStatus:
         "ending": 17,  # supervisor: 1 once the workers have drained, so that SIGTERM ends the other processes
         "capacity_factor": 18,  # worker 0: measured capacity over that of the warm-up, 0 before it is known
         "decode_ms": 19,  # worker 0: mean processor time of decoding a frame
+        "moving_until": 20,  # workers: until when streams that were asked to move may come back first
+        "can_move_until": 21,  # workers: until when this replica has streams that can be asked to move
         "refused": 40,  # workers: time at which a message of the inference process did not parse
     }
 

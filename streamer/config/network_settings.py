@@ -189,6 +189,18 @@ class NetworkSettings(AccessSettings):
         "their sessions to each other. One DNS name may stand for all of them. Unset: the "
         "replica is alone.",
     )
+    rebalance: bool = Field(
+        True,
+        description="Whether a replica that has more load than it can serve asks streams to move to replicas "
+        "of `REPLICA_PEERS` that have room.",
+    )
+    rebalance_per_minute: float = Field(
+        20,
+        gt=0,
+        le=100,
+        description="Largest share of its streams that a replica asks to move in a minute, in percent; one "
+        "stream may always move.",
+    )
     connections_max: int = Field(
         0,
         ge=0,

@@ -118,13 +118,34 @@ class Replicas:
 
     async def find(self, name: str) -> Address | None:
         """Return the address of the replica with that name; None if no peer has it."""
+        await self._update(lambda: name in self._known)
+        return self._known.get(name)
+
+    async def others(self) -> dict[str, Address]:
+        """Return the addresses of the other replicas by their names."""
+        await self._update(lambda: True)
+        return {name: address for name, address in self._known.items() if name != self.name}
+
+    async def has(self, host: str) -> bool:
+        """Return whether a replica of this release has this IP address."""
+        try:
+            address = ipaddress.ip_address(host)
+        except ValueError:
+            return False
+        if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+            address = address.ipv4_mapped
+        text = str(address)
+        await self._update(lambda: any(peer.host == text for peer in self._known.values()))
+        return any(peer.host == text for peer in self._known.values())
+
+    async def _update(self, is_known: Callable[[], bool]) -> None:
+        """Look the peers up again if what is known is old, or does not contain what is wanted."""
         if not self._peers:
-            return None
+            return
         async with self._lock:
             age_s = time.monotonic() - self._looked_up_at
-            if age_s >= FRESH_S or (name not in self._known and age_s >= LOOK_UP_EVERY_S):
+            if age_s >= FRESH_S or (age_s >= LOOK_UP_EVERY_S and not is_known()):
                 await self._refresh()
-        return self._known.get(name)
 
     async def _refresh(self) -> None:
         """Look up all peers. If one cannot be resolved, keep the addresses that are already known."""

@@ -33,9 +33,16 @@ _VALUES_COMPARED = 64
 class Guard:
     """Applies the route table to every request: host, origin, key and scope."""
 
-    def __init__(self, authenticator: Authenticator, origin_policy: OriginPolicy) -> None:
+    def __init__(
+        self,
+        authenticator: Authenticator,
+        origin_policy: OriginPolicy,
+        is_replica: Callable[[str], Awaitable[bool]] | None = None,
+    ) -> None:
+        """``is_replica`` returns whether an IP address is that of a replica of this release."""
         self._authenticator = authenticator
         self._origin_policy = origin_policy
+        self._is_replica = is_replica
         #: Cache of policies by method and route; a lookup in the route table takes twice as many calls.
         self._policies: dict[tuple[str, web.AbstractRoute], Policy | None] = {}
 
@@ -61,6 +68,9 @@ class Guard:
             if request.query_string:
                 self._check_query(request)
             if policy.entry in (Entry.PROBE, Entry.OPEN):
+                return await handler(request)
+            if policy.entry is Entry.REPLICA:
+                await self._check_replica(request)
                 return await handler(request)
             if policy.guards_origin:
                 self._check_origin(request)
@@ -146,6 +156,12 @@ class Guard:
                 f"This server is not known as {(host or '')[:200]!r}. It answers under IP addresses, names "
                 "without a dot such as localhost, and the names in ALLOWED_HOSTS.",
             )
+
+    async def _check_replica(self, request: web.Request) -> None:
+        """Refuse a request that does not come directly from a replica of this release."""
+        # The address of the connection counts, not one in a header, which a client could set.
+        if self._is_replica is None or not await self._is_replica(request.remote or ""):
+            raise Problem.forbidden("This address is for the other replicas of this release (REPLICA_PEERS).")
 
     def _check_origin(self, request: web.Request) -> None:
         if not self._origin_policy.allows_origin(request):

@@ -27,6 +27,8 @@ class Entry(Enum):
     KEY = auto()
     #: A key or a ticket, sent as a bearer token, as a subprotocol, or later in `hello.token`.
     SOCKET = auto()
+    #: The address of a replica of this release (`REPLICA_PEERS`); no key.
+    REPLICA = auto()
     #: Nothing for preflight requests; other OPTIONS requests need a key.
     OPTIONS = auto()
 
@@ -61,6 +63,7 @@ _SOCKET = Policy(Entry.SOCKET, Scope.STREAM, tickets=True)
 #: A ticket cannot be used to get another ticket.
 _TICKETS = Policy(Entry.KEY, Scope.STREAM)
 _ADMIN = Policy(Entry.KEY, Scope.ADMIN)
+_REPLICA = Policy(Entry.REPLICA)
 _OPTIONS = Policy(Entry.OPTIONS)
 
 #: Policies by method and by path as the router writes it. `{kind}` is `webrtc` or `whip`.
@@ -84,6 +87,7 @@ ROUTES: dict[tuple[str, str], Policy] = {
     ("OPTIONS", "/{version}/{kind}/{session}/results"): _OPTIONS,
     ("POST", "/tickets"): _TICKETS,
     ("POST", "/tickets/{session}"): _OPEN,
+    ("GET", "/replicas/load"): _REPLICA,
     ("GET", "/drift/status"): _REDUCED,
     ("GET", "/drift/report"): _ADMIN,
     ("POST", "/reference/update"): _ADMIN,

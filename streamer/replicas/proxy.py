@@ -46,16 +46,21 @@ async def forward(
     Raises aiohttp.ClientError or TimeoutError before the answer has begun, and Problem if the body is
     refused.
     """
-    replaced = _HOP_BY_HOP | {name.lower() for name in extra}
-    headers = {
-        name: value
-        for name, value in request.headers.items()
-        if name.lower() not in replaced and not name.lower().startswith("sec-websocket")
-    } | dict(extra)
+    headers = forwarded_headers(request, extra)
     url = f"{base}{request.rel_url.raw_path_qs}"
     if request.headers.get("Upgrade", "").lower() == "websocket":
         return await _forward_websocket(client, url, request, headers)
     return await _forward_http(client, url, request, headers)
+
+
+def forwarded_headers(request: web.Request, extra: Mapping[str, str]) -> dict[str, str]:
+    """Return the headers with which a request is forwarded; ``extra`` replaces its own."""
+    replaced = _HOP_BY_HOP | {name.lower() for name in extra}
+    return {
+        name: value
+        for name, value in request.headers.items()
+        if name.lower() not in replaced and not name.lower().startswith("sec-websocket")
+    } | dict(extra)
 
 
 async def _forward_http(
@@ -90,15 +95,7 @@ async def _read_body(request: web.Request) -> bytes:
 async def _forward_websocket(
     client: aiohttp.ClientSession, url: str, request: web.Request, headers: dict[str, str]
 ) -> web.StreamResponse:
-    offered = [name.strip() for name in request.headers.get("Sec-WebSocket-Protocol", "").split(",")]
-    async with asyncio.timeout(HEAD_S):
-        theirs = await client.ws_connect(
-            url,
-            headers=headers,
-            # A ticket is used up once this process has redeemed it; `Authorization` contains a new one.
-            protocols=[name for name in offered if name and not name.startswith("ticket.")],
-            compress=0,
-        )
+    theirs = await open_websocket(client, url, request, headers)
     async with theirs:
         chosen = (theirs.protocol,) if theirs.protocol else ()
         ours = web.WebSocketResponse(
@@ -114,6 +111,29 @@ async def _forward_websocket(
                 await upward
             await ours.close(code=theirs.close_code or 1000)
         return ours
+
+
+async def open_websocket(
+    client: aiohttp.ClientSession,
+    url: str,
+    request: web.Request,
+    headers: Mapping[str, str],
+    most_bytes: int = MAX_CONTROL_BYTES,
+) -> aiohttp.ClientWebSocketResponse:
+    """Open a WebSocket at ``url`` that offers the subprotocols of the request.
+
+    ``most_bytes`` is the size of the largest message. Raises aiohttp.ClientError or TimeoutError.
+    """
+    offered = [name.strip() for name in request.headers.get("Sec-WebSocket-Protocol", "").split(",")]
+    async with asyncio.timeout(HEAD_S):
+        return await client.ws_connect(
+            url,
+            headers=headers,
+            # A ticket is used up once this process has redeemed it; `Authorization` contains a new one.
+            protocols=[name for name in offered if name and not name.startswith("ticket.")],
+            compress=0,
+            max_msg_size=most_bytes,
+        )
 
 
 async def _pump(

@@ -27,11 +27,13 @@ from streamer.http.caller import forwarded_for, identity_of
 from streamer.http.problem_details import Problem
 from streamer.http.tickets import PREFIX, SHOWED_TICKET, TicketStore, TooManyTickets, is_ticket
 from streamer.http.trace_context import trace_headers
-from streamer.replicas.proxy import CONNECT_S, forward
+from streamer.replicas.proxy import CONNECT_S, forward, forwarded_headers, open_websocket
 
 log = logging.getLogger("streamer.owners")
 
 _SESSION_ID = re.compile(rf"(?:([0-9a-f]{{{NAME_LENGTH}}})-)?(\d{{1,2}})-[A-Za-z0-9_-]{{24}}")
+#: Size of the largest message that a stream at another replica may send: many results of a thousand boxes.
+MOST_RESULT_BYTES = 4 << 20
 #: Longest time that a returning client waits for its old session before it gets a new one.
 _TAKE_OVER_S = 1.5
 
@@ -94,12 +96,7 @@ class SessionRouter:
             return None
         self._count("replica" if target.in_other_replica else "worker")
         try:
-            extra = {"X-Forwarded-For": forwarded_for(request)}
-            if request.get(SHOWED_TICKET):  # it is used up; the other process gets a new one
-                extra["Authorization"] = f"Bearer {self._another_ticket(identity_of(request))}"
-            if target.in_other_replica:
-                extra[HOP_HEADER] = self.replica
-            return await forward(target.client, target.base, request, extra)
+            return await forward(target.client, target.base, request, self._extra(request, target))
         except aiohttp.WSServerHandshakeError as error:
             raise Problem(
                 error.status, "refused", "The owner of this session refused the WebSocket."
@@ -118,6 +115,44 @@ class SessionRouter:
             raise _restarting() from error
         except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
             raise _restarting() from error
+
+    async def open_stream(
+        self, name: str, request: web.Request, redeemed: Identity | None
+    ) -> aiohttp.ClientWebSocketResponse | None:
+        """Open a WebSocket at another replica, at the address and with the headers of the request.
+
+        ``redeemed`` is the client if the ticket in its hello is used up. Returns None if the replica is
+        unknown, does not answer or refuses the stream.
+        """
+        address = await self._replicas.find(name)
+        if address is None:
+            return None
+        target = _Target(self._client(""), address.url, in_other_replica=True)
+        url = f"{target.base}{request.rel_url.raw_path_qs}"
+        try:
+            headers = forwarded_headers(request, self._extra(request, target, redeemed))
+            socket = await open_websocket(target.client, url, request, headers, MOST_RESULT_BYTES)
+        except (aiohttp.ClientError, TimeoutError, OSError, Problem) as error:
+            log.info("replica %s did not take a stream: %s", name, str(error)[:200] or type(error).__name__)
+            return None
+        self._count("replica")
+        return socket
+
+    def _extra(
+        self, request: web.Request, target: _Target, redeemed: Identity | None = None
+    ) -> dict[str, str]:
+        """Return the headers that a forwarded request gets. Raises Problem 429 if no ticket is free.
+
+        ``redeemed`` is the client if it has shown a ticket after the request.
+        """
+        extra = {"X-Forwarded-For": forwarded_for(request)}
+        if request.get(SHOWED_TICKET):
+            redeemed = identity_of(request)
+        if redeemed is not None:  # its ticket is used up; the other process gets a new one
+            extra["Authorization"] = f"Bearer {self._another_ticket(redeemed)}"
+        if target.in_other_replica:
+            extra[HOP_HEADER] = self.replica
+        return extra
 
     async def take(
         self, version: str, session: str, client: Identity, token: str | None

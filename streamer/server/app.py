@@ -51,8 +51,10 @@ from streamer.scheduling.replica_load import ReplicaLoad
 from streamer.server.drift_routes import DriftRoutes, add_drift
 from streamer.server.health import Health, metrics_port
 from streamer.server.liveness import announce_ready
+from streamer.server.load_reports import LoadReports
 from streamer.server.openapi import openapi_document
 from streamer.server.pages import add_pages
+from streamer.server.rebalancing import add_rebalancing
 from streamer.webrtc.peers import Peers
 from streamer.webrtc.routes import Webrtc, add_webrtc
 from streamer.webrtc.video_pool import VideoPool, video_decoder_count
@@ -116,7 +118,10 @@ def make_app(resources: Resources) -> tuple[web.Application, Parts]:
         body_timeout_s=settings.body_timeout_s,
         request_timeout_s=settings.request_timeout_s,
     )
-    client = _make_inference_client(resources)
+    client, replicas = (
+        _make_inference_client(resources),
+        Replicas(settings.own_address, settings.peer_addresses),
+    )
     authenticator, origin_policy = (
         make_authenticator(settings, resources.metrics_dir, metrics.key_refused),
         OriginPolicy(settings.hosts, settings.origins),
@@ -131,7 +136,7 @@ def make_app(resources: Resources) -> tuple[web.Application, Parts]:
         resources.number,
         settings.workers,
         resources.metrics_dir,
-        Replicas(settings.own_address, settings.peer_addresses),
+        replicas,
         metrics.request_forwarded,
     )
     budget = ByteBudget(settings.byte_budget, metrics.buffer_refused)
@@ -152,7 +157,7 @@ def make_app(resources: Resources) -> tuple[web.Application, Parts]:
         middlewares=[problem_middleware],
         client_max_size=settings.request_max_bytes,
     )
-    Guard(authenticator, origin_policy).add_to(app)
+    Guard(authenticator, origin_policy, replicas.has).add_to(app)
     app.middlewares.append(refusal_middleware)
     app[images.PREDICTOR] = dispatcher
     app[images.SAMPLER] = PostSampler(samplers)
@@ -204,6 +209,13 @@ def make_app(resources: Resources) -> tuple[web.Application, Parts]:
         [
             *(_lifetime_of(sender), lifetime, webrtc.lifetime, authenticator.lifetime, app[FETCHER].lifetime),
             announce_ready(resources.shared_status, resources.number, health),
+            add_rebalancing(
+                app,
+                settings,
+                replicas,
+                LoadReports(resources.shared_status, settings.workers, app[LOAD], dispatcher.queues, health),
+                hub,
+            ),
         ]
     )
     return app, Parts(dispatcher, hub, webrtc, router)

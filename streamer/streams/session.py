@@ -49,6 +49,8 @@ class Session:
     trackers: dict[int, Tracker] = field(default_factory=dict)
     #: Positions of the streams in the process that held the session before, by stream id.
     marks: dict[int, StreamPosition] = field(default_factory=dict)
+    #: When its client was last asked to move to another replica, as Unix time; 0 if it never was.
+    moved_at: float = 0.0
 
     @classmethod
     def of(cls, version: str, model: ModelInfo, **rest: Any) -> Session:
@@ -76,6 +78,7 @@ class Session:
             track=bool(state["track"]),
             trackers={int(number): Tracker.from_state(each) for number, each in state["trackers"].items()},
             marks={int(number): StreamPosition(*map(int, each)) for number, each in state["marks"].items()},
+            moved_at=float(state.get("moved_at", 0.0)),  # replicas of an earlier release omit it
         )
 
     def to_state(self) -> dict[str, Any]:
@@ -90,6 +93,7 @@ class Session:
             "track": self.track,
             "trackers": {number: tracker.to_state() for number, tracker in self.trackers.items()},
             "marks": standing,
+            "moved_at": self.moved_at,
         }
 
     def check(self, hello: Hello) -> None:

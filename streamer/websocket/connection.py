@@ -13,13 +13,12 @@ from typing import Protocol
 
 from aiohttp import WSMsgType
 
-from streamer.access.identity import Identity, Scope
+from streamer.access.identity import Identity
 from streamer.accounting.ledger import FrameCounters
 from streamer.accounting.metrics import WorkerMetrics
 from streamer.config.settings import Settings
 from streamer.core.byte_budget import ByteBudget
 from streamer.core.event_loop_selector import running_iteration
-from streamer.http.authentication import Authenticator
 from streamer.http.connection_limits import ReadLimiter
 from streamer.imaging.image_header import Limits
 from streamer.protocol import server_messages
@@ -31,15 +30,16 @@ from streamer.replicas.session_router import SessionRouter
 from streamer.sampling.sampler import Sampler, SamplerFactory
 from streamer.scheduling.clients import Client
 from streamer.scheduling.dispatcher import Dispatcher
-from streamer.scheduling.errors import SchedulingError
 from streamer.streams.session import Session, describe_session
 from streamer.streams.session_control import RateLimited, SessionControl, TooManyMessages
 from streamer.streams.stream_codes import StreamCodes
 from streamer.streams.stream_handle import StreamHandle
+from streamer.websocket.entrance import Entrance
 from streamer.websocket.frame_receiver import FrameReceiver, MessageDecoder, unknown_stream
-from streamer.websocket.handshake import HelloReader, await_hello, identify
+from streamer.websocket.handshake import HelloReader, await_hello
 from streamer.websocket.outbox import MAX_MESSAGES
-from streamer.websocket.writer import SocketWriter, StreamSocket
+from streamer.websocket.relay import Relay, Relayed
+from streamer.websocket.writer import SocketWriter
 
 #: How long a connection waits for outcomes of frames in flight after a client's `bye`.
 BYE_GRACE_S = 2.0
@@ -62,7 +62,7 @@ class Hub(Protocol):
     metrics: WorkerMetrics
     settings: Settings
     limits: Limits
-    authenticator: Authenticator
+    entrance: Entrance
     samplers: SamplerFactory
     router: SessionRouter
     budget: ByteBudget
@@ -77,9 +77,6 @@ class Hub(Protocol):
     def leave(self, connection: Connection, *, resumable: bool) -> None:
         """Note that the connection has ended."""
 
-    def admit(self, version: str, identity: Identity) -> Client:
-        """Count one more connection of a client and return it. Raises SchedulingError."""
-
     async def resume(self, session_id: str, newcomer: Connection, token: str | None) -> Session | None:
         """Return the session to continue, or None if there is none."""
 
@@ -93,16 +90,15 @@ class Connection:
     def __init__(
         self,
         hub: Hub,
-        socket: StreamSocket,
+        relay: Relay,
         version: str,
-        subprotocol: str,
         identity: Identity,
         *,
         token: str | None,
         transport: asyncio.Transport | None,
         read_limiter: ReadLimiter,
     ) -> None:
-        self.hub = hub
+        self.hub, self.relay = hub, relay
         self.metrics = hub.metrics
         self.limits = hub.limits
         self.max_age_s = hub.settings.stream_max_age_ms / 1e3
@@ -115,14 +111,14 @@ class Connection:
         self.client: Client | None = None
         self.streams: dict[int, StreamHandle] = {}
         self.counters = FrameCounters(hub.metrics, "websocket", version)
-        self.last_received = time.monotonic()
-        self._socket = socket
+        self.opened_at = self.last_received = time.monotonic()
+        self._socket = relay.socket
         #: The key that came with the upgrade.
         self._token = token
         self._writer = SocketWriter(
-            socket,
+            relay.socket,
             transport,
-            subprotocol,
+            relay.subprotocol,
             send_timeout_s=hub.settings.stream_send_timeout_s,
             hold=lambda: hub.budget.hold(self.identity.name, "messages"),
         )
@@ -139,13 +135,15 @@ class Connection:
     # -- life cycle ----------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Serve until either side closes."""
+        """Serve until either side closes, or another replica takes the stream (`Relay.taken`)."""
         reader = HelloReader(self._read_limiter, self._socket, self.close_soon)
         writing = asyncio.create_task(self._write(), name="stream-writer")
         try:
             await await_hello(reader, self._welcome, self.send, self.hub.settings.stream_hello_timeout_s)
             self._read_limiter.hello_accepted()
             await self._read()
+        except Relayed:
+            self.relay.hello = reader.last
         except CloseConnection as close:
             self._closing = close
         except TooManyMessages as error:
@@ -164,7 +162,7 @@ class Connection:
                 # Leave first, so that whatever fails below, no stream without a socket stays registered.
                 self._leave(resumable=closing is None or closing.code == CloseCode.RESTART)
                 writing.cancel()
-                self._writer.drop()
+                self._writer.drop(keep_heartbeat=self.relay.taken)
                 self._release_streams()
                 del self._control, self._frames  # they refer to this connection: it leaves no cycle
                 with contextlib.suppress(asyncio.CancelledError):
@@ -208,14 +206,7 @@ class Connection:
     async def _welcome(self, hello: Hello) -> None:
         """Open the session that ``hello`` asks for. Raises ProtocolError for an unacceptable field."""
         hub = self.hub
-        if not self.identity.may(Scope.STREAM):
-            self.identity = await identify(hub.authenticator, hello.token, self.identity.name)
-            self.session.owner = self.identity.owner
-        if self.client is None:
-            try:
-                self.client = hub.admit(self.version, self.identity)
-            except SchedulingError as refusal:
-                raise CloseConnection(CloseCode.LIMITS, str(refusal)) from refusal
+        client = await hub.entrance.at_hello(self, hello)
         self.session.check(hello)
         resumed = None
         if hello.resume is not None:
@@ -226,8 +217,8 @@ class Connection:
         offers = {offer.id: offer for offer in hello.streams}
         for number, flow in self.session.streams.items():
             sampler = self._sampler(hello, offers[number])
-            codes = StreamCodes.of(hub.dispatcher, self.version, self._model, self.client)
-            self.streams[number] = handle = StreamHandle(self, flow, sampler, self.client, codes)
+            codes = StreamCodes.of(hub.dispatcher, self.version, self._model, client)
+            self.streams[number] = handle = StreamHandle(self, flow, sampler, client, codes)
             hub.dispatcher.open(self.version, handle)
         hub.opened(self)
         if not hub.dispatcher.ready:
@@ -352,7 +343,6 @@ class Connection:
         if now - self.last_received > limit_s:
             self.close_soon(CloseCode.IDLE, f"no message for {limit_s:g} s")
 
-    def send_bye(self, reconnect_ms: int) -> None:
-        """Tell the client that the server shuts down, and when to reconnect."""
-        text = "the server is shutting down"
-        self.send(server_messages.bye(CloseCode.RESTART.value, text, reconnect_ms=reconnect_ms))
+    def send_bye(self, reason: str, reconnect_ms: int) -> None:
+        """Ask the client to reconnect, and tell it why and when."""
+        self.send(server_messages.bye(CloseCode.RESTART.value, reason, reconnect_ms=reconnect_ms))

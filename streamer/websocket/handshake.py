@@ -13,11 +13,18 @@ from streamer.access.identity import Identity, Scope
 from streamer.http.authentication import Authenticator
 from streamer.http.connection_limits import ReadLimiter
 from streamer.http.problem_details import Problem
+from streamer.http.tickets import SUBPROTOCOL_PREFIX
 from streamer.protocol import server_messages
 from streamer.protocol.client_messages import Hello, parse_message
 from streamer.protocol.close_codes import CloseCode, CloseConnection
 from streamer.protocol.server_messages import ServerMessage
-from streamer.protocol.wire import FRAME_MARK, ProtocolError, decode_message
+from streamer.protocol.wire import (
+    FRAME_MARK,
+    SUBPROTOCOL_JSON,
+    SUBPROTOCOLS,
+    ProtocolError,
+    decode_message,
+)
 from streamer.streams.session import UnsupportedCodec
 from streamer.streams.session_control import CONTROL_MAX_VALUES, size_in_bytes
 
@@ -45,6 +52,8 @@ class HelloReader:
         self._limiter = limiter
         self._socket = socket
         self._close_soon = close_soon
+        #: The last message, as it came.
+        self.last: str | bytes = b""
         limiter.on_excess = self._too_long
         limiter.on_full = self._no_room
 
@@ -58,6 +67,7 @@ class HelloReader:
         self._limiter.expect_hello()
         message = await self._socket.receive()
         self._limiter.hello_received()
+        self.last = message.data
         return message
 
     def _too_long(self) -> None:
@@ -147,6 +157,24 @@ async def identify(authenticator: Authenticator, token: str | None, address: str
     if not identity.may(Scope.STREAM):
         raise CloseConnection(CloseCode.UNAUTHORIZED, "the key of `hello.token` has no scope stream")
     return identity
+
+
+def choose_subprotocol(request: web.Request) -> str:
+    """Return the first offered subprotocol that is known; JSON when none was offered."""
+    offered = [
+        name.strip()
+        for header in request.headers.getall("Sec-WebSocket-Protocol", [])
+        for name in header.split(",")
+        if name.strip() and not name.strip().startswith(SUBPROTOCOL_PREFIX)
+    ]
+    if not offered:
+        return SUBPROTOCOL_JSON
+    for name in offered:
+        if name in SUBPROTOCOLS:
+            return name
+    raise Problem.bad_request(
+        f"Subprotocols {', '.join(offered)[:200]!r} are not known; allowed are {', '.join(SUBPROTOCOLS)}."
+    )
 
 
 class HandshakeSlots:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Collection
 
 from aiohttp import HttpVersion11, web
 
-from streamer.access.identity import Identity, Scope
 from streamer.accounting.metrics import WorkerMetrics
+from streamer.config.replica_addresses import HOP_HEADER
 from streamer.config.settings import Settings
 from streamer.core.byte_budget import ByteBudget
 from streamer.http.authentication import Authenticator, bearer_token
@@ -18,11 +18,12 @@ from streamer.http.caller import identity_of
 from streamer.http.connection_limits import ReadLimiter
 from streamer.http.http_connection import limit_reader
 from streamer.http.problem_details import Problem
-from streamer.http.tickets import SUBPROTOCOL_PREFIX, offered_ticket
+from streamer.http.tickets import offered_ticket
 from streamer.imaging.image_header import Limits
 from streamer.protocol.close_codes import CloseCode, reconnect_delay_ms
 from streamer.protocol.server_messages import ConnectionLimits
-from streamer.protocol.wire import MAX_STREAMS, SUBPROTOCOL_JSON, SUBPROTOCOLS
+from streamer.protocol.wire import MAX_STREAMS, SUBPROTOCOLS
+from streamer.replicas.rebalancer import Rebalancer
 from streamer.replicas.session_router import SessionRouter
 from streamer.sampling.sampler import SamplerFactory
 from streamer.scheduling.clients import Client
@@ -30,7 +31,9 @@ from streamer.scheduling.dispatcher import Dispatcher
 from streamer.streams.session import Session, SessionStore
 from streamer.streams.session_control import CONTROL_MAX_BYTES, CONTROL_PER_S
 from streamer.websocket.connection import BYE_GRACE_S, Connection
-from streamer.websocket.handshake import HELLO_MAX_BYTES, HandshakeSlots
+from streamer.websocket.entrance import Entrance
+from streamer.websocket.handshake import HELLO_MAX_BYTES, HandshakeSlots, choose_subprotocol
+from streamer.websocket.relay import Relay
 from streamer.websocket.writer import StreamSocket
 
 log = logging.getLogger("streamer.websocket")
@@ -42,6 +45,7 @@ WRITER_LIMIT_BYTES = 64 << 10
 _UPGRADES_PER_ITERATION = 8
 #: How many connections are handled in one turn of the event loop, which takes some milliseconds.
 _CONNECTIONS_PER_ITERATION = 64
+_SHUTDOWN = "the server is shutting down"
 
 
 class StreamHub:
@@ -63,11 +67,18 @@ class StreamHub:
         self.settings = settings
         self.limits = limits
         self.authenticator = authenticator
+        self.entrance = Entrance(dispatcher, authenticator)
         self.samplers = samplers
         self.router = router
         self.budget = budget
         self.background: set[asyncio.Task[None]] = set()
         self._connections: set[Connection] = set()
+        #: Connections whose stream another replica has taken.
+        self._relays: set[Relay] = set()
+        #: None where streams are not moved between replicas.
+        self.rebalancer: Rebalancer | None = None
+        #: Called with the number of connections that are passed on, whenever it changes.
+        self.count_relays: Callable[[int], None] = lambda _: None
         #: Held while a long control message is parsed, and until the loop has served others.
         self.long_messages = asyncio.Lock()
         self._handshakes = HandshakeSlots()
@@ -87,17 +98,20 @@ class StreamHub:
     async def drain(self, window_s: float) -> None:
         """Ask all clients to reconnect at times spread over ``window_s``, and close with 1012."""
         self._draining = True
-        index, count = 0, len(self._connections)
+        index, count = 0, len(self._connections) + len(self._relays)
         async for connection in self._in_turns():
-            connection.send_bye(reconnect_delay_ms(window_s, index, count))
+            connection.send_bye(_SHUTDOWN, reconnect_delay_ms(window_s, index, count))
+            index += 1
+        for relay in list(self._relays):
+            relay.send_bye(_SHUTDOWN, reconnect_delay_ms(window_s, index, count))
             index += 1
         deadline = time.monotonic() + min(window_s, BYE_GRACE_S)
         while time.monotonic() < deadline and any(each.in_flight for each in self._connections):
             await asyncio.sleep(0.02)
         async for connection in self._in_turns():
-            connection.close_soon(CloseCode.RESTART, "the server is shutting down")
+            connection.close_soon(CloseCode.RESTART, _SHUTDOWN)
         deadline = time.monotonic() + window_s
-        while self._connections and time.monotonic() < deadline:
+        while (self._connections or self._relays) and time.monotonic() < deadline:
             await asyncio.sleep(0.02)
 
     async def close(self) -> None:
@@ -111,7 +125,7 @@ class StreamHub:
         self._check(request, version)
         async with self._upgrades:
             await asyncio.sleep(0)
-        subprotocol = _choose_subprotocol(request)
+        subprotocol = choose_subprotocol(request)
         socket = StreamSocket(
             protocols=SUBPROTOCOLS,
             # JPEGs do not compress further, and inflating messages would block the loop.
@@ -123,6 +137,10 @@ class StreamHub:
             timeout=2.0,
         )
         identity = identity_of(request)
+        relay = Relay(
+            *(request, socket, subprotocol, self.router, self.rebalancer),
+            send_s=self.settings.stream_send_timeout_s,
+        )
         # The hello of a client with a valid key may be long, for example with many classes.
         read_limiter = ReadLimiter(
             HELLO_MAX_BYTES if identity.anonymous else CONTROL_MAX_BYTES, request.protocol
@@ -133,15 +151,13 @@ class StreamHub:
         connection: Connection | None = None
         client: Client | None = None
         try:
-            # A client that needs a key but has sent none is admitted when its `hello` names one.
-            client = self.admit(version, identity) if identity.may(Scope.STREAM) else None
+            client = self.entrance.before_upgrade(version, identity, relay)
             limit_reader(request, read_limiter)
             await socket.prepare(request)
             connection = Connection(
                 self,
-                socket,
+                relay,
                 version,
-                subprotocol,
                 identity,
                 token=bearer_token(request) or offered_ticket(request),
                 transport=request.transport,
@@ -150,21 +166,31 @@ class StreamHub:
             connection.client = client
             self._connections.add(connection)
             await connection.run()
+            if relay.taken:
+                await self._carry(connection, read_limiter)
         finally:
             read_limiter.close()
             if connection is not None:
                 self._connections.discard(connection)
                 client = connection.client
-            if client is not None:
-                self.dispatcher.admission.close_stream(client)
+            self.entrance.left(client)
         return socket
 
-    def admit(self, version: str, identity: Identity) -> Client:
-        """Count one more connection of a client and return it. Raises SchedulingError."""
-        client = self.dispatcher.clients.of(identity, time.monotonic())
-        self.dispatcher.admit(version, client)
-        self.dispatcher.admission.open_stream(client)
-        return client
+    async def _carry(self, connection: Connection, read_limiter: ReadLimiter) -> None:
+        """Pass the messages of a connection on to the replica that has its stream, until either closes."""
+        relay = connection.relay
+        self._connections.discard(connection)
+        # The other replica counts the stream.
+        self.entrance.left(connection.client)
+        connection.client = None
+        read_limiter.hello_accepted()
+        self._relays.add(relay)
+        self.count_relays(len(self._relays))
+        try:
+            await relay.run(read_limiter)
+        finally:
+            self._relays.discard(relay)
+            self.count_relays(len(self._relays))
 
     def _check(self, request: web.Request, version: str) -> None:
         """Raise Problem or SchedulingError if this request must be refused."""
@@ -194,6 +220,8 @@ class StreamHub:
     def opened(self, connection: Connection) -> None:
         """Count the streams of a session that has started."""
         self.metrics.streams.labels("websocket", connection.version).inc(len(connection.streams))
+        if connection.relay.arrived_relayed and not connection.session.moved_at:
+            connection.session.moved_at = time.time()
 
     def leave(self, connection: Connection, *, resumable: bool) -> None:
         """Remove a connection that has ended. Its session may be resumed for a while."""
@@ -206,7 +234,7 @@ class StreamHub:
         """Return the session to resume; fetch it if another process has it.
 
         The result is None when no process has it, when it belongs to another client than the newcomer's, or
-        when it cannot be continued here.
+        when it cannot be continued here. Raises Relayed if another replica has taken the stream.
         """
         version = newcomer.version
         session = self._release(session_id, version, newcomer.identity.owner, newcomer)
@@ -215,6 +243,8 @@ class StreamHub:
         state = await self.router.take(version, session_id, newcomer.identity, token)
         if state is None:
             return None
+        if isinstance(moved_to := state.get("moved_to"), str):
+            await newcomer.relay.pass_to(moved_to)
         labels = self.dispatcher.model(version).labels
         try:
             session = Session.from_state(state, version, labels, self.router.new_id())
@@ -245,16 +275,27 @@ class StreamHub:
         forwarded = await self.router.forward(request)
         if forwarded is not None:
             return forwarded
-        session = self._release(
-            request.match_info["session"], request.match_info["version"], identity_of(request).owner, None
-        )
+        session_id = request.match_info["session"]
+        session = self._release(session_id, request.match_info["version"], identity_of(request).owner, None)
         if session is None:
             raise Problem.not_found("There is no such session here; it may have ended a while ago.")
-        return web.json_response(session.to_state(), headers={"Cache-Control": "no-store"})
+        state = session.to_state()
+        moved_to = None if self.rebalancer is None else self.rebalancer.moved_to(session_id)
+        if moved_to is not None and HOP_HEADER not in request.headers:
+            # Another worker of this replica asks. It passes the stream on to the replica to which the session
+            # was sent, and that replica asks next.
+            self._store.keep(session, time.monotonic())
+            state["moved_to"] = moved_to
+        return web.json_response(state, headers={"Cache-Control": "no-store"})
 
     def ready_changed(self) -> None:
         """Note that the inference process went away or came back."""
         self._ready_changed.set()
+
+    @property
+    def connections(self) -> Collection[Connection]:
+        """The connections whose streams this worker serves."""
+        return self._connections
 
     async def _follow_readiness(self) -> None:
         """Hold or open all streams whenever the inference process went away or came back."""
@@ -281,21 +322,3 @@ class StreamHub:
                 if connection.streams and not self.authenticator.is_still_valid(connection.identity):
                     connection.close_soon(CloseCode.UNAUTHORIZED, "the key has expired or was withdrawn")
             self._store.expire(now)
-
-
-def _choose_subprotocol(request: web.Request) -> str:
-    """Return the first offered subprotocol that is known; JSON when none was offered."""
-    offered = [
-        name.strip()
-        for header in request.headers.getall("Sec-WebSocket-Protocol", [])
-        for name in header.split(",")
-        if name.strip() and not name.strip().startswith(SUBPROTOCOL_PREFIX)
-    ]
-    if not offered:
-        return SUBPROTOCOL_JSON
-    for name in offered:
-        if name in SUBPROTOCOLS:
-            return name
-    raise Problem.bad_request(
-        f"Subprotocols {', '.join(offered)[:200]!r} are not known; allowed are {', '.join(SUBPROTOCOLS)}."
-    )

@@ -156,10 +156,11 @@ class SocketWriter:
         while len(self._outbox) and not task.done() and time.monotonic() < deadline:
             await asyncio.sleep(0.005)
 
-    def drop(self) -> None:
-        """Drop the messages that still wait, and the heartbeat, because the socket is gone."""
+    def drop(self, *, keep_heartbeat: bool = False) -> None:
+        """Drop the messages that still wait, and unless another task continues the socket, its heartbeat."""
         self._outbox.close()
-        self._socket.stop_heartbeat()
+        if not keep_heartbeat:
+            self._socket.stop_heartbeat()
 
     async def close(self, close: CloseConnection) -> None:
         """Send the close frame. If the client does not accept even that, abort the connection."""

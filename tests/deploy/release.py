@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -14,16 +15,28 @@ from tests.helpers.service import Service
 
 
 class Release:
-    """Runs replicas, numbered from 0; ``names`` holds the value of `X-Replica` of each."""
+    """Runs replicas, numbered from 0; ``names`` holds the value of `X-Replica` of each.
 
-    def __init__(self, model: Path, settings: dict[str, str], count: int = 2) -> None:
+    ``own`` holds settings of single replicas, ``strangers`` addresses among their peers that are none.
+    """
+
+    def __init__(
+        self,
+        model: Path,
+        settings: dict[str, str],
+        count: int = 2,
+        *,
+        own: Mapping[int, dict[str, str]] | None = None,
+        strangers: Sequence[str] = (),
+    ) -> None:
+        self._own = own or {}
         self.ports = free_ports(count)
         self.names = [Address("127.0.0.1", port).name for port in self.ports]
         self._settings = {
             "MODEL_V1_PATH": str(model),
             "STREAM_MIN_FPS": "0",
             "SAMPLING": "0",
-            "REPLICA_PEERS": ",".join(f"127.0.0.1:{port}" for port in self.ports),
+            "REPLICA_PEERS": ",".join([*(f"127.0.0.1:{port}" for port in self.ports), *strangers]),
         } | settings
         #: None where a replica is not running.
         self.services: list[Service | None] = [None] * count
@@ -46,7 +59,7 @@ class Release:
         for number, port in enumerate(self.ports):
             if self.services[number] is None:
                 own = {"PORT": str(port), "REPLICA_ADDRESS": f"127.0.0.1:{port}"}
-                self.services[number] = Service(self._settings | own)
+                self.services[number] = Service(self._settings | own | self._own.get(number, {}))
         for service in self.services:
             if service is not None:
                 service.wait_ready()

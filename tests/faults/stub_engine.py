@@ -15,9 +15,13 @@ _ANY_COLOUR = (999, 999, 999)
 
 
 class StubEngine:
-    """Controls the stub: pass ``settings`` to a `Service`, then ``arm`` faults while the service runs."""
+    """Controls the stub: pass ``settings`` to a `Service`, then ``arm`` faults while the service runs.
 
-    def __init__(self, folder: Path, *, model_s: float = 0.0) -> None:
+    With ``slow_warm_up``, the warm-up measures ``model_s``, too, and the service knows its capacity by it.
+    """
+
+    def __init__(self, folder: Path, *, model_s: float = 0.0, slow_warm_up: bool = False) -> None:
+        self._slow_warm_up = slow_warm_up
         self._path = folder / "orders"
         self._path.write_bytes(bytes(ORDERS.size))
         with self._path.open("r+b") as file:
@@ -36,7 +40,8 @@ class StubEngine:
     @property
     def settings(self) -> dict[str, str]:
         """Environment variables that turn a service's inference process into a stub."""
-        return {"PYTHONPATH": str(SITE), "STUB_ENGINE": str(self._path)}
+        warm_up = {"STUB_WARM_UP": "1"} if self._slow_warm_up else {}
+        return {"PYTHONPATH": str(SITE), "STUB_ENGINE": str(self._path)} | warm_up
 
     @property
     def runs(self) -> int:

@@ -1,4 +1,4 @@
-"""The guard finds API keys in the query of a URL, and bounds the work that it does to find them."""
+"""The guard finds API keys in the query of a URL with bounded work, and knows replicas by their address."""
 
 from __future__ import annotations
 
@@ -59,3 +59,29 @@ async def test_an_address_of_many_parameters_costs_little(
     compared.clear()
     assert (await ask(authenticator, "&".join(f"a={number}" for number in range(700))))[0] == 200
     assert len(compared) == 64
+
+
+@pytest.mark.parametrize("found", [True, False, None])
+async def test_the_load_of_a_replica_is_told_only_to_addresses_of_replicas(
+    authenticator: Authenticator, found: bool | None
+) -> None:
+    asked: list[str] = []
+
+    async def is_replica(address: str) -> bool:
+        asked.append(address)
+        return bool(found)
+
+    async def answer(_: web.Request) -> web.Response:
+        return web.json_response({})
+
+    app = web.Application(middlewares=[problem_middleware])
+    Guard(authenticator, OriginPolicy(), None if found is None else is_replica).add_to(app)
+    app.router.add_get("/replicas/load", answer)
+    # An administrator's key and a forwarded address make no difference.
+    headers = {"Authorization": f"Bearer {KEY}", "X-Forwarded-For": "10.0.0.2", "X-Replica-Hop": "abc"}
+    async with (
+        TestClient(TestServer(app)) as client,
+        client.get("/replicas/load", headers=headers) as response,
+    ):
+        assert response.status == (200 if found else 403)
+    assert asked == ([] if found is None else ["127.0.0.1"])

@@ -137,3 +137,23 @@ async def test_a_replica_without_settings_has_no_name_and_asks_nobody() -> None:
 async def test_addresses_and_names_of_this_machine_are_resolved() -> None:
     assert await resolve(Address("127.0.0.1", 81)) == [Address("127.0.0.1", 81)]
     assert Address("127.0.0.1", 81) in await resolve(Address("localhost", 81))
+
+
+async def test_addresses_of_replicas_are_recognised_in_every_form() -> None:
+    found = [Address("10.0.0.1", 80), Address("10.0.0.2", 80)]
+    looked_up: list[Address] = []
+
+    async def look_up(peer: Address) -> list[Address]:
+        looked_up.append(peer)
+        return list(found)
+
+    replicas = Replicas(found[0], (Address("app-peers", 80),), look_up)
+    assert await replicas.has("10.0.0.2")
+    assert await replicas.has("::ffff:10.0.0.2")
+    assert not await replicas.has("10.0.0.3")
+    assert not await replicas.has("")
+    assert not await replicas.has("app-peers")
+    assert len(looked_up) == 1, "unknown addresses do not cause a flood of look-ups"
+    assert await replicas.others() == {found[1].name: found[1]}
+    assert not await Replicas().has("10.0.0.2")
+    assert await Replicas().others() == {}

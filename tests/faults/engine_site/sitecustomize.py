@@ -109,7 +109,7 @@ def _end(fault: str) -> None:
 
 def _change_detector(module: Any, orders: _Orders) -> None:
     real_infer, real_postprocess = module.Detector.infer, module.Detector.postprocess
-    real_init = module.Detector.__init__
+    real_init, real_warm = module.Detector.__init__, module.Detector._warm
 
     def init(self: Any, *arguments: Any, **options: Any) -> None:
         if orders.take("exit_at_start"):
@@ -131,6 +131,11 @@ def _change_detector(module: Any, orders: _Orders) -> None:
             time.sleep(orders.read()[3])
         return real_infer(self, frames, thread=thread, single=single)
 
+    def warm(self: Any, *arguments: Any, **options: Any) -> None:
+        if os.environ.get("STUB_WARM_UP"):
+            time.sleep(orders.read()[3])
+        real_warm(self, *arguments, **options)
+
     def postprocess(self: Any, raw: Any, index: int, params: Any) -> Any:
         boxes = real_postprocess(self, raw, index, params)
         if orders.take("nan"):
@@ -138,7 +143,7 @@ def _change_detector(module: Any, orders: _Orders) -> None:
             boxes[:, 0] = float("nan")
         return boxes
 
-    module.Detector.__init__ = init
+    module.Detector.__init__, module.Detector._warm = init, warm
     module.Detector.infer, module.Detector.postprocess = infer, postprocess
 
 
