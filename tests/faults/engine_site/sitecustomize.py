@@ -109,7 +109,7 @@ def _end(fault: str) -> None:
 
 def _change_detector(module: Any, orders: _Orders) -> None:
     real_infer, real_postprocess = module.Detector.infer, module.Detector.postprocess
-    real_init, real_warm = module.Detector.__init__, module.Detector._warm
+    real_init = module.Detector.__init__
 
     def init(self: Any, *arguments: Any, **options: Any) -> None:
         if orders.take("exit_at_start"):
@@ -131,11 +131,6 @@ def _change_detector(module: Any, orders: _Orders) -> None:
             time.sleep(orders.read()[3])
         return real_infer(self, frames, thread=thread, single=single)
 
-    def warm(self: Any, *arguments: Any, **options: Any) -> None:
-        if os.environ.get("STUB_WARM_UP"):
-            time.sleep(orders.read()[3])
-        real_warm(self, *arguments, **options)
-
     def postprocess(self: Any, raw: Any, index: int, params: Any) -> Any:
         boxes = real_postprocess(self, raw, index, params)
         if orders.take("nan"):
@@ -143,8 +138,20 @@ def _change_detector(module: Any, orders: _Orders) -> None:
             boxes[:, 0] = float("nan")
         return boxes
 
-    module.Detector.__init__, module.Detector._warm = init, warm
+    module.Detector.__init__ = init
     module.Detector.infer, module.Detector.postprocess = infer, postprocess
+
+
+def _change_detector_and_warm_up(module: Any, orders: _Orders) -> None:
+    _change_detector(module, orders)
+    real_warm = module.Detector._warm
+
+    def warm(self: Any, *arguments: Any, **options: Any) -> None:
+        time.sleep(orders.read()[3])
+        real_warm(self, *arguments, **options)
+
+    if os.environ.get("STUB_WARM_UP"):
+        module.Detector._warm = warm
 
 
 def _change_wire(module: Any, orders: _Orders) -> None:
@@ -198,7 +205,7 @@ def _forget_request_ids(module: Any, _orders: _Orders) -> None:
 
 _CHANGES: dict[str, dict[str, Callable[[Any, _Orders], None]]] = {
     "inference.engine.process": {
-        "inference.engine.detector": _change_detector,
+        "inference.engine.detector": _change_detector_and_warm_up,
         "inference.ipc.wire": _change_wire,
     },
     "streamer.server.worker": {
