@@ -18,7 +18,7 @@ from tests.deploy.chart import CHART, VALUE_SETS, Chart
 from tests.deploy.crd_models import find_faults, is_modelled
 
 #: The first run downloads half a gigabyte of validators.
-pytestmark = pytest.mark.timeout(chart_tools.LARGE_FETCH_S + 200)
+pytestmark = pytest.mark.timeout(chart_tools.LARGE_FETCH_S + 700)
 #: Oldest minor version of Kubernetes that Chart.yaml allows, and a number that means "newest known version".
 OLDEST, NEWEST = 25, 999
 #: Custom resources for which no model is available; a test compares them with STUNner's documentation.
@@ -53,7 +53,7 @@ def schema_faults(cases: list[Any]) -> tuple[str, int]:
         input=json.dumps(cases),
         capture_output=True,
         text=True,
-        timeout=150,
+        timeout=600,
         check=False,
     )
     assert not done.stderr, done.stderr
@@ -130,6 +130,10 @@ def test_a_scanner_finds_nothing_of_high_severity(chart: Chart, tmp_path: Path) 
         (tmp_path / f"{name}.yaml").write_text(chart.text(None, name))
     writable = chart.text().replace("readOnlyRootFilesystem: true", "readOnlyRootFilesystem: false")
     (tmp_path / "wrong.yaml").write_text(writable)
-    # No finding is excepted today. If you add an exception, write its reason beside it.
+    # If you add an exception, write its reason beside it.
+    excepted = {
+        ("host-network.yaml", "KSV-0009"),  # the set shows `hostNetwork`, which is off by default
+        ("host-ports.yaml", "KSV-0024"),  # the set shows `webrtc.hostPorts`, which is off by default
+    }
     faults = [(fault["file"], fault["ID"]) for fault in scan(tmp_path, tmp_path / "cache")]
-    assert set(faults) == {("wrong.yaml", "KSV-0014")}, "and it would find a writable root"
+    assert set(faults) == {("wrong.yaml", "KSV-0014")} | excepted, "and it would find a writable root"

@@ -12,8 +12,14 @@ from streamer.supervisor.supervisor import KILL_AFTER_S
 from tests.deploy.chart import RELEASE, VALUE_SETS, Chart
 
 FULL_NAME = f"{RELEASE}-real-time-vision-api"
-#: Variables that the AWS library of the sampling process reads; they are not settings of the service.
-AWS_VARIABLES = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_CA_BUNDLE"}
+#: Variables that libraries read; they are not settings of the service.
+LIBRARY_VARIABLES = {
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "AWS_CA_BUNDLE",
+    "SSL_CERT_FILE",
+}
 DEFAULTS = {name.upper(): field.default for name, field in Settings.model_fields.items()}
 
 
@@ -22,7 +28,7 @@ def test_variables_are_settings_of_the_service_with_values_that_it_takes(
     chart: Chart, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     environment = chart.render(None, name).environment
-    assert set(environment) - AWS_VARIABLES <= set(DEFAULTS)
+    assert set(environment) - LIBRARY_VARIABLES <= set(DEFAULTS)
     for variable, value in environment.items():
         # Skip models, whose files lie on a volume, and references, which only the kubelet resolves.
         if isinstance(value, str) and not variable.startswith("MODEL_V"):
@@ -44,8 +50,11 @@ def test_pods_are_restricted_and_have_no_token(chart: Chart, name: str) -> None:
         assert pod["securityContext"]["runAsNonRoot"] is True
         assert pod["securityContext"]["runAsUser"] > 10000
         assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
-        assert not {"hostNetwork", "hostPID", "hostIPC"} & set(pod)
-        for container in pod["containers"]:
+        # Only the sets that show these values have them.
+        assert {"hostNetwork", "hostPID", "hostIPC"} & set(pod) <= (
+            {"hostNetwork"} if name == "host-network" else set()
+        )
+        for container in pod["containers"] + pod.get("initContainers", []):
             security = container["securityContext"]
             assert security["allowPrivilegeEscalation"] is False
             assert security["readOnlyRootFilesystem"] is True
@@ -53,7 +62,9 @@ def test_pods_are_restricted_and_have_no_token(chart: Chart, name: str) -> None:
             # The Pod Security Standard lets a restricted pod add only this capability.
             added = ["NET_BIND_SERVICE"] if container["name"] == "coturn" else []
             assert security["capabilities"].get("add", []) == added
-            assert "hostPort" not in str(container.get("ports"))
+            assert ("hostPort" in str(container.get("ports"))) is (
+                (name, container["name"]) in {("host-ports", "service"), ("host-network", "spare")}
+            )
             assert container["resources"]["limits"]["memory"]
             # The frame ring is a sealed memfd: it counts as memory of the pod and needs no volume.
             mounts = [mount["mountPath"] for mount in container.get("volumeMounts", [])]
@@ -212,14 +223,15 @@ def test_secrets_by_value_stand_in_a_secret_alone(chart: Chart) -> None:
 
 
 def test_settings_reach_the_service_as_they_were_written(chart: Chart) -> None:
-    values = {
+    values: dict[str, Any] = {
         "settings": {
             "SAMPLES_MAX_BYTES": 4294967296,
             "STREAM_MAX_AGE_MS": 0.5,
             "SAMPLES_COMPARE": True,
             "SAMPLES_DENY": "entrance,office",
             "LOG_FORMAT": "text",
-        }
+        },
+        "persistence": {"spool": {"size": "6Gi"}},
     }
     environment = chart.render(values).environment
     assert {name: environment[name] for name in values["settings"]} == {

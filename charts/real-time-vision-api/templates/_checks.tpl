@@ -33,11 +33,8 @@
 {{- end -}}
 {{- include "rtv.checkPorts" . -}}
 {{- include "rtv.checkPods" . -}}
-{{- range $name, $file := .Values.models -}}
-{{- if and $file (not (hasPrefix "/" $file)) (not $.Values.persistence.models.enabled) -}}
-{{- fail (printf "models.%s is %s, relative to persistence.models.mountPath, and persistence.models.enabled is false: enable it, or give an absolute path in the image" $name $file) -}}
-{{- end -}}
-{{- end -}}
+{{- include "rtv.checkModels" . -}}
+{{- include "rtv.checkSpool" . -}}
 {{- if and .Values.awsCredentials.accessKeyId (not .Values.awsCredentials.secretAccessKey) -}}
 {{- fail "awsCredentials.accessKeyId is set and awsCredentials.secretAccessKey is empty" -}}
 {{- end -}}
@@ -69,6 +66,17 @@
 {{- end -}}
 {{- if and .enabled (eq (int .port) (int $.Values.coturn.service.port)) -}}
 {{- fail (printf "coturn.tls.port and coturn.service.port are both %d: give them different ports, such as 443 and 3478" (int .port)) -}}
+{{- end -}}
+{{- end -}}
+{{- with .Values.coturn.tls -}}
+{{- if and .nodePort (not .enabled) -}}
+{{- fail (printf "coturn.tls.nodePort is %d and coturn.tls.enabled is false: set one of them" (int .nodePort)) -}}
+{{- end -}}
+{{- if and .nodePort (eq $.Values.coturn.service.type "ClusterIP") -}}
+{{- fail (printf "coturn.tls.nodePort is %d and coturn.service.type is ClusterIP: allowed with NodePort or LoadBalancer" (int .nodePort)) -}}
+{{- end -}}
+{{- if and .nodePort (eq (int .nodePort) (int $.Values.coturn.service.nodePort)) -}}
+{{- fail (printf "coturn.tls.nodePort and coturn.service.nodePort are both %d, and both take TCP: give them different ports" (int .nodePort)) -}}
 {{- end -}}
 {{- end -}}
 {{- if not .Values.coturn.podCIDRs -}}

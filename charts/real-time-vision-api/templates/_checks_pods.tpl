@@ -71,8 +71,9 @@
 {{- define "rtv.checkVolumes" -}}
 {{- $p := .Values.persistence -}}
 {{- $several := eq (include "rtv.several" .) "true" -}}
+{{- $modelModes := ternary (list "ReadWriteMany") (list "ReadWriteMany" "ReadOnlyMany") (not (empty .Values.models.fetch)) -}}
 {{- $starts := and (not $p.spool.enabled) (not .Values.gpu.enabled) (empty .Values.updateStrategy) -}}
-{{- range $name, $shared := dict "models" (list "ReadWriteMany" "ReadOnlyMany") "data" (list "ReadWriteMany") -}}
+{{- range $name, $shared := dict "models" $modelModes "data" (list "ReadWriteMany") "engines" (list "ReadWriteMany") -}}
 {{- $volume := index $p $name -}}
 {{- if and $volume.enabled (not $volume.existingClaim) -}}
 {{- $fits := false -}}
@@ -90,8 +91,8 @@
 {{- fail "persistence.spool.mountPath is /tmp, where metrics and sockets are: set another folder" -}}
 {{- end -}}
 {{- $mounts := list -}}
-{{- range $name := list "models" "data" -}}
-{{- if (index $p $name).enabled -}}
+{{- range $name := list "models" "data" "engines" -}}
+{{- if or (index $p $name).enabled (and (eq $name "models") $.Values.models.fetch) -}}
 {{- $mounts = append $mounts (list (printf "persistence.%s.mountPath" $name) (index $p $name).mountPath) -}}
 {{- end -}}
 {{- end -}}
@@ -106,8 +107,8 @@
 {{- $_ := set $paths $path (first .) -}}
 {{- end -}}
 {{- range .Values.extraVolumes -}}
-{{- if has .name (list "tmp" "spool" "models" "data" "keys") -}}
-{{- fail (printf "extraVolumes has %s, a name that the chart uses itself: allowed are any others but tmp, spool, models, data, keys" .name) -}}
+{{- if has .name (list "tmp" "spool" "models" "engines" "data" "keys" "fetch-v1" "fetch-v2") -}}
+{{- fail (printf "extraVolumes has %s, a name that the chart uses itself: allowed are any others but tmp, spool, models, engines, data, keys, fetch-v1, fetch-v2" .name) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}

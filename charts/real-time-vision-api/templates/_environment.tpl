@@ -18,7 +18,7 @@
 - name: DEVICE
   value: {{ $v.gpu.device }}
 - name: ENGINE_CACHE_DIR
-  value: {{ printf "%s/engines" $v.persistence.spool.mountPath }}
+  value: {{ ternary $v.persistence.engines.mountPath (printf "%s/engines" $v.persistence.spool.mountPath) $v.persistence.engines.enabled }}
 {{- else if not (hasKey $v.settings "DEVICE") }}
 - name: DEVICE
   value: cpu
@@ -39,10 +39,10 @@
       fieldPath: status.podIP
 - name: REPLICA_PEERS
   value: {{ include "rtv.fullname" . }}-replicas
-{{- range $version, $file := $v.models }}
-{{- if $file }}
+{{- range $version := list "v1" "v2" }}
+{{- with include "rtv.modelPath" (list $ $version) }}
 - name: MODEL_{{ upper $version }}_PATH
-  value: {{ ternary $file (printf "%s/%s" $v.persistence.models.mountPath $file) (hasPrefix "/" $file) | quote }}
+  value: {{ . | quote }}
 {{- end }}
 {{- end }}
 - name: DRAIN_DELAY_S
@@ -117,24 +117,31 @@
 - name: S3_ENCRYPTION
   value: {{ . | quote }}
 {{- end }}
-{{- with include "rtv.awsSecret" . }}
-{{- $own := empty $v.awsCredentials.existingSecret }}
+{{- include "rtv.awsCredentials" (list . (include "rtv.awsSecret" .)) }}
+{{- end -}}
+
+{{/* Variables with the credentials in a Secret; arguments: the root, its name, which may be empty. The chart's own Secret uses the
+     default keys. */}}
+{{- define "rtv.awsCredentials" -}}
+{{- $v := (first .).Values.awsCredentials }}
+{{- $own := eq (last .) (include "rtv.fullname" (first .)) }}
+{{- with last . }}
 - name: AWS_ACCESS_KEY_ID
   valueFrom:
     secretKeyRef:
       name: {{ . }}
-      key: {{ ternary "AWS_ACCESS_KEY_ID" $v.awsCredentials.accessKeyIdKey $own }}
+      key: {{ ternary "AWS_ACCESS_KEY_ID" $v.accessKeyIdKey $own }}
 - name: AWS_SECRET_ACCESS_KEY
   valueFrom:
     secretKeyRef:
       name: {{ . }}
-      key: {{ ternary "AWS_SECRET_ACCESS_KEY" $v.awsCredentials.secretAccessKeyKey $own }}
-{{- if and (not $own) $v.awsCredentials.sessionTokenKey }}
+      key: {{ ternary "AWS_SECRET_ACCESS_KEY" $v.secretAccessKeyKey $own }}
+{{- if and (not $own) $v.sessionTokenKey }}
 - name: AWS_SESSION_TOKEN
   valueFrom:
     secretKeyRef:
       name: {{ . }}
-      key: {{ $v.awsCredentials.sessionTokenKey }}
+      key: {{ $v.sessionTokenKey }}
 {{- end }}
 {{- end }}
 {{- end -}}

@@ -39,43 +39,18 @@ spec:
   dnsConfig:
     {{- toYaml . | nindent 4 }}
   {{- end }}
-  {{- with .Values.schedulerName }}
-  schedulerName: {{ . }}
-  {{- end }}
   {{- with .Values.priorityClassName }}
   priorityClassName: {{ . }}
   {{- end }}
-  {{- if and .Values.gpu.enabled .Values.gpu.runtimeClassName }}
-  runtimeClassName: {{ .Values.gpu.runtimeClassName }}
-  {{- end }}
-  {{- with merge (dict) .Values.nodeSelector (ternary .Values.gpu.nodeSelector dict .Values.gpu.enabled) }}
-  nodeSelector:
-    {{- toYaml . | nindent 4 }}
-  {{- end }}
-  {{- with concat .Values.tolerations (ternary .Values.gpu.tolerations list .Values.gpu.enabled) }}
-  tolerations:
-    {{- toYaml . | nindent 4 }}
-  {{- end }}
-  {{- with .Values.affinity }}
-  affinity:
-    {{- toYaml . | nindent 4 }}
-  {{- end }}
-  topologySpreadConstraints:
-    {{- if .Values.topologySpreadConstraints }}
-    {{- toYaml .Values.topologySpreadConstraints | nindent 4 }}
-    {{- else }}
-    {{- range $key := list "kubernetes.io/hostname" "topology.kubernetes.io/zone" }}
-    - topologyKey: {{ $key }}
-      maxSkew: 1
-      whenUnsatisfiable: ScheduleAnyway
-      labelSelector:
-        matchLabels:
-          {{- include "rtv.selectorLabels" $ | nindent 10 }}
-    {{- end }}
-    {{- end }}
-  {{- with .Values.initContainers }}
+  {{- include "rtv.placement" . | trim | nindent 2 }}
+  {{- if or .Values.models.fetch .Values.initContainers }}
   initContainers:
+    {{- with include "rtv.fetchContainers" . | trim }}
+    {{- . | nindent 4 }}
+    {{- end }}
+    {{- with .Values.initContainers }}
     {{- tpl (toYaml .) $ | nindent 4 }}
+    {{- end }}
   {{- end }}
   containers:
     - name: service
@@ -128,10 +103,14 @@ spec:
           mountPath: /tmp
         - name: spool
           mountPath: {{ .Values.persistence.spool.mountPath }}
-        {{- if .Values.persistence.models.enabled }}
+        {{- if include "rtv.hasModels" . }}
         - name: models
           mountPath: {{ .Values.persistence.models.mountPath }}
           readOnly: true
+        {{- end }}
+        {{- if .Values.persistence.engines.enabled }}
+        - name: engines
+          mountPath: {{ .Values.persistence.engines.mountPath }}
         {{- end }}
         {{- if .Values.persistence.data.enabled }}
         - name: data
@@ -163,7 +142,25 @@ spec:
     - name: models
       persistentVolumeClaim:
         claimName: {{ default (printf "%s-models" (include "rtv.fullname" .)) .Values.persistence.models.existingClaim }}
-        readOnly: true
+        # Init containers write to it; the service's own mount is read-only in any case.
+        readOnly: {{ empty .Values.models.fetch }}
+    {{- else if .Values.models.fetch }}
+    - name: models
+      emptyDir:
+        sizeLimit: {{ .Values.persistence.models.size }}
+    {{- end }}
+    {{- range $version, $entry := .Values.models.fetch }}
+    {{- if and $entry.existingSecret (not (hasPrefix "s3:" $entry.uri)) }}
+    - name: fetch-{{ $version }}
+      secret:
+        secretName: {{ $entry.existingSecret }}
+        defaultMode: 0440
+    {{- end }}
+    {{- end }}
+    {{- if .Values.persistence.engines.enabled }}
+    - name: engines
+      persistentVolumeClaim:
+        claimName: {{ default (printf "%s-engines" (include "rtv.fullname" .)) .Values.persistence.engines.existingClaim }}
     {{- end }}
     {{- if .Values.persistence.data.enabled }}
     - name: data
@@ -217,4 +214,39 @@ readinessProbe:
 {{- $resources = mergeOverwrite $resources (dict "requests" $gpu "limits" $gpu) -}}
 {{- end -}}
 {{- toYaml $resources -}}
+{{- end -}}
+
+{{/* Where pods run, in common with the placeholders of warmSpares. */}}
+{{- define "rtv.placement" -}}
+{{- with .Values.schedulerName }}
+schedulerName: {{ . }}
+{{- end }}
+{{- if and .Values.gpu.enabled .Values.gpu.runtimeClassName }}
+runtimeClassName: {{ .Values.gpu.runtimeClassName }}
+{{- end }}
+{{- with merge (dict) .Values.nodeSelector (ternary .Values.gpu.nodeSelector dict .Values.gpu.enabled) }}
+nodeSelector:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with concat .Values.tolerations (ternary .Values.gpu.tolerations list .Values.gpu.enabled) }}
+tolerations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.affinity }}
+affinity:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+topologySpreadConstraints:
+  {{- if .Values.topologySpreadConstraints }}
+  {{- toYaml .Values.topologySpreadConstraints | nindent 2 }}
+  {{- else }}
+  {{- range $key := list "kubernetes.io/hostname" "topology.kubernetes.io/zone" }}
+  - topologyKey: {{ $key }}
+    maxSkew: 1
+    whenUnsatisfiable: ScheduleAnyway
+    labelSelector:
+      matchLabels:
+        {{- include "rtv.selectorLabels" $ | nindent 8 }}
+  {{- end }}
+  {{- end }}
 {{- end -}}
