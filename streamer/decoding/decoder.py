@@ -7,7 +7,6 @@ so any free one takes the next job. When this module is run, it is the fork serv
 from __future__ import annotations
 
 import array
-import ctypes
 import json
 import logging
 import mmap
@@ -25,6 +24,7 @@ import numpy.typing as npt
 
 from inference.ipc.ring import FrameRing
 from inference.preprocess.letterbox import Letterbox
+from streamer.core.free_memory import return_free_memory
 from streamer.decoding.decoder_status import DecoderStatus
 from streamer.decoding.fork_server import serve
 from streamer.decoding.messages import (
@@ -96,7 +96,6 @@ class Decoder:
         self._cpu_limit = CpuLimit()
         self._limits: dict[tuple[int, ...], _Limits] = {}
         self._letterboxes: dict[tuple[object, ...], Letterbox] = {}
-        self._trim = ctypes.CDLL(None).malloc_trim
         #: Whether the last image may have used much memory.
         self._large = False
 
@@ -132,7 +131,7 @@ class Decoder:
             if self._large:
                 # Nothing refers to the image any more. With the answer, the worker lets another decoder begin
                 # the next large image, and the memory of both together would exceed the limit for one.
-                self._trim(0)
+                return_free_memory()
             now_s = time.thread_time()
             answer.cpu_ms = (now_s - cpu_s) * 1e3
             resources.channel.send(pack_answer(answer))

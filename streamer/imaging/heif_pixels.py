@@ -7,7 +7,6 @@ checked them.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 from collections.abc import Iterator
 
 import av
@@ -15,6 +14,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from streamer.core.free_memory import return_free_memory
 from streamer.imaging.coded_picture import CodedPicture
 from streamer.imaging.heif import Colour, HeifImage
 from streamer.imaging.pixel_limits import ImageError, ImageErrorCode, damaged, unsupported
@@ -27,7 +27,6 @@ Plane = npt.NDArray[np.uint8 | np.uint16]
 #: After a picture of at least this many pixels, the memory of its closed decoder is returned to the system,
 #: before that of its BGR pixels is needed.
 _TRIM_PX = 2_000_000
-_TRIM = ctypes.CDLL(None).malloc_trim
 #: Pixels that are converted to BGR at a time.
 _STEP_PX = 65_536
 #: Weights of red and blue in the luma, by matrix coefficients (ISO/IEC 23091-2). HEIF's default is BT.601.
@@ -95,7 +94,7 @@ def _strips(picture: CodedPicture, colour: Colour | None) -> Iterator[tuple[int,
     """Decode a picture; yield the first row and the BGR pixels of each strip of it. Raises ImageError."""
     frame = _decode(picture)
     if picture.coded_px >= _TRIM_PX:
-        _TRIM(0)
+        return_free_memory()
     planes = [_samples(plane, picture.bits) for plane in frame.planes]
     if colour is None:
         primaries, transfer = int(frame.color_primaries), int(frame.color_trc)

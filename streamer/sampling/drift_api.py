@@ -11,6 +11,7 @@ from typing import Annotated, Any
 from pydantic import Field
 from typing_extensions import TypedDict
 
+from streamer.core.free_memory import return_free_memory
 from streamer.drift.calibration import Calibration
 from streamer.drift.engine import NOT_INSTALLED, installed
 from streamer.drift.errors import DriftError, EngineFailed, ReferenceBroken, UpdateRefused
@@ -28,7 +29,7 @@ from streamer.drift.reference import ANY, Reference
 from streamer.drift.reference_document import parse
 from streamer.drift.rows import Row
 from streamer.drift.status import ReferenceGroup
-from streamer.sampling.drift_service import DriftService, return_free_memory
+from streamer.sampling.drift_service import DriftService
 
 log = logging.getLogger("streamer.drift")
 

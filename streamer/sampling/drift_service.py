@@ -7,7 +7,6 @@ and Evidently runs in a process of its own.
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import json
 import logging
 import math
@@ -16,6 +15,7 @@ from collections.abc import Mapping
 
 from inference.ipc.shared_status import SharedStatus
 from streamer.config.settings import Settings
+from streamer.core.free_memory import return_free_memory
 from streamer.drift import status
 from streamer.drift.engine import NOT_INSTALLED, EvidentlyEngine, installed
 from streamer.drift.episode import severity
@@ -42,11 +42,6 @@ PUBLISH_EVERY_S = 10.0
 REMIND_AFTER_S = 86_400.0
 #: Largest number of checks that wait for Evidently. The builtin engine decides all further ones.
 MAX_PENDING = 512
-
-
-def return_free_memory() -> None:
-    """Return free memory to the kernel, which the allocator would keep after many rows were parsed."""
-    ctypes.CDLL(None).malloc_trim(0)
 
 
 class DriftService:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import gc
 import random
 import time
@@ -17,6 +16,7 @@ from typing_extensions import TypedDict
 from inference.ipc.shared_status import Presence, SharedStatus, State
 from streamer.accounting.metrics import WorkerMetrics
 from streamer.core.byte_budget import ByteBudget
+from streamer.core.free_memory import CAN_RETURN_MEMORY, return_free_memory
 from streamer.scheduling.queue_pressure import STAGGER_S, QueuePressure
 
 #: A process without a heartbeat for this time is reported as silent. The supervisor waits for at least as
@@ -270,18 +270,16 @@ class MemoryTrimmer:
     def __init__(self, budget: ByteBudget) -> None:
         self._budget = budget
         self._peak_bytes = 0
-        self._trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
 
     def due(self) -> bool:
         """Return True once after each large peak of held bytes has passed; call this once a second."""
         held_bytes = self._budget.held_bytes
         self._peak_bytes = max(self._peak_bytes, self._budget.take_peak())
-        if self._trim is None or self._peak_bytes < _PEAK_BYTES or held_bytes > _OVER_BYTES:
+        if not CAN_RETURN_MEMORY or self._peak_bytes < _PEAK_BYTES or held_bytes > _OVER_BYTES:
             return False
         self._peak_bytes = 0
         return True
 
     def return_pages(self) -> None:
         """Return free pages to the system; this takes milliseconds."""
-        if self._trim is not None:
-            self._trim(0)
+        return_free_memory()
