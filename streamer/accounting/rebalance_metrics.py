@@ -6,7 +6,8 @@ from prometheus_client import CollectorRegistry
 
 from inference.core.metric_value import Counter, Gauge
 
-TRANSPORTS = ("websocket", "webrtc")
+#: Transports whose streams can move.
+TRANSPORTS = ("websocket",)
 
 
 class RebalanceMetrics:
