@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast
 import typer
 from typer.core import TyperCommand, TyperGroup, TyperOption
 
+from streamer.cli.exit_codes import EXIT_USAGE, SERVER_COMMANDS, exit_code
 from streamer.core.extras import explain_missing
 from streamer.core.redact import secrets_of
 from streamer.core.terminal import Terminal
@@ -21,51 +22,6 @@ from streamer.core.terminal import Terminal
 if TYPE_CHECKING:
     from streamer.client.options import Params
 
-EXIT_USAGE = 2
-
-#: Exit codes of errors, by the first word of the command; the most specific class counts, and any other error
-#: is a bug. Errors are named and not imported, so that no command loads the modules of another one.
-EXIT_CODES: Mapping[str, Mapping[str, int]] = {
-    "predict": {
-        "streamer.client.errors.BadInput": EXIT_USAGE,
-        "streamer.client.errors.SourceFailed": EXIT_USAGE,
-        "streamer.client.errors.SaveFailed": 5,
-    },
-    "push": {
-        "streamer.client.errors.BadInput": EXIT_USAGE,
-        "streamer.client.errors.ClientError": 3,
-        "streamer.client.errors.SourceFailed": 4,
-        "streamer.client.errors.SaveFailed": 5,
-    },
-    "models": {
-        "streamer.model_zoo.download_url.BadRequest": EXIT_USAGE,
-        "streamer.client.errors.BadInput": EXIT_USAGE,
-        "streamer.client.errors.SourceFailed": EXIT_USAGE,
-        "streamer.model_zoo.download_url.PullFailed": 3,
-        "inference.core.errors.ModelRefused": 4,
-        "streamer.model_zoo.download_url.CannotWrite": 5,
-        "streamer.model_zoo.download_url.WrongFile": 6,
-        "streamer.model_zoo.download_url.NotTrusted": 7,
-        "streamer.model_zoo.download_url.Unavailable": 8,
-        "inference.core.errors.DeviceUnavailable": 8,
-    },
-    "keys": {"streamer.access.key_ring.BadKeyFile": EXIT_USAGE},
-    "samples": {
-        "streamer.datasets.sample.BadRequest": EXIT_USAGE,
-        "streamer.datasets.sample.CannotRead": 3,
-        "streamer.datasets.sample.CannotWrite": 3,
-        "streamer.datasets.sample.DamagedSample": 4,
-    },
-    "simulate": {"streamer.simulation.errors.BadScenario": EXIT_USAGE},
-}
-#: Commands that need the extra `server`, and their exit codes when it is not installed.
-_SERVER_COMMANDS = {
-    "serve": 3,
-    "models": 8,
-    "keys": EXIT_USAGE,
-    "samples": EXIT_USAGE,
-    "simulate": EXIT_USAGE,
-}
 #: Headings of groups of options in help pages.
 CONNECTION, DETECTION = "Connection", "Detection"
 Number = TypeVar("Number", int, float)
@@ -134,11 +90,11 @@ class Command(TyperCommand):
         try:
             return int(super().invoke(ctx) or 0)
         except ModuleNotFoundError as error:
-            text = explain_missing(error, "server" if name in _SERVER_COMMANDS else "")
+            text = explain_missing(error, "server" if name in SERVER_COMMANDS else "")
             if text is None:
                 raise
             terminal.error(f"{ctx.command_path}: {text}")
-            return _SERVER_COMMANDS.get(name, EXIT_USAGE)
+            return SERVER_COMMANDS.get(name, EXIT_USAGE)
         except Exception as error:
             code = exit_code(name, error)
             if code is None:
@@ -155,13 +111,6 @@ class Command(TyperCommand):
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Write the help page."""
         _write_help(self, ctx, formatter)
-
-
-def exit_code(command: str, error: Exception) -> int | None:
-    """Return the exit code for an error, by the first word of the command; None for a bug."""
-    codes = EXIT_CODES.get(command, {})
-    names = (f"{kind.__module__}.{kind.__name__}" for kind in type(error).__mro__)
-    return next((codes[name] for name in names if name in codes), None)
 
 
 def epilog(examples: str, *, notes: str = "", exit_codes: Mapping[int, str] | None = None) -> str:

@@ -17,7 +17,6 @@ from typer.main import get_command
 
 from streamer.access.identity import Scope
 from streamer.cli.command import (
-    EXIT_USAGE,
     Command,
     Group,
     NoCommand,
@@ -26,6 +25,7 @@ from streamer.cli.command import (
     epilog,
     option,
 )
+from streamer.cli.exit_codes import EXIT_USAGE
 
 #: Commands of other files: the module with the ``app``, and its description in the list of commands. A
 #: module is loaded when its command runs, completes or shows its help.

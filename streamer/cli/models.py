@@ -12,7 +12,6 @@ import typer
 from streamer.assets import MODELS_DIR
 from streamer.cli import models_files, models_pull
 from streamer.cli.command import (
-    EXIT_USAGE,
     Catalogue,
     Command,
     Group,
@@ -23,6 +22,7 @@ from streamer.cli.command import (
     terminal_of,
     whole_number,
 )
+from streamer.cli.exit_codes import EXIT_USAGE
 from streamer.core.signals import EXIT_INTERRUPTED, EXIT_TERMINATED
 
 EXIT_REFUSED = 4

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from streamer.cli.command import (
-    EXIT_USAGE,
     Command,
     Json,
     Quiet,
@@ -21,6 +20,7 @@ from streamer.cli.command import (
     terminal_of,
     whole_number,
 )
+from streamer.cli.exit_codes import EXIT_USAGE
 from streamer.core.extras import install_command
 from streamer.core.terminal import Terminal
 

@@ -14,7 +14,6 @@ import typer
 
 from streamer.cli.command import (
     CONNECTION,
-    EXIT_USAGE,
     TOKEN_VARIABLE,
     AgnosticNms,
     CaFile,
@@ -32,6 +31,7 @@ from streamer.cli.command import (
     read_token,
     terminal_of,
 )
+from streamer.cli.exit_codes import EXIT_USAGE
 from streamer.client.errors import BadInput, ClientError, ConnectionFailed, PredictFailed, SaveFailed
 from streamer.client.results import Prediction
 from streamer.client.sources import list_images

@@ -9,7 +9,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from streamer.cli.command import EXIT_USAGE, Command, Group, Json, epilog, option, terminal_of
+from streamer.cli.command import Command, Group, Json, epilog, option, terminal_of
+from streamer.cli.exit_codes import EXIT_USAGE
 from streamer.core.signals import EXIT_INTERRUPTED
 
 EXIT_UNSOUND = 4

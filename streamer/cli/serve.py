@@ -15,7 +15,8 @@ from typing import Annotated, Any
 import typer
 
 from streamer.assets import MODELS_DIR
-from streamer.cli.command import EXIT_USAGE, Command, epilog, option
+from streamer.cli.command import Command, epilog, option
+from streamer.cli.exit_codes import EXIT_USAGE
 
 _EXIT_CANNOT_START = 3
 _MODELS, _ACCESS, _LOG = "Models", "Access", "Log"

@@ -12,7 +12,6 @@ import typer
 
 from streamer.cli import simulate_fleet, simulate_streams
 from streamer.cli.command import (
-    EXIT_USAGE,
     Command,
     Group,
     Json,
@@ -24,6 +23,7 @@ from streamer.cli.command import (
     terminal_of,
     whole_number,
 )
+from streamer.cli.exit_codes import EXIT_USAGE
 from streamer.core.signals import EXIT_INTERRUPTED
 
 app = typer.Typer(

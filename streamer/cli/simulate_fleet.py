@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from streamer.cli.command import (
-    EXIT_USAGE,
     Command,
     Json,
     any_number,
@@ -19,6 +18,7 @@ from streamer.cli.command import (
     epilog,
     option,
 )
+from streamer.cli.exit_codes import EXIT_USAGE
 
 if TYPE_CHECKING:
     from streamer.simulation.fleet_plan import Fleet, FleetPlan

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from streamer.cli.command import (
-    EXIT_USAGE,
     Command,
     Json,
     Quiet,
@@ -22,6 +21,7 @@ from streamer.cli.command import (
     terminal_of,
     whole_number,
 )
+from streamer.cli.exit_codes import EXIT_USAGE
 from streamer.core.signals import EXIT_INTERRUPTED
 
 if TYPE_CHECKING:

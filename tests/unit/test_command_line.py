@@ -10,7 +10,7 @@ import pytest
 
 from streamer.access.identity import Scope
 from streamer.cli import predict
-from streamer.cli.command import EXIT_CODES, exit_code
+from streamer.cli.exit_codes import EXIT_CODES, exit_code
 from streamer.cli.main import main
 from streamer.cli.pusher import Plan
 from streamer.client.detections import Detections

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from streamer.cli.command import exit_code
+from streamer.cli.exit_codes import exit_code
 from streamer.cli.main import main
 from streamer.model_zoo import download_url as errors
 from streamer.model_zoo.download_url import ModelFileError
