@@ -26,6 +26,9 @@ from tests.integration.test_client_network import make_certificate
 
 SECRET = "dummy-secret"  # noqa: S105
 
+#: Values of `coturn.tls` with a port of the nodes.
+NODE_PORT = {"enabled": True, "existingSecret": "certificate", "nodePort": 30443}
+
 
 @contextlib.contextmanager
 def running(manifests: Manifests, folder: Path, tls_port: int = 0) -> Iterator[int]:
@@ -308,3 +311,31 @@ def test_stunner_is_wired_to_the_replicas(chart: Chart) -> None:
     _, media = manifests.one("NetworkPolicy")["spec"]["ingress"]
     labels = {"kubernetes.io/metadata.name": "stunner-system"}
     assert {"namespaceSelector": {"matchLabels": labels}} in media["from"]
+
+
+def test_turn_servers_have_a_scheduler_dns_and_a_node_port_for_tls(chart: Chart) -> None:
+    manifests = chart.render(
+        {"coturn": {"dnsPolicy": "Default", "service": {"type": "NodePort"}, "tls": NODE_PORT}}, "coturn"
+    )
+    pod = manifests.one("Deployment", "-coturn")["spec"]["template"]["spec"]
+    assert (pod["schedulerName"], pod["dnsPolicy"]) == ("bin-packing", "Default")
+    assert pod["dnsConfig"] == {"options": [{"name": "ndots", "value": "1"}]}
+    ports = {port["name"]: port for port in manifests.one("Service", "-coturn")["spec"]["ports"]}
+    assert ports["turn-tls"]["nodePort"] == 30443
+    assert "nodePort" not in ports["turn-tcp"]
+
+
+@pytest.mark.parametrize(
+    ("coturn", "said"),
+    [
+        ({"tls": {"nodePort": 30443}}, "coturn.tls.nodePort is 30443 and coturn.tls.enabled is false"),
+        (
+            {"tls": NODE_PORT, "service": {"type": "ClusterIP"}},
+            "coturn.service.type is ClusterIP: allowed with NodePort",
+        ),
+        ({"tls": NODE_PORT, "service": {"nodePort": 30443}}, "are both 30443, and both take TCP"),
+    ],
+)
+def test_a_node_port_for_tls_must_fit(chart: Chart, coturn: dict[str, Any], said: str) -> None:
+    with pytest.raises(Refused, match=said):
+        chart.render({"coturn": coturn}, "coturn")
