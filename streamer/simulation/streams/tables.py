@@ -39,7 +39,7 @@ def text(reports: Sequence[Report], machine: Machine) -> str:
 
 def title(machine: Machine) -> str:
     """Return a line that describes the machine."""
-    times = ", ".join(f"{size}: {cost:g} ms" for size, cost in machine.run_times.cost_ms.items())
+    times = ", ".join(f"{size}: {cost:.4g} ms" for size, cost in machine.run_times.cost_ms.items())
     kind = "a GPU and" if machine.accelerator else "no GPU,"
     plural = "s" * (machine.workers > 1)
     return f"{kind} {machine.cores} cores, {machine.workers} worker{plural}, runs of {times}"
