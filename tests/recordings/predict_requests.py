@@ -160,6 +160,7 @@ _STREAMS = [
     Request("stream: session, wrong method", "GET", f"/v1/stream/{_UNKNOWN}", "stream"),
 ]
 _DRIFT = [
+    Request("replica load: not a replica", "GET", "/replicas/load", "admin"),
     Request("drift status: no key", "GET", "/drift/status"),
     Request("drift status: admin", "GET", "/drift/status", "admin"),
     Request("drift report: no key", "GET", "/drift/report"),
