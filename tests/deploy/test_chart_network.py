@@ -16,7 +16,7 @@ from streamer.server.app import Resources, make_app
 from tests.deploy.chart import NAMESPACE, VALUE_SETS, Chart, Manifests
 
 #: Paths that no ingress exposes. Prometheus, the kubelet and operators request them from the pods directly.
-PRIVATE = {"/metrics", "/livez", "/drift/report", "/reference/update", "/tickets/0-abc"}
+PRIVATE = {"/metrics", "/livez", "/drift/report", "/reference/update", "/tickets/0-abc", "/replicas/load"}
 DEFAULTS = Settings()
 COOKIE = "rtva-replica"
 

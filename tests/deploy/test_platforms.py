@@ -25,14 +25,17 @@ def resolve(lock: Path, platform: str, python: str, folder: Path) -> subprocess.
     settings = subprocess.run(listed, capture_output=True, text=True, check=True).stdout.splitlines()
     command = [str(Path(sys.executable).parent / "uv"), "pip", "install", "--dry-run", "--no-deps"]
     command += ["--only-binary", ":all:", "--require-hashes", "--target", str(folder), "-r", str(lock)]
-    done = subprocess.run(
-        [*command, "--python", sys.executable, "--python-version", python, "--python-platform", platform],
-        env=uv_environment(settings, os.environ),
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    try:
+        done = subprocess.run(
+            [*command, "--python", sys.executable, "--python-version", python, "--python-platform", platform],
+            env=uv_environment(settings, os.environ),
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        pytest.skip("the package index does not answer within two minutes")
     if any(
         text in done.stderr
         for text in ("Failed to fetch", "error sending request", "Connectivity is disabled")
@@ -58,4 +61,8 @@ def test_onnx_runtime_for_cuda_12_has_wheels_for_x86_64_alone(tmp_path: Path) ->
     assert done.returncode == 0, done.stderr
     # If this fails, an image for GPUs on arm64 has become possible; docs/deployment.md says that it is not.
     done = resolve(lock, PLATFORMS["linux/arm64"], PYTHONS["gpu"], tmp_path)
-    assert "no wheels with a matching platform tag" in done.stderr
+    assert done.returncode != 0
+    # The sentence around this list differs between versions of uv.
+    said = done.stderr.replace("\n", " ")
+    assert "onnxruntime-gpu" in said
+    assert "the following platforms: `manylinux_2_27_x86_64`" in said
