@@ -211,13 +211,20 @@ class StreamRates:
                 demand.fps, demand.backlogged, demand.asked_fps = 0.0, False, 0.0
                 del active[key]
         device_fps = self.capacity_fps(model)
-        self._shares.claim(self._version, sum(map(self._wanted_fps, active)) / device_fps, len(active))
-        capacity_fps = device_fps * self._shares.share(self._version)
-        overloaded = sum(demand.fps for demand in active.values()) > capacity_fps
+        arriving_fps = sum(demand.fps for demand in active.values())
+        capacity_fps = self._claimed_fps(arriving_fps, device_fps)
+        overloaded = arriving_fps > capacity_fps
+        if overloaded:
+            capacity_fps = self._claimed_fps(sum(map(self._wanted_fps, active)), device_fps)
         wanted = {key: self._wanted_fps(key) if overloaded else demand.fps for key, demand in active.items()}
         owners = {key: self._sources[key].client for key in active}
         for key, fps in self._granted.update(wanted, owners, capacity_fps, now).items():
             self._sources[key].grant(None if fps is None else max(1.0, round(fps, 1)))
+
+    def _claimed_fps(self, fps: float, device_fps: float) -> float:
+        """Claim a rate of the device for all active streams, and return the rate that they may have."""
+        self._shares.claim(self._version, fps / device_fps, len(self._active))
+        return device_fps * self._shares.share(self._version)
 
     def _wanted_fps(self, key: int) -> float:
         """Return the rate that a stream would use, in frames per second.

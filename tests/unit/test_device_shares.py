@@ -92,6 +92,18 @@ def test_what_one_worker_does_not_want_is_left_to_the_others() -> None:
     assert greedy.device_share == pytest.approx(0.8, abs=0.05)
 
 
+def test_a_frame_that_waited_claims_nothing_while_the_device_has_time_left() -> None:
+    many, one = (
+        Party(FAST, shares, *each) for shares, each in zip(workers(2), ((19, 1.0), (1, 30.0)), strict=True)
+    )
+    for step in range(40):
+        many.rates.demands[0].backlogged = True
+        for party in (many, one):
+            party.send(step * FAIR_RATE_S)
+    assert granted(one) == [math.inf]
+    assert granted(many) == [math.inf] * 19
+
+
 def test_versions_of_one_worker_divide_the_device_by_its_time() -> None:
     shares = DeviceShares()
     parties = [Party(FAST, shares, 10, 30.0), Party(SLOW, shares, 10, 30.0)]
