@@ -17,6 +17,8 @@ from tests.helpers.service import PATIENT, Service
 
 REQUESTS, FULL_REQUESTS = 2_000, 20_000
 CANARY = "canary-value-77"
+#: Begins each random text of a client, so that a series that contains one can be recognised.
+MARK = "zqx"
 #: Texts that could break a log line, a terminal or a JSON parser.
 HOSTILE = [
     "\r\n",
@@ -49,7 +51,7 @@ def series(service: Service) -> set[str]:
 
 
 def word(rng: random.Random) -> str:
-    return "".join(rng.choices(string.ascii_letters + string.digits, k=12))
+    return MARK + "".join(rng.choices(string.ascii_letters + string.digits, k=10))
 
 
 def drawn(rng: random.Random, keep: bool = True) -> bytes:
@@ -82,6 +84,17 @@ def drawn(rng: random.Random, keep: bool = True) -> bytes:
     return "\r\n".join([*lines, "", ""]).encode()
 
 
+def assert_no_series_of(before: set[str], after: set[str], names: int) -> None:
+    """Check that ``names`` texts of clients created no series.
+
+    The service adds series of its own at any time, e.g. the capacity of a version once it has measured some
+    batches, so a few new ones are allowed. Labels made of what clients send would create one for each text.
+    """
+    added = after - before
+    assert len(added) < names / 10, added
+    assert [line for line in after if MARK in line.casefold()] == []
+
+
 def send_drawn(service: Service, rng: random.Random, count: int) -> None:
     for _ in range(count // 50):
         with RawSocket(service.port, timeout_s=30) as client:
@@ -94,15 +107,16 @@ def test_random_paths_methods_and_names_make_no_series(service: Service, full: b
     rng = random.Random(6)
     send_drawn(service, rng, 400)  # creates the series of each kind of answer
     before = series(service)
-    send_drawn(service, rng, FULL_REQUESTS if full else REQUESTS)
-    assert series(service) - before == set()
+    count = FULL_REQUESTS if full else REQUESTS
+    send_drawn(service, rng, count)
+    assert_no_series_of(before, series(service), count)
     assert len(before) < 3_000
 
 
 def test_names_of_streams_make_no_series(service: Service) -> None:
     rng = random.Random(7)
     before: set[str] = set()
-    for number in range(60):
+    for number in range(80):
         with RawSocket(service.port) as client:
             client.upgraded()
             hello = {
@@ -117,7 +131,7 @@ def test_names_of_streams_make_no_series(service: Service) -> None:
             assert json.loads(answer)["type"] == "welcome", answer
         if number == 20:
             before = series(service)
-    assert series(service) - before == set()
+    assert_no_series_of(before, series(service), 59)
 
 
 def test_every_line_of_the_log_is_json_whatever_clients_write(service: Service) -> None:
