@@ -19,7 +19,8 @@ STOPPED_S = 2.0
 #: Longest time in seconds that a decoder may hold one image, however busy the machine is. Such an image is
 #: not to blame. With eight busy processes for each core, the limit on processor time is reached before.
 ELAPSED_LIMIT_S = 20.0
-#: If a job waits this many seconds although a decoder seems free, that decoder is stuck.
+#: If a job waits this many seconds although a decoder seems free, that decoder is stuck, unless it waits for
+#: a processor.
 PICKUP_LIMIT_S = 1.0
 #: Seconds from the request for a decoder until it must be ready; the fork server may have to import its
 #: libraries.
@@ -45,9 +46,7 @@ def find_faults(
     """
     lines = {process.key: group.line(process) for process in group.processes.values()}
     taken = {line.job for line in lines.values()}
-    untaken = [
-        job for number, job in held.items() if number not in taken and now - job.sent_at > PICKUP_LIMIT_S
-    ]
+    waiting_s = max((now - job.sent_at for number, job in held.items() if number not in taken), default=0.0)
     stuck = False
     for process in group.processes.values():
         line = lines[process.key]
@@ -59,7 +58,9 @@ def find_faults(
         elif not process.ready and now - process.requested_at > READY_LIMIT_S:
             process.kill("stuck")
         idle = process.ready and line.job == 0
-        stuck |= idle and process.idle and bool(untaken)
+        if idle and process.idle and waiting_s > PICKUP_LIMIT_S:
+            # On a busy machine a decoder may wait for a processor for longer than for a job.
+            stuck |= waiting_s > ELAPSED_LIMIT_S or not process.is_runnable()
         process.idle = idle
     if stuck:
         group.stuck = True

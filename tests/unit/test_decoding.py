@@ -267,6 +267,19 @@ class TestWatchdog:
         assert group.processes[1].killed_because == ("" if runnable else "timeout")
         assert not group.processes[1].was_computing
 
+    @pytest.mark.parametrize("runnable", [False, True])
+    def test_decoders_that_leave_a_job_waiting_are_stuck_unless_they_wait_for_a_processor(
+        self, group: DecoderGroup, monkeypatch: pytest.MonkeyPatch, *, runnable: bool
+    ) -> None:
+        monkeypatch.setattr(DecoderProcess, "is_runnable", lambda _member: runnable)
+        held = {9: SimpleNamespace(sent_at=100.0)}
+        for now in (100.75 + PICKUP_LIMIT_S, 101.0 + PICKUP_LIMIT_S):
+            assert not group.stuck
+            find_faults(group, held, now)
+        assert group.stuck != runnable
+        find_faults(group, held, 100.1 + ELAPSED_LIMIT_S)
+        assert group.stuck
+
     def test_the_next_job_of_a_decoder_begins_anew(
         self, group: DecoderGroup, monkeypatch: pytest.MonkeyPatch
     ) -> None:
