@@ -1,0 +1,207 @@
+"""Runs a drift detector on simulated worlds: days without a fault, and each kind of fault.
+
+Time is simulated. The detector lives through the days after its reference once. At the time of each fault its
+state is copied, and the copy sees what the camera would have sent with the fault. So a fault meets a detector
+that has been running for days, and each difference from the days without a fault is the fault's.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+
+from streamer.drift.monitor import DriftConfig, Monitor
+from streamer.drift.reference import Reference, learn
+from tests.helpers.drift_faults import KINDS, faulty
+from tests.helpers.drift_series import DAY_S, HOUR_S, Series
+from tests.helpers.drift_worlds import REFERENCE_DAYS, WORLDS, Timeline, draw
+
+STREAM = "gate"
+#: A fault counts as found if an episode begins within this time.
+FOUND_WITHIN_S = 24 * HOUR_S
+#: Faults begin at least this long after the reference, and this long before the last simulated day ends.
+MARGIN_S = 1.25 * DAY_S
+
+
+class Detector(Protocol):
+    """What a trial needs of a detector of one stream."""
+
+    @property
+    def drifting(self) -> bool:
+        """Whether an episode is on."""
+        ...
+
+    def feed(self, series: Series) -> Iterator[float]:
+        """Take further rows; yield the time of each beginning of an episode as soon as it begins."""
+        ...
+
+    def copy(self) -> Detector:
+        """Return a detector in the same state."""
+        ...
+
+
+#: Makes a detector from the rows of its reference.
+Learn = Callable[[Series], Detector]
+
+
+class ServiceDetector:
+    """Drives the service's own monitor as the sampling process does, with its builtin engine."""
+
+    def __init__(self, reference: Series) -> None:
+        config = DriftConfig()
+        learned, _ = learn(list(reference.rows(STREAM)), config.window_s, config.alpha)
+        self._monitor = Monitor(config)
+        self._monitor.set_reference(Reference({STREAM: learned}, "", ""))
+
+    @property
+    def drifting(self) -> bool:
+        """Whether an episode is on."""
+        return bool(self._monitor.drifting)
+
+    def feed(self, series: Series) -> Iterator[float]:
+        """Add the rows."""
+        for row in series.rows(STREAM):
+            for check in self._monitor.add(row):
+                if self._monitor.settle(check):
+                    yield check.window.end
+
+    def copy(self) -> ServiceDetector:
+        """Return a copy of the monitor; the reference, which never changes, is shared."""
+        reference = self._monitor.reference
+        twin = object.__new__(ServiceDetector)
+        twin._monitor = copy.deepcopy(self._monitor, {id(reference): reference})
+        return twin
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """Says what to simulate: a world, hours of reference, days without a fault after it, and a seed."""
+
+    world: str
+    reference_h: float
+    days: float
+    seed: int
+    kinds: tuple[str, ...] = KINDS
+    #: Days before the end of the reference that are drawn; with the same number, references of different
+    #: lengths end with the same rows.
+    reference_days: float = REFERENCE_DAYS
+
+
+@dataclass(slots=True)
+class Outcome:
+    """Holds what a detector did in a trial."""
+
+    days: float
+    #: Beginnings of false episodes, seconds after the reference.
+    false: list[float]
+    #: Share of the hours without a fault at whose end an episode was on.
+    drifting: float
+    #: By kind of fault: seconds until it was found; infinite if it was not within a day; NaN if an episode
+    #: was on already when it began.
+    delays: dict[str, float] = field(default_factory=dict)
+
+
+def hours_of_reference(world: str, hours: float) -> float:
+    """Return the length of the reference in this world, which may limit it."""
+    return min(hours, WORLDS[world].max_reference_h or math.inf)
+
+
+def run(trial: Trial, make: Learn = ServiceDetector) -> Outcome:
+    """Run a trial with the detector that ``make`` returns."""
+    timeline = draw(trial.world, trial.seed, trial.days, trial.reference_days)
+    series = timeline.scene.series(seed=trial.seed)
+    hours = hours_of_reference(trial.world, trial.reference_h)
+    detector = make(series.between(timeline.now - hours * HOUR_S, timeline.now))
+    faults = _starts(trial, timeline, series)
+    outcome = Outcome(trial.days, [], 0.0)
+    marks = [timeline.now + hour * HOUR_S for hour in range(1, math.ceil(trial.days * 24) + 1)]
+    begin, on = timeline.now, 0
+    for end in sorted([*marks, *faults]):
+        outcome.false += [at - timeline.now for at in detector.feed(series.between(begin, end))]
+        if end in faults:
+            kind = faults[end]
+            outcome.delays[kind] = _delay(detector, timeline, kind, end, trial.seed)
+        else:
+            on += detector.drifting
+        begin = end
+    outcome.drifting = on / len(marks)
+    return outcome
+
+
+def _starts(trial: Trial, timeline: Timeline, series: Series) -> dict[float, str]:
+    """Return the time of the first row of each fault, with its kind."""
+    rng = np.random.default_rng((trial.seed, 0xFA17))
+    possible = series.between(timeline.now + MARGIN_S, timeline.end - MARGIN_S).at
+    # Drawn for all kinds, so that a fault begins at the same time whichever others are simulated.
+    drawn = rng.choice(len(possible), len(KINDS), replace=False)
+    return {
+        float(possible[place]): kind for kind, place in zip(KINDS, drawn, strict=True) if kind in trial.kinds
+    }
+
+
+def _delay(detector: Detector, timeline: Timeline, kind: str, begin: float, seed: int) -> float:
+    if detector.drifting:
+        return math.nan
+    series = faulty(timeline.scene, kind, begin, begin + FOUND_WITHIN_S, seed)
+    return next((at - begin for at in detector.copy().feed(series)), math.inf)
+
+
+@dataclass(slots=True)
+class Summary:
+    """Adds up outcomes of trials that differ in their seed alone."""
+
+    outcomes: Sequence[Outcome]
+
+    @property
+    def days(self) -> float:
+        """Stream-days without a fault."""
+        return sum(outcome.days for outcome in self.outcomes)
+
+    @property
+    def false(self) -> int:
+        """False episodes."""
+        return sum(len(outcome.false) for outcome in self.outcomes)
+
+    @property
+    def false_per_day(self) -> float:
+        """False episodes per stream-day."""
+        return self.false / self.days
+
+    @property
+    def false_per_day_bound(self) -> float:
+        """Upper end of the 95 % interval of the rate, if false episodes come as a Poisson process."""
+        return poisson_bound(self.false) / self.days
+
+    @property
+    def drifting(self) -> float:
+        """Share of the time without a fault in which an episode was on."""
+        return float(np.mean([outcome.drifting for outcome in self.outcomes]))
+
+    def found(self, kind: str) -> tuple[int, int]:
+        """Return how many faults of a kind were found within a day, and of how many."""
+        delays = [outcome.delays[kind] for outcome in self.outcomes if kind in outcome.delays]
+        return sum(math.isfinite(delay) for delay in delays), len(delays)
+
+    def median_delay_h(self, kind: str) -> float:
+        """Return the (upper) median delay in hours; a fault that was not found has an infinite one."""
+        delays = [outcome.delays[kind] for outcome in self.outcomes if kind in outcome.delays]
+        known = sorted(math.inf if math.isnan(delay) else delay for delay in delays)
+        return known[len(known) // 2] / HOUR_S if known else math.nan
+
+
+def poisson_bound(count: int, confidence: float = 0.95) -> float:
+    """Return the mean of a Poisson distribution of which ``count`` or less has the chance 1 - confidence.
+
+    This is the exact one-sided upper limit (Garwood, Biometrika 1936), found by bisection.
+    """
+    low, high = float(count), count + 10.0 + 5 * math.sqrt(count + 1)
+    for _ in range(60):
+        middle = (low + high) / 2
+        terms = [math.exp(k * math.log(middle) - middle - math.lgamma(k + 1)) for k in range(count + 1)]
+        low, high = (middle, high) if sum(terms) > 1 - confidence else (low, middle)
+    return high
