@@ -30,12 +30,11 @@ from inference.engine.validation_run import (
     batch_refusal,
     declared,
     feeds_of,
-    probe_of,
+    layout_of,
     reason_of,
     try_batch,
 )
 from inference.graph.cpu_model import read_cpu_model
-from inference.models.family import recognise
 from inference.models.labels import check_ids, choose_code_classes, choose_labels
 from inference.models.manifest import read_manifest
 from inference.models.model import Family, ModelInfo
@@ -102,15 +101,14 @@ class Detector:
         given = try_batch(session, str(path), self.image, self.buckets[0], head)
         outputs = declared(given, head)
         #: How to read the outputs that the file declares. With an opened head, the session has other outputs.
-        self.layout = recognise(probe_of(str(path), outputs, self.image, graph.metadata, manifest))
+        self.layout = layout_of(str(path), outputs, self.image, graph.metadata, manifest)
         classes, by_id = self.layout.class_count, self.layout.coco_ids
         labels = choose_labels(str(path), manifest, graph.metadata, classes, coco_ids=by_id)
         if (ids := self.layout.class_ids(outputs)) is not None:
             check_ids(str(path), ids, labels)
         if head is not None and self.layout.family is not Family.YOLOX:
             # The manifest names another family than the opened head belongs to.
-            closed = read_cpu_model(path, opened=False)
-            session, edited = onnx_session.load_cpu_session(path, threads, closed)
+            session, edited = onnx_session.load_cpu_session(path, threads, read_cpu_model(path, opened=False))
             head, given = None, try_batch(session, str(path), self.image, self.buckets[0])
         output_names = self.layout.outputs if head is None else head.branches
         shapes = fixed_shapes(graph, self.layout, output_names, given)
@@ -157,7 +155,7 @@ class Detector:
         self.single_frames = SingleFrameChoice(all_cores=True)
 
     def _session_for_raw_frames(self) -> object | None:
-        """Return a session of a model that converts pixels on the GPU; None to use the file unedited."""
+        """Return a session that converts pixels on the GPU; None to use the file unedited."""
         if (edited := read_gpu_model(self._path, self._file_image, self.layout.convention)) is None:
             return None
         model, image = edited

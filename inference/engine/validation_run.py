@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import re
 from collections.abc import Mapping
@@ -14,11 +15,14 @@ from inference.core.errors import InferenceError, ModelRefused
 from inference.engine.buffers import sizes_of
 from inference.graph.head import Head
 from inference.models.exporters import advice
+from inference.models.family import recognise
 from inference.models.labels import given_names
-from inference.models.layout import Probe
+from inference.models.layout import Layout, Probe
 from inference.models.manifest import Manifest
 from inference.models.query_heads import FLAT_COLUMNS
 from inference.models.signature import ImageInput
+
+log = logging.getLogger(__name__)
 
 Arrays = dict[str, npt.NDArray[Any]]
 
@@ -85,7 +89,20 @@ def _is_flat(array: npt.NDArray[Any]) -> bool:
     return array.ndim == 2 and array.shape[1] == FLAT_COLUMNS
 
 
-def probe_of(
+def layout_of(
+    path: str, outputs: Arrays, image: ImageInput, metadata: Mapping[str, str], manifest: Manifest
+) -> Layout:
+    """Return the layout of a model by the outputs of a run, and log what users should know about it.
+
+    Raises ModelRefused when they do not show how to read them.
+    """
+    layout = recognise(_probe_of(path, outputs, image, metadata, manifest))
+    if layout.note:
+        log.info("%s: %s", path, layout.note)
+    return layout
+
+
+def _probe_of(
     path: str, outputs: Arrays, image: ImageInput, metadata: Mapping[str, str], manifest: Manifest
 ) -> Probe:
     """Return the outputs of the first frame of a run, as evidence for `recognise`."""
@@ -100,6 +117,7 @@ def probe_of(
         planes=image.planes,
         takes_bytes=image.takes_bytes,
         name_count=len(given_names(manifest, metadata)),
+        channels_last=image.channels_last,
     )
 
 

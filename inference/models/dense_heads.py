@@ -1,4 +1,4 @@
-"""Recognises outputs with a row for each grid cell: yolo, yolov5, yolox and the raw outputs of YOLO-NAS.
+"""Recognises outputs with a row or column for each grid cell: yolo, yolov5, yolox, raw YOLO-NAS.
 
 A reading is one possible meaning of the outputs, a `Layout`. Each function here yields every reading that the
 shapes allow; `value_ranges` excludes those whose values do not fit, and `family` decides.
@@ -9,32 +9,55 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
+import numpy.typing as npt
 
-from inference.models.layout import CONVENTIONS, STRIDE_SETS, Layout, OutputForm, Probe, anchor_count
+from inference.models.layout import (
+    CONVENTIONS,
+    STRIDE_SETS,
+    Layout,
+    OutputForm,
+    Probe,
+    anchor_count,
+    are_fractions,
+)
 from inference.models.model import Family
 
 ANCHORS_PER_CELL = 3  # in YOLOv5 and YOLOv7
-#: Boxes whose numbers are at most this are fractions of the input, because no head finds only boxes so small
-#: and so near the corner that all their numbers are at most 2 pixels.
-MAX_FRACTION = 2.0
 
 
 def yolo(probe: Probe) -> Iterator[Layout]:
-    """Yield the reading [batch, 4 + classes, cells] with boxes as cx cy w h."""
+    """Yield the readings [batch, 4 + classes, cells] and its transpose, with boxes as cx cy w h.
+
+    The transpose looks like [batch, cells, 5 + classes] of other families. So it is yielded only if the
+    number of names or the family in the manifest says that there is no objectness.
+    """
     found = probe.table()
     if found is None:
         return
-    name, (_, channels, cells) = found
+    name, (_, rows, columns) = found
+    counts = probe.cell_counts()
     # A table with more channels than cells holds queries, unless the model names that many classes.
-    dense = cells in probe.cell_counts() and (channels <= cells or probe.name_count == channels - 4)
-    if channels >= 5 and (dense or (probe.forced and cells > channels)):
+    named = probe.name_count == rows - 4 or probe.forced
+    dense = columns in counts and (rows <= columns or named)
+    if rows >= 5 and (dense or (probe.forced and columns > rows and rows not in counts)):
         yield Layout(
             Family.YOLO,
             (name,),
-            channels - 4,
+            rows - 4,
             CONVENTIONS[Family.YOLO],
-            normalised=_is_fraction(probe.values(name)[:4]),
-            reading=f"{channels - 4} class scores in the rows below the boxes, a column for each grid cell",
+            normalised=are_fractions(probe.values(name)[:4].T),
+            reading=f"{rows - 4} class scores in the rows below the boxes, a column for each grid cell",
+        )
+    named = probe.name_count == columns - 4 or probe.forced
+    if columns >= 5 and rows in counts and columns not in counts and named:
+        yield Layout(
+            Family.YOLO,
+            (name,),
+            columns - 4,
+            CONVENTIONS[Family.YOLO],
+            normalised=are_fractions(probe.values(name)[:, :4]),
+            transposed=True,
+            reading=f"a box and {columns - 4} class scores in a row for each grid cell",
         )
 
 
@@ -51,7 +74,7 @@ def yolov5(probe: Probe) -> Iterator[Layout]:
             (name,),
             channels - 5,
             CONVENTIONS[Family.YOLOV5],
-            normalised=_is_fraction(probe.values(name)[:, :4]),
+            normalised=are_fractions(probe.values(name)[:, :4]),
             reading="boxes, objectness and class scores in a row for each anchor",
         )
 
@@ -91,10 +114,18 @@ def yolo_nas(probe: Probe) -> Iterator[Layout]:
                 form=OutputForm.SPLIT,
                 reading=f"boxes as corners in `{boxes}` and class scores in `{scores}`",
                 hinted="box" in boxes or "score" in scores,
+                note="The input is filled as YOLO-NAS needs it: RGB of 0 to 1, centred letterbox. Other "
+                "models with such outputs need other values of `colour`, `scale`, `mean`, `std` and "
+                '`placement` in the manifest: DAMO-YOLO has `scale` 1 and `placement` "top-left".',
             )
 
 
-def _is_fraction(boxes: np.ndarray[tuple[int, ...], np.dtype[np.float32]]) -> bool:
-    """Return whether boxes are fractions of the input; False if they are all zeros, which show nothing."""
-    with np.errstate(invalid="ignore"):
-        return bool(0 < np.abs(boxes).max(initial=0) <= MAX_FRACTION)
+def cell_centres(probe: Probe, count: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Return centres (N, 2) and strides (N, 1) of the grid cells of a head with ``count`` rows, in pixels."""
+    strides = next(s for s in STRIDE_SETS if anchor_count(probe.width, probe.height, s) == count)
+    centres, steps = [], []
+    for stride in strides:
+        rows, columns = np.mgrid[0 : probe.height // stride, 0 : probe.width // stride]
+        centres.append((np.stack((columns.ravel(), rows.ravel()), axis=1) + 0.5) * stride)
+        steps.append(np.full((rows.size, 1), stride))
+    return np.concatenate(centres).astype(np.float32), np.concatenate(steps).astype(np.float32)

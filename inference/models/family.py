@@ -16,7 +16,7 @@ from inference.models.value_ranges import fault_of
 _Recogniser = Callable[[Probe], Iterator[Layout]]
 
 _RECOGNISERS: Mapping[Family, tuple[_Recogniser, ...]] = {
-    Family.YOLO: (dense_heads.yolo,),
+    Family.YOLO: (dense_heads.yolo, query_heads.ready),
     Family.YOLO_END2END: (query_heads.end2end,),
     Family.YOLOX: (dense_heads.yolox,),
     Family.YOLOV5: (dense_heads.yolov5,),
@@ -25,6 +25,8 @@ _RECOGNISERS: Mapping[Family, tuple[_Recogniser, ...]] = {
     Family.DETR: (query_heads.ready, query_heads.logits, query_heads.joined),
 }
 
+#: Columns of boxes that end with their score.
+_BOX_AND_SCORE = 5
 #: Outputs of TensorFlow's detection API: boxes as y1 x1 y2 x2, and class ids from 1.
 _TENSORFLOW_OUTPUTS = {"detection_boxes", "detection_classes", "detection_scores"}
 
@@ -56,6 +58,8 @@ def recognise(probe: Probe) -> Layout:
     fitting = [layout for layout, fault in zip(readings, faults, strict=True) if not fault]
     if not fitting:
         raise _wrong_values(probe, readings, faults)
+    if len(fitting) > 1 and probe.name_count:
+        fitting = [x for x in fitting if x.class_count in (None, probe.name_count)] or fitting
     if len(fitting) > 1:
         fitting = [layout for layout in fitting if layout.hinted] or fitting
     if len(fitting) > 1:
@@ -69,7 +73,7 @@ def _unknown_shapes(probe: Probe, families: list[Family]) -> ModelRefused:
         f"outputs of {'family ' if probe.forced else ''}"
         + "; or ".join(f"{family}: {_expected(family, probe)}" for family in families),
         _found(probe) + _task_of(probe),
-        exporters.advice(probe.path, probe.outputs)
+        _advice(probe)
         + ("" if probe.forced else ", or name its `family` in the manifest")
         + f"; the input is {probe.width}x{probe.height} (manifest field `input` where it is dynamic).",
     )
@@ -80,18 +84,23 @@ def _wrong_values(probe: Probe, readings: list[Layout], faults: list[str]) -> Mo
         f"as {layout.family} ({layout.reading}): {fault}"
         for layout, fault in zip(readings, faults, strict=True)
     )
-    pixels = any("in pixels already" in fault for fault in faults)
+    decoded = any("not raw grid offsets" in fault for fault in faults)
     return _refusal(
         probe,
         "a detection model: boxes, and scores of 0 to 1",
         f"{_found(probe)}, and in a validation run {'; '.join(found)}",
-        'Name the manifest\'s `family` "yolov5" (as YOLOv6 needs); for YOLOX exported with '
-        '--decode_in_inference also "colour": "bgr", "scale": 1, "placement": "top-left".'
-        if pixels
-        else "Keypoints, masks and oriented boxes are not served: train or choose a `detect` model. "
-        + exporters.advice(probe.path, probe.outputs)
-        + ".",
+        'Set "family" in the manifest: "yolov5" where the fifth number is objectness (YOLOv6; for YOLOX '
+        'exported with --decode_in_inference also "colour": "bgr", "scale": 1, "placement": "top-left"), '
+        '"yolo" where the class scores follow the box directly (YOLOv8 and later, transposed).'
+        if decoded
+        else _task_advice(faults) + _advice(probe) + ".",
     )
+
+
+def _task_advice(faults: list[str]) -> str:
+    if any(task in fault for fault in faults for task in ("pose", "oriented", "mask", "segmentation")):
+        return "Keypoints, masks and oriented boxes are not served: train or choose a `detect` model. "
+    return ""
 
 
 def _ambiguous(probe: Probe, readings: list[Layout]) -> ModelRefused:
@@ -113,6 +122,17 @@ def _refusal(probe: Probe, expected: str, found: str, fix: str) -> ModelRefused:
     return ModelRefused(probe.path, expected=expected, found=found, fix=fix)
 
 
+def _advice(probe: Probe) -> str:
+    """Return how to export the file, as a sentence without its full stop."""
+    boxes = probe.outputs.get("dets")
+    if boxes is not None and boxes.shape[-1] == _BOX_AND_SCORE:
+        return (
+            "It seems to come from MMDetection (MMDeploy), whose exports the service does not read: "
+            "docs/models.md lists the frameworks that it reads"
+        )
+    return exporters.advice(probe.path, probe.outputs)
+
+
 def _found(probe: Probe) -> str:
     return ", ".join(f"`{name}` {list(array.shape)}" for name, array in list(probe.outputs.items())[:8])
 
@@ -122,6 +142,8 @@ def _task_of(probe: Probe) -> str:
     shapes = [array.shape for array in probe.outputs.values()]
     if len(shapes) == 1 and len(shapes[0]) == 2:
         return " (one row of numbers for each frame, perhaps a classifier)"
+    if len(shapes) > 1 and all(len(shape) in (4, 5) for shape in shapes) and len(set(shapes)) > 1:
+        return " (perhaps the raw heads of several grids: export it with the decoding of boxes in the graph)"
     if any(len(shape) == 4 for shape in shapes) and any("mask" in name for name in probe.outputs):
         return " (perhaps a segmentation model)"
     return ""

@@ -18,6 +18,9 @@ from inference.models.fields import Triple
 from inference.models.manifest import Activation, Colour, Manifest
 from inference.models.model import Family, Placement
 
+#: Boxes whose numbers are at most this are fractions of the input, because no head finds only boxes so small
+#: and so near the corner that all their numbers are at most 2 pixels.
+MAX_FRACTION = 2.0
 #: Strides of the grids of common detection heads: the usual one, one with an extra coarse level (P6 models),
 #: and one with an extra fine level (P2 models).
 STRIDE_SETS = ((8, 16, 32), (8, 16, 32, 64), (4, 8, 16, 32))
@@ -90,9 +93,11 @@ class Layout:
     strides: tuple[int, ...] = ()
     form: OutputForm = OutputForm.TABLE
     activation: Activation = Activation.SIGMOID
-    #: Whether boxes are in 0..1 instead of input pixels. Boxes of the forms LOGITS and JOINED always are,
-    #: whatever is set here.
-    normalised: bool = False
+    #: Whether boxes are in 0..1 instead of input pixels; None if the probe run found no box, so that the
+    #: boxes of each frame show it. Boxes of the forms LOGITS and JOINED always are, whatever is set here.
+    normalised: bool | None = False
+    #: Whether a yolo table has a row for each grid cell, and not a column.
+    transposed: bool = False
     #: Whether the classes are the category ids of COCO, so that the names are known.
     coco_ids: bool = False
     #: Describes this reading in messages, where the same shapes could also be read in another way.
@@ -137,6 +142,8 @@ class Probe:
     takes_bytes: bool = False
     #: Number of class names in the manifest or the metadata; 0 if there are none.
     name_count: int = 0
+    #: Whether the planes of the input are its last dimension (NHWC).
+    channels_last: bool = False
 
     @property
     def forced(self) -> bool:
@@ -207,3 +214,13 @@ def input_convention(layout: Layout, probe: Probe) -> Convention:
             fix='Set "mean": [m] and "std": [s] in the manifest.',
         )
     return convention
+
+
+def are_fractions(boxes: npt.NDArray[np.floating[Any]]) -> bool | None:
+    """Return whether boxes (N, 4) are fractions of the input and not pixels; None if there is no box.
+
+    Rows of zeros and of -1 are padding.
+    """
+    shown = boxes[boxes.any(axis=1) & (boxes != -1).any(axis=1)]
+    with np.errstate(invalid="ignore"):
+        return bool(np.abs(shown).max() <= MAX_FRACTION) if len(shown) else None

@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from inference.models.class_names import COCO_91, COCO_UNUSED_IDS
-from inference.models.dense_heads import ANCHORS_PER_CELL, MAX_FRACTION
+from inference.models.dense_heads import ANCHORS_PER_CELL
 from inference.models.fields import Triple
-from inference.models.layout import CONVENTIONS, Layout, OutputForm, Probe
+from inference.models.layout import CONVENTIONS, Layout, OutputForm, Probe, are_fractions
 from inference.models.manifest import Activation
 from inference.models.model import Family
 
@@ -31,6 +31,10 @@ _MOST_COLUMNS, _MOST_COLUMNS_PER_ROW = 1000, 5
 FLAT_COLUMNS = 7
 #: If the last class is the best one of more than this share of the queries, it means "no object".
 _NO_OBJECT_SHARE = 0.5
+#: Parts of the names that exporters give to outputs with scores or logits.
+_SCORE_NAMES = ("logit", "score", "label", "class", "cls", "prob")
+#: Allowed deviation of the sum of probabilities, because of rounding in half precision.
+_SUM_TOLERANCE = 0.01
 #: A class that occurred in no training image scores less than this.
 _FOUND_SCORE = 0.25
 
@@ -44,13 +48,12 @@ def end2end(probe: Probe) -> Iterator[Layout]:
     if found is None or found[1][2] < 6 or _is_dense(probe, found[1]):
         return
     name = found[0]
-    sides = np.abs(probe.values(name)[:, :4]).max(initial=0)
     yield Layout(
         Family.YOLO_END2END,
         (name,),
         None,
         CONVENTIONS[Family.YOLO_END2END],
-        normalised=bool(0 < sides <= MAX_FRACTION),
+        normalised=are_fractions(probe.values(name)[:, :4]),
         reading="x1 y1 x2 y2 score class in each row",
         hinted=probe.metadata.get("end2end") == "True",
     )
@@ -59,9 +62,11 @@ def end2end(probe: Probe) -> Iterator[Layout]:
 def joined(probe: Probe) -> Iterator[Layout]:
     """Yield the reading [batch, queries, 4 + classes] of Ultralytics' RT-DETR: cx cy w h, then scores."""
     found = probe.table()
-    if found is None or found[1][2] < 5 or found[1][1] > _MAX_QUERIES or _is_dense(probe, found[1]):
+    if found is None or _is_dense(probe, found[1]):
         return
-    name, (_, _, columns) = found
+    name, (_, rows, columns) = found
+    if columns < 5 or not _FEW_ROWS < rows <= _MAX_QUERIES:
+        return
     yield Layout(
         Family.DETR,
         (name,),
@@ -95,6 +100,7 @@ def yolov7_end2end(probe: Probe) -> Iterator[Layout]:
             None,
             CONVENTIONS[Family.YOLOV7_END2END],
             form=OutputForm.FLAT,
+            normalised=are_fractions(probe.outputs[name][:, 1:5].astype(np.float32)),
             reading="frame x1 y1 x2 y2 class score in each row",
             hinted=name == "output" and not probe.takes_bytes,
         )
@@ -109,6 +115,7 @@ def yolo_nas_flat(probe: Probe) -> Iterator[Layout]:
             None,
             CONVENTIONS[Family.YOLO_NAS],
             form=OutputForm.FLAT,
+            normalised=are_fractions(probe.outputs[name][:, 1:5].astype(np.float32)),
             reading="frame x1 y1 x2 y2 score class in each row",
             hinted="flat" in name or probe.takes_bytes,
         )
@@ -123,26 +130,30 @@ def _flat(probe: Probe) -> str | None:
 def ready(probe: Probe) -> Iterator[Layout]:
     """Yield the reading of class ids [batch, N], boxes [batch, N, 4] as x1 y1 x2 y2, and scores [batch, N].
 
-    If there is also an output with the number of boxes, the model is a YOLO-NAS, or else a detr.
+    If there is a box for each grid cell, the model is a yolo whose boxes are not suppressed yet. If there is
+    an output with the number of boxes, it is a YOLO-NAS, or else a detr.
     """
     shapes = {name: array.shape for name, array in probe.outputs.items()}
     boxes = next((name for name, shape in shapes.items() if len(shape) == 3 and shape[2] == 4), None)
-    if boxes is None or shapes[boxes][1] > _MAX_QUERIES:
+    if boxes is None:
+        return
+    dense = shapes[boxes][1] in probe.cell_counts()
+    if not dense and shapes[boxes][1] > _MAX_QUERIES:
         return
     rank2 = [name for name, shape in shapes.items() if shape == shapes[boxes][:2] and "num" not in name]
     ids = next((name for name in rank2 if "label" in name or "class" in name), None)
     scores = next((name for name in rank2 if name != ids), None)
     if ids is None or scores is None:
         return
-    family = Family.YOLO_NAS if any("num" in name for name in shapes) else Family.DETR
-    in_unit = float(np.max(probe.values(boxes), initial=0.0)) <= MAX_FRACTION
+    counted = any("num" in name for name in shapes)
+    family = Family.YOLO_NAS if counted else Family.YOLO if dense else Family.DETR
     yield Layout(
         family,
         (ids, boxes, scores),
         None,
         CONVENTIONS[family],
         form=OutputForm.READY,
-        normalised=in_unit and not probe.has_sizes_input,
+        normalised=False if probe.has_sizes_input else are_fractions(probe.values(boxes)),
         reading="class ids, boxes as corners, and scores",
     )
 
@@ -153,8 +164,10 @@ def logits(probe: Probe) -> Iterator[Layout]:
     for boxes, shape in tables.items():
         if shape[2] != 4 or shape[1] > _MAX_QUERIES:
             continue
+        if shape[1] in probe.cell_counts() and not probe.forced:
+            continue  # a box for each grid cell, and several for each object
         for scores in tables:
-            if scores != boxes and tables[scores][1] == shape[1]:
+            if scores != boxes and tables[scores][1] == shape[1] and "box" not in scores:
                 yield from _logit_readings(probe, scores, boxes)
 
 
@@ -162,6 +175,8 @@ def _logit_readings(probe: Probe, name: str, boxes: str) -> Iterator[Layout]:
     table = probe.values(name)
     count = table.shape[1]
     activation = probe.manifest.activation or _activation(table)
+    # With softmax in the graph, the scores of a query and its "no object" add up to 1.
+    has_background = activation is Activation.SOFTMAX or are_probabilities(table, activation)
     convention = CONVENTIONS[Family.DETR]
     # RF-DETR (`dets`, `labels`) and the original DETR keep the normalisation of their backbones.
     is_rfdetr = boxes == "dets"
@@ -170,16 +185,16 @@ def _logit_readings(probe: Probe, name: str, boxes: str) -> Iterator[Layout]:
     layout = Layout(
         Family.DETR,
         (name, boxes),
-        count - 1 if activation is Activation.SOFTMAX else count,
+        count - 1 if has_background else count,
         convention,
         form=OutputForm.LOGITS,
         activation=activation,
         reading=f"logits of {count} classes in `{name}`, boxes in `{boxes}`",
-        hinted="box" in boxes or "det" in boxes,
+        hinted=("box" in boxes or "det" in boxes) and any(part in name for part in _SCORE_NAMES),
     )
     # RF-DETR has one logit more than it has classes, and its exporter treats the last one as the background.
     # Models that were trained on COCO have a logit for each category id, and none for the background.
-    if is_rfdetr and activation is not Activation.SOFTMAX and count > 1 and probe.name_count != count:
+    if is_rfdetr and not has_background and count > 1 and probe.name_count != count:
         layout = replace(
             layout,
             class_count=count - 1,
@@ -188,7 +203,7 @@ def _logit_readings(probe: Probe, name: str, boxes: str) -> Iterator[Layout]:
             f"the category ids of your data set begin at 1, give {count} `labels`, the first for id 0.",
         )
     ids = len(COCO_91)
-    if probe.name_count or count != (ids + 1 if activation is Activation.SOFTMAX else ids):
+    if probe.name_count or count != (ids + 1 if has_background else ids):
         yield layout
         return
     by_id = replace(
@@ -224,6 +239,14 @@ def _activation(table: npt.NDArray[np.float32]) -> Activation:
         return Activation.NONE
     no_object = (table.argmax(axis=1) == table.shape[1] - 1) & (last > 0)
     return Activation.SOFTMAX if no_object.mean() > _NO_OBJECT_SHARE else Activation.SIGMOID
+
+
+def are_probabilities(table: npt.NDArray[np.float32], activation: Activation) -> bool:
+    """Return whether the scores (queries, classes) of every query add up to 1, as softmax makes them."""
+    sums = table.sum(axis=1)
+    return (
+        activation is Activation.NONE and table.shape[1] > 1 and bool((abs(sums - 1) < _SUM_TOLERANCE).all())
+    )
 
 
 def _is_coco(table: npt.NDArray[np.float32]) -> bool | None:

@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from inference.models.dense_heads import MAX_FRACTION
-from inference.models.layout import Layout, OutputForm, Probe
+from inference.models.dense_heads import cell_centres
+from inference.models.layout import MAX_FRACTION, Layout, OutputForm, Probe
 from inference.models.manifest import Activation
 from inference.models.model import Family
+from inference.models.query_heads import are_probabilities
 
 _Floats = npt.NDArray[np.float32]
 
@@ -29,6 +30,10 @@ _LOWEST_FRACTION, _HIGHEST_FRACTION = -0.5, 1.5
 _INVERTED_SHARE = 0.2
 #: Range of the angles of oriented boxes, in radians: 45 degrees plus or minus a quarter turn.
 _LEAST_ANGLE, _MOST_ANGLE = -math.pi / 4, math.pi * 3 / 4
+#: A score that no class has in every row.
+_SURE = 0.99
+#: Fewer rows than these show nothing about how boxes are spread, and the share of rows that is nearly all.
+_FEW, _MOST = 20, 0.9
 #: Numbers of larger magnitude are coordinates; logits and mask coefficients are smaller.
 _COORDINATE = 30.0
 
@@ -44,11 +49,11 @@ def fault_of(probe: Probe, layout: Layout) -> str:
 def _values_fault(probe: Probe, layout: Layout, tables: list[_Floats]) -> str:
     match layout.form:
         case OutputForm.READY:
-            fault = _rows_fault(tables[1], tables[2], tables[0])
+            fault = _rows_fault(tables[1], tables[2], tables[0]) or _edges_fault(probe, layout)
         case OutputForm.LOGITS:
-            fault = _fractions_fault(tables[1]) or _logits_fault(tables[0], layout)
+            fault = _centres_fault(tables[1]) or _logits_fault(tables[0], layout)
         case OutputForm.JOINED:
-            fault = _joined_fault(tables[0])
+            fault = _joined_fault(tables[0], half=probe.outputs[layout.outputs[0]].dtype == np.float16)
         case OutputForm.SPLIT:
             fault = _pixels_fault(tables[0]) or _corners_fault(tables[0]) or _scores_fault(tables[1].T, 0)
         case OutputForm.FLAT:
@@ -66,14 +71,45 @@ def _table_fault(probe: Probe, layout: Layout, table: _Floats) -> str:
                 "angle (oriented boxes), keypoints (pose) or mask coefficients (segmentation)"
             )
         return _rows_fault(table[:, :4], table[:, 4], table[:, 5])
-    columns = table if layout.family is Family.YOLO else table.T
-    if layout.family is not Family.YOLOX:
-        return _scores_fault(columns, 4)
-    # Raw offsets are about one grid cell; pixel coordinates are about half the input. Confusing the two would
-    # give boxes that look plausible and are wrong.
-    if float(np.median(np.abs(table[:, :2]))) > min(probe.width, probe.height) / 8:
+    columns = table if layout.family is Family.YOLO and not layout.transposed else table.T
+    if layout.family is Family.YOLO and columns[4].min(initial=1) >= _SURE and columns.shape[1] > 1:
+        return "a first score of 1 in every row, which is the objectness of other families"
+    offsets_fault = _offsets_fault(probe, table[:, :4]) if layout.family is Family.YOLOX else ""
+    return offsets_fault or _scores_fault(columns, 4)
+
+
+def _offsets_fault(probe: Probe, boxes: _Floats) -> str:
+    """Return what is wrong with boxes given as raw offsets to grid cells.
+
+    Raw offsets are about one grid cell; pixel coordinates are about half the input. Confusing the two would
+    give boxes that look plausible and are wrong.
+    """
+    if float(np.median(np.abs(boxes[:, :2]))) > min(probe.width, probe.height) / 8:
         return "boxes that are in pixels already, and not raw grid offsets"
-    return _scores_fault(columns, 4)
+    if _are_grid_fractions(probe, boxes):
+        return "boxes that are fractions of the input already, and not raw grid offsets"
+    return ""
+
+
+def _are_grid_fractions(probe: Probe, boxes: _Floats) -> bool:
+    """Return whether boxes (cells, 4) are fractions of the input: then their centres are near their cells."""
+    used = boxes.any(axis=1)
+    if used.sum() < _FEW or boxes[used, 2:].min() < 0 or boxes[used].max() > _HIGHEST_FRACTION:
+        return False
+    centres, strides = cell_centres(probe, len(boxes))
+    off = np.abs(boxes[:, :2] * np.array([probe.width, probe.height], np.float32) - centres)
+    return bool((off <= 2 * strides)[used].all(axis=1).mean() > _MOST)
+
+
+def _edges_fault(probe: Probe, layout: Layout) -> str:
+    """Return what is uncertain about corners that are fractions in a model of TensorFlow's input order."""
+    if probe.forced or not probe.channels_last or not layout.normalised:
+        return ""
+    return (
+        "boxes in fractions and planes that are the last dimension of the input, as TensorFlow has both, "
+        "whose boxes are y1 x1 y2 x2, which are not served. If they are x1 y1 x2 y2, set "
+        f"`{layout.manifest_line}` in the manifest"
+    )
 
 
 def _scores_fault(columns: _Floats, first: int) -> str:
@@ -137,19 +173,36 @@ def _fractions_fault(boxes: _Floats) -> str:
     return ""
 
 
-def _joined_fault(table: _Floats) -> str:
-    rows = table[table.any(axis=1)]
-    if not len(rows):
-        return "rows of zeros, and a detr gives each of its queries a box with a size"
-    if fault := _fractions_fault(rows[:, :4]):
+def _centres_fault(boxes: _Floats) -> str:
+    """Return what is wrong with boxes given as cx cy w h in fractions of the input."""
+    if fault := _fractions_fault(boxes):
         return fault
-    if not (rows[:, 2:4] > 0).all():
+    # The centres of queries are spread over the image, so that many are further right than their box is wide.
+    if len(boxes) >= _FEW and (boxes[:, 2:] > boxes[:, :2]).all():
+        return "boxes that are corners (x1 y1 x2 y2), and those of a detr are cx cy w h"
+    return ""
+
+
+def _joined_fault(table: _Floats, *, half: bool) -> str:
+    if not table.any(axis=1).all():
+        return "rows of zeros, and a detr gives each of its queries a box with a size"
+    if fault := _centres_fault(table[:, :4]):
+        return fault
+    if not (table[:, 2:4] > 0).all():
         return "boxes without width or height"
-    return _scores_fault(rows.T, 4)
+    # Coordinates and sigmoid scores are no whole numbers, except that small scores are 0 in half precision.
+    whole = (table == np.round(table)).all(axis=0) & (table.any(axis=0) | (not half))
+    if whole.any() and len(table) > 1:
+        return f"only whole numbers in column {int(np.flatnonzero(whole)[0])}, like class ids"
+    return _scores_fault(table.T, 4)
 
 
 def _logits_fault(table: _Floats, layout: Layout) -> str:
-    return _scores_fault(table.T, 0) if layout.activation is Activation.NONE else ""
+    if layout.activation is not Activation.NONE:
+        return ""
+    if are_probabilities(table, layout.activation) and table[:, -1].mean() < 1 / 2:
+        return "scores that add up to 1 for each box, but whose last class is not the background"
+    return _scores_fault(table.T, 0)
 
 
 def _flat_fault(rows: _Floats, layout: Layout) -> str:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from inference.core.detection_params import DetectionParams
 from inference.core.detections import NO_BOXES, Boxes
 from inference.graph.head import BRANCHES, Head, sigmoid
-from inference.models.layout import Layout, OutputForm
+from inference.models.layout import Layout, OutputForm, are_fractions
 from inference.models.manifest import Activation
 from inference.models.model import Family
 
@@ -110,7 +110,7 @@ class Postprocessor:
         return rows, scores, classes
 
     def _yolo(self, outputs: Sequence[Array], params: DetectionParams) -> Boxes:
-        output = outputs[0]
+        output = outputs[0].T if self._layout.transposed else outputs[0]
         scores = output[4:]
         best = scores[0] if len(scores) == 1 else scores.max(axis=0)
         rows = np.flatnonzero(best >= params.conf_threshold)
@@ -140,7 +140,14 @@ class Postprocessor:
     def _from_centres(self, centres: Array, scores: Scores, classes: Index) -> Boxes:
         """Return boxes from rows of cx, cy, w, h in pixels or, if the layout says so, in fractions."""
         corners = _centre_to_corners(centres.astype(np.float32))
-        return _assemble(corners * self._extent if self._layout.normalised else corners, scores, classes)
+        return _assemble(self._in_pixels(corners), scores, classes)
+
+    def _in_pixels(self, corners: Array) -> npt.NDArray[np.float32]:
+        """Return the boxes of a frame, which may be fractions of the input, as pixels of it."""
+        fractions = self._layout.normalised
+        if fractions is None:
+            fractions = are_fractions(corners)
+        return corners * self._extent if fractions else corners
 
     def _yolox(self, outputs: Sequence[Array], params: DetectionParams) -> Boxes:
         kept = self._with_objectness(outputs[0], params)
@@ -191,8 +198,7 @@ class Postprocessor:
 
     def _end2end(self, outputs: Sequence[Array], params: DetectionParams) -> Boxes:
         rows = outputs[0].astype(np.float32)
-        corners = rows[:, :4] * self._extent if self._layout.normalised else rows[:, :4]
-        return self._chosen(corners, rows[:, 4], rows[:, 5], params)
+        return self._chosen(rows[:, :4], rows[:, 4], rows[:, 5], params)
 
     def _flat(self, outputs: Sequence[Array], params: DetectionParams) -> Boxes:
         rows = outputs[0].astype(np.float32)
@@ -211,17 +217,14 @@ class Postprocessor:
 
     def _ready(self, outputs: Sequence[Array], params: DetectionParams) -> Boxes:
         classes, boxes, scores = outputs
-        corners = boxes.astype(np.float32)
-        if self._layout.normalised:
-            corners = corners * self._extent
-        return self._chosen(corners, scores.astype(np.float32), classes, params)
+        return self._chosen(boxes.astype(np.float32), scores.astype(np.float32), classes, params)
 
     def _chosen(self, corners: Boxes, scores: Scores, ids: Array, params: DetectionParams) -> Boxes:
         """Select from rows that contain a class id, and leave out ids without a label."""
         rows = np.flatnonzero((scores >= params.conf_threshold) & (ids >= 0) & (ids < self._class_count))
         classes = ids[rows].astype(np.intp)
         rows, kept, classes = self._kept(rows, scores[rows], classes, params)
-        return _assemble(corners[rows], kept, classes)
+        return _assemble(self._in_pixels(corners[rows]), kept, classes)
 
     def _logits(self, outputs: Sequence[Array], params: DetectionParams) -> Boxes:
         logits, boxes = outputs

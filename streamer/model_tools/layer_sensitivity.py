@@ -71,7 +71,7 @@ def rank_layers(
 def groups_of(layout: Layout, outputs: Arrays) -> list[npt.NDArray[np.float64]]:
     """Return boxes and scores separately, because errors in pixels and errors of scores must not be added."""
     arrays = [np.asarray(array, np.float64) for array in outputs]
-    if layout.form is OutputForm.JOINED:
+    if layout.form is OutputForm.JOINED or layout.transposed:
         return [arrays[0][..., :4], arrays[0][..., 4:]]
     match layout.family:
         case Family.YOLO:
