@@ -24,8 +24,9 @@ _IDENTITY = 0
 
 def read_av1(data: bytes) -> CodedPicture:
     """Return the only picture in ``data``. Raises ImageError."""
-    kept, headers, frames = [], [], []
+    kept, headers, frames, count = [], [], [], 0
     for kind, start, payload, end in _units(data):
+        count += 1
         if kind == _SEQUENCE:
             headers.append(data[payload:end])
         elif kind in (_FRAME, _FRAME_HEADER):
@@ -50,6 +51,7 @@ def read_av1(data: bytes) -> CodedPicture:
         # Film grain is added to a copy of the picture.
         pictures=2 if sequence.film_grain else 1,
         table_bytes_per_px=_TABLE_BYTES_PER_PX,
+        units=count,
         config=b"",
         data=b"".join(kept),
     )

@@ -26,14 +26,12 @@ class BitReader:
 
     def take(self, count: int) -> int:
         """Return the next ``count`` bits as an unsigned number. Raises BadBits."""
-        value = 0
-        for _ in range(count):
-            byte, bit = divmod(self._at, 8)
-            if byte >= len(self._data):
-                raise BadBits("ends within its header")
-            value = value << 1 | self._data[byte] >> (7 - bit) & 1
-            self._at += 1
-        return value
+        start, end = self._at, self._at + count
+        if end > 8 * len(self._data):
+            raise BadBits("ends within its header")
+        self._at = end
+        whole = int.from_bytes(self._data[start >> 3 : end + 7 >> 3], "big")
+        return whole >> (-end & 7) & (1 << count) - 1
 
     def skip(self, count: int) -> None:
         """Leave out ``count`` bits. Raises BadBits."""

@@ -29,6 +29,8 @@ class CodedPicture:
     #: Number of pictures that the decoder holds, and its memory for each pixel besides them.
     pictures: int
     table_bytes_per_px: float
+    #: Number of units in its data, which were read one by one.
+    units: int
     #: What the decoder gets: parameter sets and picture.
     config: bytes
     data: bytes

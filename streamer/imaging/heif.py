@@ -27,6 +27,10 @@ from streamer.protocol.wire import Codec
 
 #: Most tiles of an image. Phones write tiles of 512 x 512 pixels: 48 for 12 megapixels.
 MAX_TILES = 512
+#: Most units in the data of all tiles. Encoders write one to four for each tile. Reading so many takes 8 ms.
+_MAX_UNITS = 8192
+#: Most bytes of the configuration of a decoder; encoders write some hundreds.
+_MAX_CONFIG_BYTES = 16_384
 #: A picture may be coded larger than it is, up to the next multiple of the largest block of HEVC.
 _MAX_PADDING_PX = 64
 #: Most pixels that all slices together may go through, in multiples of the limit on pixels.
@@ -106,10 +110,13 @@ def read_heif(blob: bytes, limits: PixelLimits) -> ImageHeader:
     kind = f"{'an' if name == 'AVIF' else 'a'} {name}"
     check_size(image.width, image.height, limits, kind)
     check_size(image.tile_width, image.tile_height, limits, kind)
-    decoding = frame = passes = data_bytes = coded_px = 0
+    decoding = frame = passes = data_bytes = coded_px = units = 0
     for item in image.tiles:
         picture = image.picture(item)
         decoding, frame = max(decoding, picture.decode_bytes), max(frame, picture.frame_bytes)
+        units += picture.units
+        if units > _MAX_UNITS:
+            raise damaged(f"the data of its tiles have more than {_MAX_UNITS} units")
         data_bytes += len(picture.data)
         coded_px += picture.coded_px
         passes += picture.parts * picture.coded_px
@@ -173,6 +180,10 @@ class _Properties:
         if fields is None:
             raise damaged(f"an image has no decoder configuration (its property `{kind}` is missing)")
         part = fields.rest()
+        if part.end - part.start > _MAX_CONFIG_BYTES:  # it is read and compared for each tile
+            raise damaged(
+                f"its box `{kind}` has {part.end - part.start} bytes; {_MAX_CONFIG_BYTES} are allowed"
+            )
         return self._blob[part.start : part.end]
 
     def colour(self) -> Colour | None:
@@ -237,8 +248,8 @@ def _read_grid(items: HeifItems) -> HeifImage:
     tiles = items.sources.get(items.primary, [])
     if len(tiles) != rows * columns or len(tiles) > MAX_TILES:
         raise damaged(f"its grid is {columns}x{rows} tiles, {MAX_TILES} at most, and it has {len(tiles)}")
-    if items.primary in tiles:
-        raise damaged("its grid is a tile of itself")
+    if items.primary in tiles or len(set(tiles)) != len(tiles):
+        raise damaged("its grid is a tile of itself, or has a tile twice")
     properties = _Properties(items, items.primary)
     first = _read_single(items, tiles[0])
     for item in tiles:

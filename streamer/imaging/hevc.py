@@ -34,18 +34,9 @@ def read_hevc(config: bytes, data: bytes) -> CodedPicture:
 
 
 def _read(config: bytes, data: bytes) -> CodedPicture:
-    sets: dict[int, list[bytes]] = {_VPS: [], _SPS: [], _PPS: []}
-    for unit in _parameter_sets(config):
-        kind, layer = _kind_of(unit)
-        if kind in sets and not layer:
-            sets[kind].append(unit)
-    if len(sets[_SPS]) != 1 or not sets[_PPS]:
-        raise damaged(f"it has {len(sets[_SPS])} HEVC parameter sets for its size; 1 is allowed")
-    slices = list(_slices(data, (config[21] & 3) + 1))
-    chroma, bits, coded, size = _read_sps(sets[_SPS][0][:_SPS_BYTES])
-    lists = b"".join(
-        bytes((kind,)) + len(units).to_bytes(2, "big") + _joined(units, 2) for kind, units in sets.items()
-    )
+    sps, kept_config = _read_config(config)
+    slices, count = _slices(data, (config[21] & 3) + 1)
+    chroma, bits, coded, size = _read_sps(sps)
     return CodedPicture(
         decoder="hevc",
         width=size[0],
@@ -56,10 +47,27 @@ def _read(config: bytes, data: bytes) -> CodedPicture:
         chroma=chroma,
         pictures=1,
         table_bytes_per_px=_TABLE_BYTES_PER_PX,
-        # The low bits of byte 21 say that lengths have four bytes, and byte 22 that there are three lists.
-        config=config[:21] + bytes((config[21] | 3, len(sets))) + lists,
+        units=count,
+        config=kept_config,
         data=_joined(slices, 4),
     )
+
+
+@functools.lru_cache(maxsize=4)  # all tiles of an image have the same
+def _read_config(config: bytes) -> tuple[bytes, bytes]:
+    """Return the sequence parameter set, and the configuration with only the sets that the decoder needs."""
+    sets: dict[int, list[bytes]] = {_VPS: [], _SPS: [], _PPS: []}
+    for unit in _parameter_sets(config):
+        kind, layer = _kind_of(unit)
+        if kind in sets and not layer:
+            sets[kind].append(unit)
+    if len(sets[_SPS]) != 1 or not sets[_PPS]:
+        raise damaged(f"it has {len(sets[_SPS])} HEVC parameter sets for its size; 1 is allowed")
+    lists = b"".join(
+        bytes((kind,)) + len(units).to_bytes(2, "big") + _joined(units, 2) for kind, units in sets.items()
+    )
+    # The low bits of byte 21 say that lengths have four bytes, and byte 22 that there are three lists.
+    return sets[_SPS][0][:_SPS_BYTES], config[:21] + bytes((config[21] | 3, len(sets))) + lists
 
 
 def _joined(units: list[bytes], length_bytes: int) -> bytes:
@@ -89,16 +97,16 @@ def _parameter_sets(config: bytes) -> Iterator[bytes]:
             at += length
 
 
-def _slices(data: bytes, length_bytes: int) -> Iterator[bytes]:
-    """Yield the slices of the only picture in ``data``. Raises ImageError.
+def _slices(data: bytes, length_bytes: int) -> tuple[list[bytes], int]:
+    """Return the slices of the only picture in ``data``, and the number of all its units. Raises ImageError.
 
     Messages, parameter sets in the data, and the layers of stereo images are left out: the decoder does not
     need them.
     """
+    slices: list[bytes] = []
     at = count = 0
-    for _ in range(_MAX_UNITS):
-        if at == len(data):
-            break
+    while at < len(data) and count < _MAX_UNITS:
+        count += 1
         length, at = int.from_bytes(data[at : at + length_bytes], "big"), at + length_bytes
         if length < 3 or at + length > len(data):
             raise damaged("its HEVC data are cut off")
@@ -107,12 +115,12 @@ def _slices(data: bytes, length_bytes: int) -> Iterator[bytes]:
         if layer or kind >= _FIRST_OTHER:
             continue
         first = bool(unit[2] & 0x80)
-        if kind not in _INTRA or first == bool(count):
+        if kind not in _INTRA or first == bool(slices):
             raise damaged("its HEVC data are not those of one still picture")
-        count += 1
-        yield unit
-    if at != len(data) or not count:
+        slices.append(unit)
+    if at != len(data) or not slices:
         raise damaged("its HEVC data hold no picture, or too many units")
+    return slices, count
 
 
 @functools.lru_cache(maxsize=4)  # all tiles of an image have the same

@@ -138,6 +138,41 @@ def in_pieces(items: int, count: int) -> HeifFile:
     return replace(single(hevc()), replaced={b"iloc": locations})
 
 
+def busy_tiles(picture: Picture, unit: bytes, size: int) -> bytes:
+    """Return a file of up to ``size`` bytes with 512 tiles, whose data begin with as many units as fit."""
+    each = max(0, min(1000, size // 600 // len(unit)))
+    tile = replace(picture, data=unit * each + picture.data)
+    brand = b"avif" if picture.kind == b"av01" else b"heic"
+    return replace(tiled([tile] * 512, 32, 32 * 64, 16 * 64), brand=brand).build()
+
+
+def tiles_of_large_configurations(size: int) -> bytes:
+    """Return a file with 512 tiles, whose decoder configuration has nearly ``size`` bytes."""
+    config = hevc().config[8:]
+    unit = struct.pack(">H", 60_000) + b"\x4e\x01" + bytes(59_998)
+    more = min(60, size // 70_000)
+    large = box(
+        b"hvcC", config[:22], bytes((config[22] + 1,)), config[23:], struct.pack(">BH", 39, more), unit * more
+    )
+    return tiled([replace(hevc(), config=large)] * 512, 32, 32 * 64, 16 * 64).build()
+
+
+def one_tile_repeated(size: int) -> bytes:
+    """Return a file with 512 tiles, all but one of which are the same item with 200 properties."""
+    del size
+    file = tiled([hevc()] * 2, 2, 128, 64)
+    whole, first, second = file.items
+    many = [box(b"pasp", struct.pack(">II", 1, number + 1)) for number in range(200)]
+    return replace(
+        file,
+        items=[
+            replace(whole, data=grid(32, 16, 32 * 64, 16 * 64), sources=[2] + [3] * 511),
+            first,
+            replace(second, properties=(*second.properties, *many)),
+        ],
+    ).build()
+
+
 def itself() -> HeifFile:
     """Return a file whose grid consists of itself."""
     return HeifFile([Item(b"grid", grid(1, 1, 64, 64), (ispe(64, 64),), method=1, sources=[1])])
@@ -179,6 +214,14 @@ _FILES: tuple[tuple[str, Callable[[], HeifFile], str], ...] = (
     (
         "two pictures",
         lambda: single(replace(hevc(), data=hevc().data + hevc().data)),
+        "damaged",
+    ),
+    (
+        "a grid with a tile twice",
+        lambda: replace(
+            tiled([hevc()] * 2, 2, 128, 64),
+            items=[replace(tiled([hevc()] * 2, 2, 128, 64).items[0], sources=[2, 2]), *[Item.of(hevc())] * 2],
+        ),
         "damaged",
     ),
     ("two AV1 frames", lambda: _av1_with(av1().data + av1().data), "damaged"),
@@ -272,6 +315,10 @@ _FILES: tuple[tuple[str, Callable[[], HeifFile], str], ...] = (
 )
 
 _BYTES: tuple[tuple[str, Callable[[], bytes], str], ...] = (
+    ("512 tiles of many units", lambda: busy_tiles(hevc(), units(b"\x50\x01\x50"), 8 << 20), "damaged"),
+    ("512 tiles of many AV1 units", lambda: busy_tiles(av1(), b"\x7a\x00", 8 << 20), "damaged"),
+    ("512 tiles of a large configuration", lambda: tiles_of_large_configurations(8 << 20), "damaged"),
+    ("512 times the same tile", lambda: one_tile_repeated(0), "damaged"),
     ("a sequence without a still image", lambda: _START + box(b"moov", bytes(100)), "unsupported"),
     ("nothing but its type", lambda: _START, "damaged"),
     ("zeros behind its type", lambda: _START + bytes(1000), "damaged"),

@@ -18,6 +18,7 @@ from tests.helpers.cpu_time import least_cpu_s
 from tests.unit import hostile_builders as build
 from tests.unit import hostile_heifs as heifs
 from tests.unit import hostile_jpegs as jpegs
+from tests.unit.heif_files import av1, hevc
 from tests.unit.hostile_images import CORPUS, Outcome
 from tests.unit.images import png_chunk, riff, webp_chunk
 
@@ -95,6 +96,10 @@ BUSY: dict[str, Callable[[int], bytes]] = {
         build.canvas(64, 64, 2) + build.frame_chunk(webp_chunk(b"XXXX", b"") * (size // 8), 64, 64)
     ),
     "slices of a HEIC": lambda size: heifs.large_slices(size).build(),
+    "units of the tiles of a HEIC": lambda size: heifs.busy_tiles(hevc(), heifs.units(b"\x50\x01\x50"), size),
+    "units of the tiles of an AVIF": lambda size: heifs.busy_tiles(av1(), b"\x7a\x00", size),
+    "configurations of the tiles of a HEIC": heifs.tiles_of_large_configurations,
+    "a tile of a HEIC that is repeated": heifs.one_tile_repeated,
     "text": lambda size: b" " * size,
 }
 
