@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
-from models.training.network import Shape
+from streamer.training.network import Shape
+
+LICENCE = "Apache-2.0"
+#: Entries in the metadata of the bundled files.
+METADATA = {
+    "description": "printed codes, see models/README.md",
+    "author": "real-time-vision-api",
+    "license": LICENCE,
+}
+#: The lowest score of a box that counts. It was chosen on the validation photographs, see the model card.
+THRESHOLD = 0.35
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,3 +71,10 @@ RECIPES = {
         sampled_share=0.15,
     ),
 }
+
+
+def plain(recipe: Recipe) -> dict[str, Any]:
+    """Return the recipe as plain dicts, lists, numbers and text, the types that a checkpoint can hold."""
+    values = asdict(recipe)
+    values["shape"] = {name: list(v) if isinstance(v, tuple) else v for name, v in values["shape"].items()}
+    return values

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import math
 import os
 import sys
 import time
@@ -12,56 +11,26 @@ from pathlib import Path
 
 import cv2
 import torch
-from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
+from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
-from models.training import checkpoint, pool
-from models.training.dataset import Views
-from models.training.loss import detection_loss
-from models.training.network import Detector, grid
+from models.training import pool
 from models.training.photos import as_sample, is_validation, read_photos
-from models.training.recipe import RECIPES, Recipe
+from models.training.recipe import LICENCE, METADATA, RECIPES, THRESHOLD, Recipe, plain
 from models.training.symbols import CLASSES
+from streamer.training import checkpoint
+from streamer.training.network import Detector, grid
+from streamer.training.optimisation import averaged, learn, make_optimiser, set_rate, warmed_up
+from streamer.training.views import Views
 
 _SAVE_EVERY_S = 120.0
 _WARMUP_STEPS = 200
-_FINAL_RATE = 0.01
-_WEIGHT_DECAY = 0.03
-_MAX_GRADIENT = 10.0
-#: Time constant of the averaged weights, in steps; it is shorter at the start. With 1,000 steps, in a
-#: training of about 4,500, the average lagged behind: it found 0.936 of the QR codes, the last weights 0.987
-#: (codes_v2).
-_AVERAGE_STEPS = 100
 
 
 def rate_at(step: int, steps: int) -> float:
     """Return the factor of the learning rate: it rises linearly, then falls as half a cosine to 0.01."""
-    if step < _WARMUP_STEPS:
-        return (step + 1) / _WARMUP_STEPS
-    progress = (step - _WARMUP_STEPS) / max(1, steps - _WARMUP_STEPS)
-    return _FINAL_RATE + (1 - _FINAL_RATE) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
-
-
-def averaged(network: nn.Module) -> AveragedModel:
-    """Return the exponential moving average of a network's weights and statistics."""
-
-    def blend(average: Tensor, current: Tensor, count: Tensor) -> Tensor:
-        steps = float(count)
-        decay = 1 - 1 / min(_AVERAGE_STEPS, 10 + steps)
-        return average * decay + current * (1 - decay) if average.is_floating_point() else current
-
-    return AveragedModel(network, avg_fn=blend, use_buffers=True)
-
-
-def _groups(network: nn.Module) -> list[dict[str, object]]:
-    """Return the parameter groups: weights of convolutions decay, biases and normalisations do not."""
-    decayed = [p for p in network.parameters() if p.ndim > 1]
-    return [
-        {"params": decayed, "weight_decay": _WEIGHT_DECAY},
-        {"params": [p for p in network.parameters() if p.ndim <= 1], "weight_decay": 0.0},
-    ]
+    return warmed_up(step, _WARMUP_STEPS, lambda: (step - _WARMUP_STEPS) / max(1, steps - _WARMUP_STEPS))
 
 
 def phases(recipe: Recipe) -> list[tuple[int, int, int]]:
@@ -81,26 +50,6 @@ def _loader(
         pin_memory=device.type == "cuda",
         prefetch_factor=4 if workers and len(numbers) else None,
     )
-
-
-def _learn(
-    network: Detector,
-    optimiser: torch.optim.Optimizer,
-    batch: tuple[Tensor, Tensor, Tensor],
-    cells: tuple[Tensor, Tensor],
-    device: torch.device,
-) -> Tensor:
-    """Take one step on a batch of views; return the losses of scores and boxes (2,)."""
-    images, class_ids, boxes = (part.to(device, non_blocking=True) for part in batch)
-    inputs = images.to(memory_format=torch.channels_last).float() / 255
-    with torch.autocast(device.type, torch.bfloat16):
-        logits, distances = network(inputs)
-    losses = torch.stack(detection_loss(logits, distances, *cells, class_ids, boxes))
-    optimiser.zero_grad(set_to_none=True)
-    losses.sum().backward()
-    nn.utils.clip_grad_norm_(network.parameters(), _MAX_GRADIENT)
-    optimiser.step()
-    return losses.detach()
 
 
 def train(
@@ -131,10 +80,10 @@ def train(
     shots = [as_sample(photo) for photo in read_photos(photos) if not is_validation(photo)] if photos else []
     network = Detector(recipe.shape, len(CLASSES)).to(device, memory_format=torch.channels_last)
     average = averaged(network)
-    optimiser = torch.optim.AdamW(_groups(network), lr=recipe.learning_rate, fused=device.type == "cuda")
+    optimiser = make_optimiser(network, recipe.learning_rate, device)
     steps, first = recipe.views // recipe.batch, 0
     path = work / f"{recipe.name}.pt"
-    found = checkpoint.load(path, recipe)
+    found = checkpoint.load(path, plain(recipe))
     if found:
         network.load_state_dict(found.network)
         average.load_state_dict(found.average)
@@ -157,9 +106,8 @@ def train(
         )
         remaining = range(max(first, begin) * recipe.batch, end * recipe.batch)
         for step, batch in enumerate(_loader(views, remaining, recipe, workers, device), max(first, begin)):
-            for group in optimiser.param_groups:
-                group["lr"] = recipe.learning_rate * rate_at(step, steps)
-            losses = _learn(network, optimiser, batch, cells, device)
+            set_rate(optimiser, recipe.learning_rate * rate_at(step, steps))
+            losses = learn(network, optimiser, batch, cells, device)
             average.update_parameters(network)
             if step % 20 == 0:
                 shown = losses.cpu() if step in (0, first) else shown * 0.9 + losses.cpu() * 0.1
@@ -167,7 +115,7 @@ def train(
             bar.update()
             if time.monotonic() - saved >= save_every_s or step + 1 == steps:
                 state = (network.state_dict(), average.state_dict(), optimiser.state_dict())
-                checkpoint.save(path, checkpoint.Checkpoint(checkpoint.plain(recipe), step + 1, *state))
+                checkpoint.save(path, checkpoint.Checkpoint(plain(recipe), step + 1, *state, {}))
                 saved = time.monotonic()
             if step + 1 == stop_after:
                 raise KeyboardInterrupt
@@ -209,9 +157,16 @@ def main() -> None:
         network = train(recipe, options.work, options.photos, torch.device(options.device), options.workers)
     except ValueError as error:
         sys.exit(f"error: {error}")
-    from models.training.export import export  # noqa: PLC0415  onnx is needed only now
+    from streamer.training.export import export  # noqa: PLC0415  onnx is needed only now
 
-    export(network, recipe, options.out)
+    export(
+        network,
+        options.out / f"{recipe.name}.onnx",
+        side=recipe.side,
+        labels=CLASSES,
+        metadata=METADATA,
+        manifest={"conf_threshold": THRESHOLD, "licence": LICENCE},
+    )
 
 
 if __name__ == "__main__":

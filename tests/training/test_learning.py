@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +13,16 @@ torch = pytest.importorskip("torch", reason="needs the extra `train` (make .venv
 
 from inference.engine.detector import Detector as Served  # noqa: E402
 from inference.models.model import Family  # noqa: E402
-from models.training import checkpoint, pool  # noqa: E402
-from models.training.assigner import assign, overlaps  # noqa: E402
-from models.training.dataset import Views  # noqa: E402
-from models.training.export import export  # noqa: E402
-from models.training.loss import ciou, detection_loss  # noqa: E402
-from models.training.network import STRIDES, Detector, Exported, Shape, corners, grid  # noqa: E402
-from models.training.recipe import RECIPES, Recipe  # noqa: E402
+from models.training import pool  # noqa: E402
+from models.training.recipe import RECIPES, Recipe, plain  # noqa: E402
 from models.training.symbols import CLASSES  # noqa: E402
 from models.training.train import phases, rate_at, train  # noqa: E402
+from streamer.training import checkpoint  # noqa: E402
+from streamer.training.assigner import assign, overlaps  # noqa: E402
+from streamer.training.export import export  # noqa: E402
+from streamer.training.loss import ciou, detection_loss  # noqa: E402
+from streamer.training.network import STRIDES, Detector, Exported, Shape, corners, grid  # noqa: E402
+from streamer.training.views import Views  # noqa: E402
 
 TINY = Shape(stem=8, widths=(8, 16, 16, 16), depth=1, neck=(16, 16, 16), head=16)
 RECIPE = Recipe(
@@ -173,7 +173,7 @@ def test_a_training_that_was_cut_off_ends_as_one_that_was_not(scenes: Path, tmp_
     cut = work("cut")
     with pytest.raises(KeyboardInterrupt):
         train(RECIPE, cut, None, device, 0, save_every_s=0, stop_after=3)
-    state = checkpoint.load(cut / "tiny.pt", RECIPE)
+    state = checkpoint.load(cut / "tiny.pt", plain(RECIPE))
     assert state
     assert state.step == 3
     resumed = train(RECIPE, cut, None, device, 0)
@@ -181,20 +181,11 @@ def test_a_training_that_was_cut_off_ends_as_one_that_was_not(scenes: Path, tmp_
         assert torch.allclose(value.float(), resumed.state_dict()[name].float(), atol=1e-5), name
 
 
-def test_a_checkpoint_of_another_recipe_is_refused(tmp_path: Path) -> None:
-    empty: dict[str, object] = {}
-    path = tmp_path / "tiny.pt"
-    checkpoint.save(path, checkpoint.Checkpoint(checkpoint.plain(RECIPE), 1, empty, empty, empty))
-    assert checkpoint.load(path, RECIPE)
-    assert checkpoint.load(tmp_path / "none.pt", RECIPE) is None
-    with pytest.raises(ValueError, match=r"tiny\.pt.*another recipe"):
-        checkpoint.load(path, replace(RECIPE, seed=6))
-
-
 def test_the_file_is_served_as_it_was_trained(tmp_path: Path) -> None:
     torch.manual_seed(1)
     network = Detector(TINY, len(CLASSES)).eval()
-    path = export(network, RECIPE, tmp_path)
+    path = tmp_path / "tiny.onnx"
+    export(network, path, side=96, labels=CLASSES)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["tiny.json", "tiny.onnx"]
     served = Served(path, version="v1", device="cpu", batch_max=4)
     assert (served.model.family, served.model.labels) == (Family.YOLO, CLASSES)
@@ -209,9 +200,9 @@ def test_the_file_is_served_as_it_was_trained(tmp_path: Path) -> None:
 
 
 def test_an_export_that_differs_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("models.training.export._SCORE_TOLERANCE", -1.0)
+    monkeypatch.setattr("streamer.training.export._SCORE_TOLERANCE", -1.0)
     with pytest.raises(ValueError, match="differs from PyTorch"):
-        export(Detector(TINY, len(CLASSES)).eval(), RECIPE, tmp_path)
+        export(Detector(TINY, len(CLASSES)).eval(), tmp_path / "tiny.onnx", side=96, labels=CLASSES)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -49,11 +49,14 @@ def users_of(package: str) -> set[str]:
 
 
 def test_one_file_of_the_service_imports_onnxruntime() -> None:
-    outside = {name for name in users_of("onnxruntime") if not name.startswith("model_tools/")}
+    tools = ("model_tools/", "training/")
+    outside = {name for name in users_of("onnxruntime") if not name.startswith(tools)}
     assert outside == {"engine/onnx_session.py"}
 
 
-@pytest.mark.parametrize("package", ["inference", "streamer.model_tools", "models.training"])
+@pytest.mark.parametrize(
+    "package", ["inference", "streamer.model_tools", "streamer.training", "models.training"]
+)
 def test_whoever_loads_onnxruntime_has_turned_its_telemetry_off(package: str) -> None:
     code = (
         f"import {package}, os, sys; print(os.environ['ORT_DISABLE_TELEMETRY'], 'onnxruntime' in sys.modules)"
@@ -75,8 +78,12 @@ def test_only_decoders_that_read_codes_load_zxing() -> None:
     assert [path.name for path in readers] == ["reading_decoder.py"]
 
 
-def test_graphs_are_edited_with_onnx_in_model_tools_alone() -> None:
-    assert {name.split("/")[0] for name in users_of("onnx")} == {"model_tools"}
+def test_graphs_are_edited_with_onnx_in_model_tools_and_training_alone() -> None:
+    assert {name.split("/")[0] for name in users_of("onnx")} == {"model_tools", "training"}
+
+
+def test_only_training_loads_pytorch() -> None:
+    assert {name.split("/")[0] for name in users_of("torch")} == {"training"}
 
 
 @pytest.mark.parametrize(

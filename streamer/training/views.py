@@ -1,9 +1,10 @@
-"""Makes the training views: crops, mosaics and recoloured copies of scenes and photographs."""
+"""Makes the training views: crops, mosaics and recoloured copies of labelled pictures."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import cv2
 import numpy as np
@@ -12,14 +13,47 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from models.training.pool import Sample
-
 PAD = 114
-#: Maximum number of codes in one view. A mosaic of label sheets can have more; the view omits the excess.
-_MAX_CODES = 48
+#: Maximum number of objects in one view. A mosaic of full pictures can have more; the view omits the excess.
+MAX_OBJECTS = 48
 _MIN_VISIBLE = 0.6
 
 Image = npt.NDArray[np.uint8]
+
+
+class Labelled(Protocol):
+    """A picture with the class ids (n,) and boxes (n, 4) of its objects, x1 y1 x2 y2 in its pixels."""
+
+    @property
+    def class_ids(self) -> npt.NDArray[np.int64]:
+        """Class ids; -1 marks objects that training ignores."""
+
+    @property
+    def boxes(self) -> npt.NDArray[np.float32]:
+        """Boxes."""
+
+    def image(self) -> Image:
+        """Return the picture (h, w, 3), BGR."""
+
+
+@dataclass(frozen=True, slots=True)
+class Augmentation:
+    """Chances, of 0..1, of the changes that a view makes to its pictures."""
+
+    #: Chance that a view joins four pictures.
+    mosaic: float = 0.4
+    #: Chances of mirroring left and right, of turning upside down, and of swapping rows and columns.
+    mirror: float = 0.4
+    upside_down: float = 0.2
+    transpose: float = 0.15
+    #: Chance of inverting the colours.
+    invert: float = 0.06
+    #: Range of the scale of a picture that is not placed as the service would place it; 1 fills the view.
+    scale: tuple[float, float] = (0.4, 1.6)
+
+
+#: For printed codes, which appear in every orientation, and inverted.
+CODES = Augmentation()
 
 
 @dataclass(slots=True)
@@ -35,41 +69,48 @@ class _View:
 class Views(Dataset[tuple[Tensor, Tensor, Tensor]]):
     """Makes ``count`` views: an image (3, side, side) uint8 RGB, class ids (48,), boxes (48, 4) in px.
 
-    Class id -2 marks unused rows, -1 marks codes that training ignores. The same number always gives the
+    Class id -2 marks unused rows, -1 marks objects that training ignores. The same number always gives the
     same view, so an interrupted training resumes with exactly the views that it has not seen. The views in
-    the last ``plain`` share of the numbers are not mosaics.
+    the last ``plain`` share of the numbers are not mosaics. Pictures come from ``scenes`` and, with the
+    chance ``photo_share``, from ``photos``.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - they describe the views
         self,
-        scenes: Sequence[Sample],
-        photos: Sequence[Sample],
+        scenes: Sequence[Labelled],
+        photos: Sequence[Labelled],
         *,
         side: int,
         count: int,
         seed: int,
-        photo_share: float,
+        photo_share: float = 0.0,
         sampled_share: float = 0.0,
         plain: float = 0.2,
+        augmentation: Augmentation = CODES,
     ) -> None:
         self._scenes, self._photos = scenes, photos
         self._side, self._count, self._seed = side, count, seed
         self._photo_share = photo_share if photos else 0.0
         self._sampled_share = sampled_share
         self._plain_from = count * (1 - plain)
+        self._augmentation = augmentation
 
     def __len__(self) -> int:
         return self._count
 
     def __getitem__(self, number: int) -> tuple[Tensor, Tensor, Tensor]:
+        return self.make(number, may_join=number < self._plain_from)
+
+    def make(self, number: int, *, may_join: bool) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the view of a number; without ``may_join`` it is no mosaic."""
         rng = np.random.default_rng([self._seed, number])
-        joined = number < self._plain_from and rng.random() < 0.4
+        joined = may_join and rng.random() < self._augmentation.mosaic
         view = self._mosaic(rng) if joined else self._single(rng)
-        view.image = _discoloured(rng, view.image)
+        view.image = _discoloured(rng, view.image, self._augmentation.invert)
         planes = np.ascontiguousarray(view.image[..., ::-1].transpose(2, 0, 1))
-        class_ids = torch.full((_MAX_CODES,), -2, dtype=torch.int64)
-        boxes = torch.zeros(_MAX_CODES, 4)
-        kept = min(len(view.class_ids), _MAX_CODES)
+        class_ids = torch.full((MAX_OBJECTS,), -2, dtype=torch.int64)
+        boxes = torch.zeros(MAX_OBJECTS, 4)
+        kept = min(len(view.class_ids), MAX_OBJECTS)
         class_ids[:kept] = torch.from_numpy(view.class_ids[:kept])
         boxes[:kept] = torch.from_numpy(view.boxes[:kept])
         return torch.from_numpy(planes), class_ids, boxes
@@ -81,7 +122,8 @@ class Views(Dataset[tuple[Tensor, Tensor, Tensor]]):
         # Nearest-neighbour resizing has the same effect.
         sampled = self._sampled_share > 0 and rng.random() < self._sampled_share
         way = cv2.INTER_NEAREST if sampled else cv2.INTER_LINEAR
-        return _turned(rng, _View(sample.image(), sample.class_ids.copy(), sample.boxes.copy(), way))
+        view = _View(sample.image(), sample.class_ids.copy(), sample.boxes.copy(), way)
+        return _turned(rng, view, self._augmentation)
 
     def _single(self, rng: np.random.Generator) -> _View:
         """Return a view of one image; in half of the cases it is placed as the service would place it."""
@@ -90,7 +132,7 @@ class Views(Dataset[tuple[Tensor, Tensor, Tensor]]):
         scale = side / max(height, width)
         fits = rng.random() < 0.5
         if not fits:
-            scale *= float(np.exp(rng.uniform(np.log(0.4), np.log(1.6))))
+            scale *= float(np.exp(rng.uniform(*np.log(self._augmentation.scale))))
             stretch = float(np.exp(rng.normal(0, 0.12)))
         scale_x, scale_y = (scale, scale) if fits else (scale * stretch, scale / stretch)
         size = max(4, round(width * scale_x)), max(4, round(height * scale_y))
@@ -131,7 +173,7 @@ class Views(Dataset[tuple[Tensor, Tensor, Tensor]]):
 def _laid(
     parts: list[tuple[_View, tuple[int, int], int, int]], ground: Image, frame: tuple[int, int, int, int]
 ) -> _View:
-    """Draw resized images onto ``ground``, in place, within ``frame``; return the result and its codes."""
+    """Draw resized images onto ``ground``, in place, within ``frame``; return the result and its objects."""
     x1, y1, x2, y2 = frame
     class_ids, boxes = [], []
     for view, size, left, top in parts:
@@ -155,22 +197,22 @@ def _areas(boxes: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     return np.maximum(boxes[:, 2] - boxes[:, 0], 0) * np.maximum(boxes[:, 3] - boxes[:, 1], 0)
 
 
-def _turned(rng: np.random.Generator, view: _View) -> _View:
-    """Mirror and transpose at random, because a detector must find codes in every orientation."""
+def _turned(rng: np.random.Generator, view: _View, chances: Augmentation) -> _View:
+    """Mirror and transpose at random."""
     height, width = view.image.shape[:2]
     x1, y1, x2, y2 = view.boxes.T
-    if rng.random() < 0.4:
+    if rng.random() < chances.mirror:
         view.image, x1, x2 = view.image[:, ::-1], width - x2, width - x1
-    if rng.random() < 0.2:
+    if rng.random() < chances.upside_down:
         view.image, y1, y2 = view.image[::-1], height - y2, height - y1
-    if rng.random() < 0.15:
+    if rng.random() < chances.transpose:
         view.image, x1, y1, x2, y2 = view.image.transpose(1, 0, 2), y1, x1, y2, x2
     view.image = np.ascontiguousarray(view.image)
     view.boxes = np.stack([x1, y1, x2, y2], 1)
     return view
 
 
-def _discoloured(rng: np.random.Generator, image: Image) -> Image:
+def _discoloured(rng: np.random.Generator, image: Image, invert: float) -> Image:
     """Return the image with other light and colours, at times inverted, grey, blurred or noisy."""
     if rng.random() < 0.6:
         table = np.arange(256, dtype=np.float32)[:, None] / 255
@@ -181,7 +223,8 @@ def _discoloured(rng: np.random.Generator, image: Image) -> Image:
         )
         table = table * np.exp(rng.normal(0, 0.06, 3)) * 255
         image = cv2.LUT(image, np.clip(table, 0, 255).astype(np.uint8)[None].transpose(1, 0, 2))
-    chance = rng.random()
+    # The ranges below are for a chance of 0.06 to invert; another one moves them.
+    chance = rng.random() + 0.06 - invert
     if chance < 0.06:
         image = 255 - image
     elif chance < 0.16:

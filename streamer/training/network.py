@@ -71,7 +71,7 @@ class Gelan(nn.Module):
 
 
 class SppElan(nn.Module):
-    """Joins max pools of growing reach, so that the network sees a code that fills the image as a whole."""
+    """Joins max pools of growing reach, so that the network sees a large object as a whole."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

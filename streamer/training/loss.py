@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from models.training.assigner import assign, overlaps
-from models.training.network import corners
+from streamer.training.assigner import assign, overlaps
+from streamer.training.network import corners
 
 _SCORE_WEIGHT, _BOX_WEIGHT = 0.5, 5.0
 _EPSILON = 1e-7
@@ -38,8 +38,8 @@ def detection_loss(
     boxes = corners(distances, middles, strides)
     # Most of the rows are padding. Cut off those that no image uses, because the cost of the assignment grows
     # with the number of rows.
-    codes = max(1, int((class_ids > -2).sum(1).max()))
-    class_ids, wanted = class_ids[:, :codes], wanted[:, :codes]
+    objects = max(1, int((class_ids > -2).sum(1).max()))
+    class_ids, wanted = class_ids[:, :objects], wanted[:, :objects]
     targets = assign(logits.detach().sigmoid(), boxes.detach(), middles, strides, class_ids, wanted)
     total = targets.scores.sum().clamp(min=1)
     score_loss = binary_cross_entropy_with_logits(logits, targets.scores, reduction="none")

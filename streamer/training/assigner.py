@@ -1,4 +1,4 @@
-"""Decides which grid cells predict which code, by task-aligned assignment.
+"""Decides which grid cells predict which object, by task-aligned assignment.
 
 It implements the method of Feng et al. 2021 (arXiv:2108.07755).
 """
@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-#: Exponents of score and overlap in the alignment, and cells per code. YOLOv8 and YOLOv9 use the same values.
+#: Exponents of score and overlap in the alignment, and cells per object. YOLOv8 and YOLOv9 use the same
+#: values.
 _ALPHA, _BETA, _TOP = 0.5, 6.0, 10
 _EPSILON = 1e-9
 
@@ -42,30 +43,30 @@ def overlaps(first: Tensor, second: Tensor) -> Tensor:
 def assign(
     scores: Tensor, boxes: Tensor, middles: Tensor, strides: Tensor, class_ids: Tensor, wanted: Tensor
 ) -> Targets:
-    """Match predictions with codes.
+    """Match predictions with objects.
 
     ``scores`` (n, cells, classes) in 0..1 and ``boxes`` (n, cells, 4) are the predictions of the network.
-    The ground truth is ``class_ids`` (n, codes), where -1 means "ignore" and -2 means "only padding", and
-    ``wanted`` (n, codes, 4).
+    The ground truth is ``class_ids`` (n, objects), where -1 means "ignore" and -2 means "only padding", and
+    ``wanted`` (n, objects, 4).
     """
     real = class_ids >= 0
     n, cells, _ = scores.shape
-    codes = class_ids.shape[1]
+    objects = class_ids.shape[1]
     near, far = wanted[:, :, None, :2], wanted[:, :, None, 2:]
-    # A code smaller than a cell may contain no cell centre, so every code counts as at least 1.25 cells wide
-    # and high.
+    # An object smaller than a cell may contain no cell centre, so every object counts as at least 1.25 cells
+    # wide and high.
     half = torch.maximum((far - near) / 2, strides * 0.625)
     away = (middles - (near + far) / 2).abs()
     inside = (away < half).all(-1) & real[..., None]
-    own = scores.gather(2, class_ids.clamp(min=0)[:, None].expand(n, cells, codes)).transpose(1, 2)
+    own = scores.gather(2, class_ids.clamp(min=0)[:, None].expand(n, cells, objects)).transpose(1, 2)
     iou = overlaps(wanted[:, :, None], boxes[:, None])
     aligned = own.pow(_ALPHA) * iou.pow(_BETA) * inside
-    # At the start of training, no prediction overlaps a code. The small second term then selects the nearest
-    # cells.
+    # At the start of training, no prediction overlaps an object. The small second term then selects the
+    # nearest cells.
     rank = (aligned + 1e-7 / (1 + away.sum(-1))) * inside
     best = rank.topk(min(_TOP, cells), dim=-1)
     chosen = torch.zeros_like(inside).scatter_(-1, best.indices, best.values > 0)
-    # A cell that several codes have selected goes to the code that its predicted box overlaps most.
+    # A cell that several objects have selected goes to the object that its predicted box overlaps most.
     contested = chosen.sum(1, keepdim=True) > 1
     winner = (iou * chosen + chosen * _EPSILON).argmax(1, keepdim=True)
     only = torch.zeros_like(chosen).scatter_(1, winner, True)
@@ -74,8 +75,8 @@ def assign(
     which = chosen.float().argmax(1)
     target_boxes = wanted.gather(1, which[..., None].expand(n, cells, 4))
     target_ids = class_ids.gather(1, which).clamp(min=0)
-    # The target score of a cell is its alignment, scaled so that the target of a code's best-aligned cell
-    # equals the code's highest overlap.
+    # The target score of a cell is its alignment, scaled so that the target of an object's best-aligned cell
+    # equals the object's highest overlap.
     aligned = aligned * chosen
     top = aligned.amax(-1, keepdim=True)
     top_iou = (iou * chosen).amax(-1, keepdim=True)
