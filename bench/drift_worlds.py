@@ -3,7 +3,8 @@
 For each world and length of reference, cameras with different seeds run for ten days after the reference was
 made, by a simulated clock and through the service's own monitor. False episodes are counted per stream-day,
 with the upper end of their 95 % interval (Poisson). Then each kind of fault begins once at each camera, at a
-random time, and the table says how many were found within 24 hours, and the median delay in hours.
+random time, and the table says how many were found within 24 hours, and the median delay in hours. Real clips
+in a loop are worlds, too, with edits as faults; those whose clip is not here are left out.
 
   make bench BENCH=drift_worlds
   make bench BENCH=drift_worlds ARGS="--worlds day_night,shop --references 72 --runs 5"
@@ -16,12 +17,13 @@ import json
 import math
 import multiprocessing
 import sys
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from tqdm import tqdm
 
+from tests.helpers.drift_clips import CLIPS, EDITS, missing_file
 from tests.helpers.drift_faults import KINDS
 from tests.helpers.drift_trial import Outcome, Summary, Trial, hours_of_reference, run
 from tests.helpers.drift_worlds import WORLDS
@@ -39,8 +41,12 @@ class Line:
     reference_h: float
     summary: Summary
 
-    def cells(self) -> list[str]:
-        """Return the cells of the table."""
+    def kinds(self) -> list[str]:
+        """Return the kinds of faults in it, in order."""
+        return list(dict.fromkeys(kind for outcome in self.summary.outcomes for kind in outcome.delays))
+
+    def cells(self, kinds: Sequence[str]) -> list[str]:
+        """Return the cells of the table, the last ones for these kinds of faults."""
         found = self.summary
         cells = [
             self.world,
@@ -48,7 +54,7 @@ class Line:
             f"{found.false_per_day:.3f} (≤ {found.false_per_day_bound:.3f})",
             f"{found.drifting:.1%}",
         ]
-        for kind in KINDS:
+        for kind in kinds:
             count, of = found.found(kind)
             if not of:
                 cells.append("-")
@@ -58,32 +64,47 @@ class Line:
         return cells
 
 
-def table(lines: Iterable[Line]) -> str:
-    """Return the lines as a table in Markdown."""
-    head = ["world", "reference", "false episodes a stream-day", "time in drift", *KINDS]
-    rows = [head, ["---"] * len(head), *(line.cells() for line in lines)]
-    return "".join(f"| {' | '.join(cells)} |\n" for cells in rows)
+def table(lines: Sequence[Line]) -> str:
+    """Return the lines as tables in Markdown, one for worlds and one for clips, whose faults differ."""
+    text = []
+    for clips in (False, True):
+        chosen = [line for line in lines if (line.world in CLIPS) is clips]
+        if not chosen:
+            continue
+        order = EDITS if clips else KINDS
+        kinds = [kind for kind in order if any(kind in line.kinds() for line in chosen)]
+        head = ["world", "reference", "false episodes a stream-day", "time in drift", *kinds]
+        rows = [head, ["---"] * len(head), *(line.cells(kinds) for line in chosen)]
+        text.append("".join(f"| {' | '.join(cells)} |\n" for cells in rows))
+    return "\n".join(text)
 
 
-def trials(arguments: argparse.Namespace) -> list[Trial]:
-    """Return all trials; worlds that limit their reference have one length alone."""
-    lengths = {
-        (world, hours_of_reference(world, hours)): None
-        for world in arguments.worlds
-        for hours in arguments.references
-    }
+def trials(arguments: argparse.Namespace) -> list[list[Trial]]:
+    """Return the trials of each camera; worlds that limit their reference have one length alone."""
+    kinds = () if arguments.no_faults else None
     return [
-        Trial(world, hours, arguments.days, arguments.seed + number, () if arguments.no_faults else KINDS)
-        for world, hours in lengths
+        [
+            Trial(world, hours, arguments.days, arguments.seed + number, kinds)
+            for hours in dict.fromkeys(hours_of_reference(world, each) for each in arguments.references)
+        ]
+        for world in arguments.worlds
         for number in range(arguments.runs)
     ]
 
 
+def run_all(camera: list[Trial]) -> list[Outcome]:
+    """Run the trials of a camera."""
+    return [run(trial) for trial in camera]
+
+
 def _names(text: str) -> list[str]:
     names = text.split(",")
-    unknown = [name for name in names if name not in WORLDS]
-    if unknown:
-        raise argparse.ArgumentTypeError(f"unknown world {unknown[0]!r}; known are {', '.join(WORLDS)}")
+    for name in names:
+        if name not in (*WORLDS, *CLIPS):
+            known = ", ".join((*WORLDS, *CLIPS))
+            raise argparse.ArgumentTypeError(f"unknown world {name!r}; known are {known}")
+        if name in CLIPS and (missing := missing_file(name)):
+            raise argparse.ArgumentTypeError(f"{name} needs {missing}, which is not here")
     return names
 
 
@@ -96,7 +117,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--worlds", type=_names, default=list(WORLDS), help=f"of {','.join(WORLDS)}")
+    parser.add_argument("--worlds", type=_names, default=None, help=f"of {', '.join((*WORLDS, *CLIPS))}")
     parser.add_argument("--references", type=_hours, default=list(REFERENCES_H), help="hours, such as 24,72")
     parser.add_argument("--runs", type=int, default=20, help="cameras for each line of the table")
     parser.add_argument("--days", type=float, default=10.0, help="days without a fault for each camera")
@@ -105,12 +126,15 @@ def main() -> None:
     parser.add_argument("--no-faults", action="store_true", help="count false episodes alone")
     parser.add_argument("--json", type=Path, help="also write every outcome to this file")
     arguments = parser.parse_args()
+    if arguments.worlds is None:
+        arguments.worlds = [*WORLDS, *(name for name in CLIPS if not missing_file(name))]
     todo = trials(arguments)
     outcomes: dict[tuple[str, float], list[Outcome]] = {}
     with multiprocessing.get_context("spawn").Pool(arguments.processes) as pool:
-        done = pool.imap(run, todo)
-        for trial, outcome in zip(todo, tqdm(done, total=len(todo), unit="run"), strict=True):
-            outcomes.setdefault((trial.world, trial.reference_h), []).append(outcome)
+        done = pool.imap(run_all, todo)
+        for camera, found in zip(todo, tqdm(done, total=len(todo), unit="camera"), strict=True):
+            for trial, outcome in zip(camera, found, strict=True):
+                outcomes.setdefault((trial.world, trial.reference_h), []).append(outcome)
     lines = [Line(world, hours, Summary(found)) for (world, hours), found in outcomes.items()]
     sys.stdout.write(table(lines))
     if arguments.json:

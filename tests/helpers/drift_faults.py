@@ -6,10 +6,14 @@ of dirt. Directions, and what else of a moved camera's view differs, are drawn f
 
 from __future__ import annotations
 
+import functools
+from dataclasses import dataclass
+
 import numpy as np
 
 from tests.helpers.drift_scene import LABELS, Effect, Scene
 from tests.helpers.drift_series import HOUR_S, Floats, Series
+from tests.helpers.drift_worlds import draw
 
 COVERED, FOCUS, MOVED, MIX = "covered lens", "lost focus", "moved by 10 %", "object mix"
 CONFIDENCE, DIRT, FROZEN, EXPOSURE = "confidence -.10", "dirt over 6 h", "frozen", "exposure"
@@ -18,14 +22,36 @@ KINDS = (COVERED, FOCUS, MOVED, MIX, CONFIDENCE, DIRT, FROZEN, EXPOSURE)
 DIRT_S = 6 * HOUR_S
 
 
-def faulty(scene: Scene, kind: str, begin: float, end: float, seed: int) -> Series:
-    """Return the rows from ``begin`` to ``end`` of a camera that has had a fault since ``begin``.
+@dataclass(frozen=True)
+class SceneRecording:
+    """Holds a simulated scene and its rows without and with faults."""
 
-    Raises KeyError for an unknown kind.
-    """
-    part = scene.between(begin, end)
-    rng = np.random.default_rng((seed, KINDS.index(kind)))
-    return part.series(_effect(kind, part, begin, rng), seed + 1)
+    scene: Scene
+    #: When the reference ends, and the end of the recording.
+    now: float
+    end: float
+    seed: int
+    kinds: tuple[str, ...] = KINDS
+
+    @functools.cached_property
+    def series(self) -> Series:
+        """The rows without a fault."""
+        return self.scene.series(seed=self.seed)
+
+    def faulty(self, kind: str, begin: float, end: float, seed: int) -> Series:
+        """Return the rows from ``begin`` to ``end`` of a camera that has had a fault since ``begin``.
+
+        Raises ValueError for an unknown kind.
+        """
+        part = self.scene.between(begin, end)
+        rng = np.random.default_rng((seed, KINDS.index(kind)))
+        return part.series(_effect(kind, part, begin, rng), seed + 1)
+
+
+def record_world(name: str, seed: int, days: float, reference_days: float) -> SceneRecording:
+    """Draw a world of ``WORLDS``; the arguments are those of :func:`tests.helpers.drift_worlds.draw`."""
+    timeline = draw(name, seed, days, reference_days)
+    return SceneRecording(timeline.scene, timeline.now, timeline.end, seed)
 
 
 def _effect(kind: str, part: Scene, begin: float, rng: np.random.Generator) -> Effect:

@@ -8,6 +8,7 @@ that has been running for days, and each difference from the days without a faul
 from __future__ import annotations
 
 import copy
+import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -17,15 +18,44 @@ import numpy as np
 
 from streamer.drift.monitor import DriftConfig, Monitor
 from streamer.drift.reference import Reference, learn
-from tests.helpers.drift_faults import KINDS, faulty
+from tests.helpers.drift_clips import CLIPS, record_clip
+from tests.helpers.drift_faults import record_world
 from tests.helpers.drift_series import DAY_S, HOUR_S, Series
-from tests.helpers.drift_worlds import REFERENCE_DAYS, WORLDS, Timeline, draw
+from tests.helpers.drift_worlds import REFERENCE_DAYS, WORLDS
 
 STREAM = "gate"
 #: A fault counts as found if an episode begins within this time.
 FOUND_WITHIN_S = 24 * HOUR_S
 #: Faults begin at least this long after the reference, and this long before the last simulated day ends.
 MARGIN_S = 1.25 * DAY_S
+
+
+class Recording(Protocol):
+    """What a trial needs of a simulated camera."""
+
+    @property
+    def now(self) -> float:
+        """When the reference ends, unix seconds."""
+        ...
+
+    @property
+    def end(self) -> float:
+        """When the recording ends, unix seconds."""
+        ...
+
+    @property
+    def series(self) -> Series:
+        """All rows without a fault."""
+        ...
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds of faults that it knows."""
+        ...
+
+    def faulty(self, kind: str, begin: float, end: float, seed: int) -> Series:
+        """Return the rows of that time with a fault that began at ``begin``."""
+        ...
 
 
 class Detector(Protocol):
@@ -82,11 +112,13 @@ class ServiceDetector:
 class Trial:
     """Says what to simulate: a world, hours of reference, days without a fault after it, and a seed."""
 
+    #: One of ``WORLDS`` or ``CLIPS``.
     world: str
     reference_h: float
     days: float
     seed: int
-    kinds: tuple[str, ...] = KINDS
+    #: Kinds of faults; None: all that the world knows.
+    kinds: tuple[str, ...] | None = None
     #: Days before the end of the reference that are drawn; with the same number, references of different
     #: lengths end with the same rows.
     reference_days: float = REFERENCE_DAYS
@@ -108,24 +140,31 @@ class Outcome:
 
 def hours_of_reference(world: str, hours: float) -> float:
     """Return the length of the reference in this world, which may limit it."""
-    return min(hours, WORLDS[world].max_reference_h or math.inf)
+    limit = WORLDS[world].max_reference_h if world in WORLDS else None
+    return min(hours, limit or math.inf)
+
+
+@functools.lru_cache(maxsize=1)
+def _record(world: str, seed: int, days: float, reference_days: float) -> Recording:
+    """Return a recording; trials that differ in the reference alone share it."""
+    draw = record_clip if world in CLIPS else record_world
+    return draw(world, seed, days, reference_days)
 
 
 def run(trial: Trial, make: Learn = ServiceDetector) -> Outcome:
     """Run a trial with the detector that ``make`` returns."""
-    timeline = draw(trial.world, trial.seed, trial.days, trial.reference_days)
-    series = timeline.scene.series(seed=trial.seed)
+    recording = _record(trial.world, trial.seed, trial.days, trial.reference_days)
+    series, now = recording.series, recording.now
     hours = hours_of_reference(trial.world, trial.reference_h)
-    detector = make(series.between(timeline.now - hours * HOUR_S, timeline.now))
-    faults = _starts(trial, timeline, series)
+    detector = make(series.between(now - hours * HOUR_S, now))
+    faults = _starts(trial, recording)
     outcome = Outcome(trial.days, [], 0.0)
-    marks = [timeline.now + hour * HOUR_S for hour in range(1, math.ceil(trial.days * 24) + 1)]
-    begin, on = timeline.now, 0
+    marks = [now + hour * HOUR_S for hour in range(1, math.ceil(trial.days * 24) + 1)]
+    begin, on = now, 0
     for end in sorted([*marks, *faults]):
-        outcome.false += [at - timeline.now for at in detector.feed(series.between(begin, end))]
+        outcome.false += [at - now for at in detector.feed(series.between(begin, end))]
         if end in faults:
-            kind = faults[end]
-            outcome.delays[kind] = _delay(detector, timeline, kind, end, trial.seed)
+            outcome.delays[faults[end]] = _delay(detector, recording, faults[end], end, trial.seed)
         else:
             on += detector.drifting
         begin = end
@@ -133,21 +172,26 @@ def run(trial: Trial, make: Learn = ServiceDetector) -> Outcome:
     return outcome
 
 
-def _starts(trial: Trial, timeline: Timeline, series: Series) -> dict[float, str]:
+def _starts(trial: Trial, recording: Recording) -> dict[float, str]:
     """Return the time of the first row of each fault, with its kind."""
     rng = np.random.default_rng((trial.seed, 0xFA17))
-    possible = series.between(timeline.now + MARGIN_S, timeline.end - MARGIN_S).at
+    kinds = recording.kinds if trial.kinds is None else trial.kinds
+    if not kinds:
+        return {}
+    possible = recording.series.between(recording.now + MARGIN_S, recording.end - MARGIN_S).at
     # Drawn for all kinds, so that a fault begins at the same time whichever others are simulated.
-    drawn = rng.choice(len(possible), len(KINDS), replace=False)
+    drawn = rng.choice(len(possible), len(recording.kinds), replace=False)
     return {
-        float(possible[place]): kind for kind, place in zip(KINDS, drawn, strict=True) if kind in trial.kinds
+        float(possible[place]): kind
+        for kind, place in zip(recording.kinds, drawn, strict=True)
+        if kind in kinds
     }
 
 
-def _delay(detector: Detector, timeline: Timeline, kind: str, begin: float, seed: int) -> float:
+def _delay(detector: Detector, recording: Recording, kind: str, begin: float, seed: int) -> float:
     if detector.drifting:
         return math.nan
-    series = faulty(timeline.scene, kind, begin, begin + FOUND_WITHIN_S, seed)
+    series = recording.faulty(kind, begin, begin + FOUND_WITHIN_S, seed)
     return next((at - begin for at in detector.copy().feed(series)), math.inf)
 
 

@@ -21,25 +21,25 @@ from tests.helpers.drift_faults import (
     KINDS,
     MIX,
     MOVED,
-    faulty,
+    SceneRecording,
+    record_world,
 )
 from tests.helpers.drift_series import DAY_S, HOUR_S, Series
 from tests.helpers.drift_trial import Outcome, Summary, Trial, poisson_bound, run
-from tests.helpers.drift_worlds import WORLDS, Timeline, draw
+from tests.helpers.drift_worlds import WORLDS
 
 #: Columns that are shares.
 SHARES = ("dark_frac", "bright_frac", "saturation", "no_box", "frac_low", "edge_frac", "overlap_max")
 
 
 @functools.cache
-def world(name: str) -> tuple[Timeline, Series]:
-    timeline = draw(name, 7, 1.0, 0.5)
-    return timeline, timeline.scene.series(seed=7)
+def world(name: str) -> SceneRecording:
+    return record_world(name, 7, 1.0, 0.5)
 
 
 @pytest.mark.parametrize("name", WORLDS)
 def test_rows_are_of_the_monitors_kind_and_in_the_ranges_of_its_columns(name: str) -> None:
-    _, series = world(name)
+    series = world(name).series
     part = series.between(series.at[-2000], series.at[-1])
     table = Table.of(list(part.rows()))
     np.testing.assert_array_equal(table.numbers, part.numbers)
@@ -56,14 +56,14 @@ def test_rows_are_of_the_monitors_kind_and_in_the_ranges_of_its_columns(name: st
 
 
 def test_a_seed_draws_the_same_rows_again_and_another_seed_others() -> None:
-    first, again, other = (draw("day_night", seed, 0.1, 0.1).scene.series(seed=seed) for seed in (1, 1, 2))
+    first, again, other = (record_world("day_night", seed, 0.1, 0.1).series for seed in (1, 1, 2))
     np.testing.assert_array_equal(first.numbers, again.numbers)
     np.testing.assert_array_equal(first.counts, again.counts)
     assert not np.array_equal(first.numbers, other.numbers)
 
 
 def test_at_night_the_camera_sees_by_infrared_and_by_day_in_colours() -> None:
-    _, series = world("day_night")
+    series = world("day_night").series
     hours = (series.at % DAY_S) / HOUR_S
     night, noon = (hours < 3), (hours > 11) & (hours < 13)
     assert series.column("saturation")[night].max() < 0.02
@@ -74,7 +74,7 @@ def test_at_night_the_camera_sees_by_infrared_and_by_day_in_colours() -> None:
 
 
 def test_the_daytime_world_has_rows_from_8_to_18_h_alone() -> None:
-    _, series = world("daytime")
+    series = world("daytime").series
     hours = (series.at % DAY_S) / HOUR_S
     assert 7.99 < hours.min() < 8.01
     assert 17.98 < hours.max() < 18.01
@@ -110,9 +110,9 @@ def test_other_faults_change_what_they_say() -> None:
 
 def fault(kind: str) -> tuple[Series, Series]:
     """Return four hours without and with a fault that began at their beginning."""
-    timeline, series = world("stationary")
-    begin, end = timeline.now, timeline.now + 4 * HOUR_S
-    return series.between(begin, end), faulty(timeline.scene, kind, begin, end, 7)
+    recording = world("stationary")
+    begin, end = recording.now, recording.now + 4 * HOUR_S
+    return recording.series.between(begin, end), recording.faulty(kind, begin, end, 7)
 
 
 class Stub:
