@@ -38,6 +38,15 @@ EXIT_CODES: Mapping[str, Mapping[str, int]] = {
         "streamer.datasets.sample.CannotRead": 3,
         "streamer.datasets.sample.CannotWrite": 3,
         "streamer.datasets.sample.DamagedSample": 4,
+        "streamer.datasets.label_file.BadSet": 4,
+    },
+    "labels": {
+        "streamer.datasets.sample.BadRequest": EXIT_USAGE,
+        "streamer.datasets.sample.CannotRead": 3,
+        "streamer.datasets.sample.CannotWrite": 3,
+        "streamer.datasets.sample.DamagedSample": 4,
+        "streamer.datasets.annotations.BadLabels": 4,
+        "streamer.datasets.label_file.BadSet": 4,
     },
     "simulate": {"streamer.simulation.errors.BadScenario": EXIT_USAGE},
 }
@@ -47,6 +56,7 @@ SERVER_COMMANDS = {
     "models": 8,
     "keys": EXIT_USAGE,
     "samples": EXIT_USAGE,
+    "labels": EXIT_USAGE,
     "simulate": EXIT_USAGE,
 }
 

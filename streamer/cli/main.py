@@ -35,6 +35,7 @@ _COMMANDS = {
     "push": ("streamer.cli.push", "send a camera, video, folder or RTSP stream"),
     "models": ("streamer.cli.models", "list, pull, check and optimize models"),
     "samples": ("streamer.cli.samples", "count, verify and export collected samples"),
+    "labels": ("streamer.cli.labels", "import labels into a labelled set"),
     "simulate": ("streamer.cli.simulate", "simulate streams, autoscaling and fleets with your own numbers"),
 }
 

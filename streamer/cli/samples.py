@@ -91,12 +91,12 @@ def verify(ctx: typer.Context, source: Source = None) -> int:
         streamer samples export --format coco --reason random --split 0,0,100 --out t/
         """,
         notes="""
-        Estimate the accuracy of a model on samples of reason random only: all others were selected because
-        they are hard.
+        The part test has samples of reason random only: all others were selected because they are hard.
         """,
     ),
 )
 def export(
+    ctx: typer.Context,
     dataset_format: Annotated[
         Literal["coco", "yolo", "label-studio"], option("--format", "annotation format (required)")
     ],
@@ -112,6 +112,16 @@ def export(
     below_threshold: Annotated[
         bool, option("--below-threshold", "also boxes with a score below the caller's threshold")
     ] = False,
+    parts: Annotated[
+        Path | None,
+        option(
+            "--parts",
+            "file that keeps the part of each sample from export to export (parts.json in the folder of "
+            "samples; none for a bucket)",
+            value="FILE",
+            parser=Path,
+        ),
+    ] = None,
     address: Annotated[
         str | None,
         option(
@@ -124,21 +134,30 @@ def export(
     """Write the collected samples as a dataset, with the model's boxes as pre-annotations.
 
     All images are upright. Samples are assigned to train, val or test by stream and hour, never by frame, and
-    to the same subset in every export.
+    near-duplicates always together. A sample stays in its part in every later export.
     """
     from streamer.datasets import export as dataset  # noqa: PLC0415 - see stats
-    from streamer.datasets.source import open_source  # noqa: PLC0415 - see stats
+    from streamer.datasets.sample_parts import PartsFile  # noqa: PLC0415 - see stats
+    from streamer.datasets.source import FolderSource, open_source  # noqa: PLC0415 - see stats
     from streamer.datasets.statistics import SUBSETS, Split  # noqa: PLC0415 - see stats
 
-    options = dataset.ExportOptions(
-        dataset.DatasetFormat(dataset_format),
-        Split.parse(split),
-        frozenset(reason or ()),
-        below_threshold,
-        dataset.DEFAULT_ADDRESS if address is None else address,
-    )
+    terminal = terminal_of(ctx)
+    shares = Split.parse(split)
     with open_source(source) as opened:
-        images = dataset.export(opened, out, options)
-    counts = ", ".join(f"{images[subset]} {subset}" for subset in SUBSETS)
-    sys.stdout.write(f"{out}: {images.total()} images ({counts})\n")
+        if parts is None and isinstance(opened, FolderSource):
+            parts = opened.folder / "parts.json"
+        options = dataset.ExportOptions(
+            dataset.DatasetFormat(dataset_format),
+            shares,
+            frozenset(reason or ()),
+            below_threshold,
+            dataset.DEFAULT_ADDRESS if address is None else address,
+            None if parts is None else PartsFile(parts),
+        )
+        exported = dataset.export(opened, out, options, terminal.status)
+    terminal.close()
+    for note in exported.notes:
+        terminal.line(note, always=True)
+    counts = ", ".join(f"{exported.images[subset]} {subset}" for subset in SUBSETS)
+    sys.stdout.write(f"{out}: {exported.images.total()} images ({counts})\n")
     return 0

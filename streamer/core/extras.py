@@ -24,6 +24,7 @@ EXTRAS = MappingProxyType(
         "prometheus_client": "server",
         "pydantic_settings": "server",
         "torch": "train",
+        "yaml": "server",
         "zxingcpp": "codes",
     }
 )

@@ -5,20 +5,18 @@ from __future__ import annotations
 import json
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-import cv2
-
+from streamer.datasets.picture_finder import ID_DIGITS, SAMPLES_FILE, exported_samples
 from streamer.datasets.sample import BadRequest, CannotWrite, DamagedSample, Detection, Sample
+from streamer.datasets.sample_parts import PartsFile, assign_samples
 from streamer.datasets.source import Source, read_samples
 from streamer.datasets.statistics import SUBSETS, Split
-from streamer.imaging.decode import decode
-from streamer.imaging.image_header import ImageError, read_header
-from streamer.imaging.pixel_limits import NoPixelLimits
+from streamer.datasets.upright import upright_image
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +38,7 @@ def all_labels(samples: Iterable[Sample]) -> list[str]:
 
 def file_stem(sample: Sample) -> str:
     """Return a file name without extension that contains stream and day, unique within a collection."""
-    return f"{sample.stream}_{sample.captured_at[:10]}_{sample.sha256[:20]}"
+    return f"{sample.stream}_{sample.captured_at[:10]}_{sample.sha256[:ID_DIGITS]}"
 
 
 # -- COCO --------------------------------------------------------------------------------------------
@@ -197,8 +195,6 @@ def _escaped(text: str) -> str:
 
 #: Address under which Label Studio serves the files of a folder on its own disk.
 DEFAULT_ADDRESS = "/data/local-files/?d="
-#: JPEG quality of images that had to be rotated.
-_QUALITY = 95
 
 
 class DatasetFormat(StrEnum):
@@ -221,12 +217,30 @@ class ExportOptions:
     below_threshold: bool = False
     #: Address in front of the path of each image in Label Studio's tasks.
     address: str = DEFAULT_ADDRESS
+    #: Where the part of each sample is kept from one export to the next; None to keep it nowhere.
+    parts: PartsFile | None = None
 
 
-def export(source: Source, folder: Path, options: ExportOptions) -> Counter[str]:
-    """Write the dataset into ``folder``, which must not exist; return the number of images by subset.
+@dataclass(slots=True)
+class Exported:
+    """What an export has written."""
 
-    Raises BadRequest, CannotRead, CannotWrite or DamagedSample; after an error, no partial dataset remains.
+    #: Number of images by subset.
+    images: Counter[str]
+    #: What a person should know, one sentence each.
+    notes: list[str] = field(default_factory=list)
+
+
+def export(
+    source: Source,
+    folder: Path,
+    options: ExportOptions,
+    on_progress: Callable[[str, float], None] = lambda step, share: None,
+) -> Exported:
+    """Write the dataset into ``folder``, which must not exist.
+
+    Raises BadRequest, CannotRead, CannotWrite, BadSet or DamagedSample; after an error, no partial dataset
+    remains.
     """
     if folder.exists():
         raise BadRequest(f"{folder} exists already; name a folder that does not exist")
@@ -237,58 +251,54 @@ def export(source: Source, folder: Path, options: ExportOptions) -> Counter[str]
     ]
     if not samples:
         raise BadRequest("there are no samples" + (" with these reasons" if options.reasons else ""))
+    assigned = assign_samples(
+        samples,
+        lambda sample: read_image(source, sample),
+        options.split,
+        options.parts,
+        lambda done: on_progress("comparing samples", done / len(samples)),
+    )
     partial = folder.with_name(f".{folder.name}.partial")
     try:
         shutil.rmtree(partial, ignore_errors=True)
-        images = [_write_image(source, sample, partial, options) for sample in samples]
+        images = []
+        for done, sample in enumerate(samples):
+            on_progress("writing images", done / len(samples))
+            if part := assigned.parts.get(sample.sha256):
+                images.append(_write_image(source, sample, part, partial, options))
         _write_labels(images, all_labels(samples), partial, options)
+        names = ((f"images/{i.subset}/{i.file_name}", i.sample.sha256, i.subset) for i in images)
+        (partial / SAMPLES_FILE).write_bytes(exported_samples(names))
+        if options.parts is not None:
+            options.parts.add(assigned.parts)
         partial.rename(folder)
     except OSError as error:
         raise CannotWrite(f"{error.filename or folder}: {error.strerror or error}") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    return Counter(image.subset for image in images)
+    return Exported(Counter(image.subset for image in images), assigned.notes)
 
 
-def upright_image(sample: Sample, data: bytes) -> tuple[bytes, str]:
-    """Return the image file with upright pixels, and its extension. Raises DamagedSample.
-
-    The boxes of a sample are those of the upright image. A file that is upright already is returned
-    unchanged; others are rotated and encoded again, because tools differ in whether they apply the EXIF
-    orientation and none of them knows the protocol's rotation.
-    """
-    if sample.is_upright:
-        return data, sample.kind
+def read_image(source: Source, sample: Sample) -> bytes:
+    """Return the image file of a sample, unchanged. Raises DamagedSample or CannotRead."""
     try:
-        image = decode(data, read_header(data, NoPixelLimits()), rotation=sample.rotation).pixels
-    except ImageError as error:
-        raise DamagedSample(f"{sample.key}: {error}") from error
-    if image.shape[:2] != (sample.height, sample.width):
-        raise DamagedSample(
-            f"{sample.key}: the upright image has {image.shape[1]}x{image.shape[0]} pixels; "
-            f"its sidecar says {sample.width}x{sample.height}"
-        )
-    extension, parameters = (
-        ("png", []) if sample.kind == "png" else ("jpg", [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
-    )
-    return cv2.imencode(f".{extension}", image, parameters)[1].tobytes(), extension
-
-
-def _write_image(source: Source, sample: Sample, folder: Path, options: ExportOptions) -> LabelledImage:
-    try:
-        data = source.read(sample.key)
+        return source.read(sample.key)
     except FileNotFoundError:
         raise DamagedSample(
             f"{sample.key} is missing; `streamer samples verify` lists all that is missing"
         ) from None
-    image, extension = upright_image(sample, data)
-    subset = options.split.subset_of(sample.stream, sample.hour)
+
+
+def _write_image(
+    source: Source, sample: Sample, part: str, folder: Path, options: ExportOptions
+) -> LabelledImage:
+    image, extension = upright_image(sample, read_image(source, sample))
     name = f"{file_stem(sample)}.{extension}"
-    path = folder / "images" / subset / name
+    path = folder / "images" / part / name
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(image)
     kept = tuple(d for d in sample.detections if options.below_threshold or not d.below_threshold)
-    return LabelledImage(sample, name, subset, kept)
+    return LabelledImage(sample, name, part, kept)
 
 
 def _write_labels(

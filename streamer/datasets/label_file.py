@@ -5,10 +5,11 @@ A file holds no prediction of a model: those stay in the sidecars of samples. `l
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from streamer.datasets.sample import DatasetError
 #: Folders of a set.
 IMAGES, LABELS = "images", "labels"
 SCHEMA = 1
+#: Number of earlier states whose digests are kept.
+_REMEMBERED = 50
 _ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,199}")
 
 
@@ -62,10 +65,23 @@ class PictureLabels:
     at: str = ""
     #: Format and file of the import, and the task in it.
     source: str = ""
+    #: Digests of the states that these labels replaced, oldest first: an export that has one of them is old.
+    earlier: tuple[str, ...] = ()
 
     def says_the_same(self, other: PictureLabels) -> bool:
         """Return whether both have the same state and boxes, in any order."""
         return self.state is other.state and set(self.boxes) == set(other.boxes)
+
+    @property
+    def content_digest(self) -> str:
+        """Digest of state and boxes, in any order."""
+        boxes = sorted((box.label, *box.box) for box in self.boxes)
+        return hashlib.sha256(json.dumps([self.state.value, boxes]).encode()).hexdigest()[:16]
+
+    def after(self, known: PictureLabels) -> PictureLabels:
+        """Return these labels as the successor of those that the set has; the image file stays."""
+        earlier = (*(entry for entry in known.earlier if entry != self.content_digest), known.content_digest)
+        return replace(self, image=known.image, earlier=earlier[-_REMEMBERED:])
 
     def to_json(self) -> bytes:
         """Return the content of the label file."""
@@ -80,6 +96,7 @@ class PictureLabels:
             "by": self.by,
             "at": self.at,
             "source": self.source,
+            "earlier": list(self.earlier),
         }
         return (json.dumps(fields, ensure_ascii=False, indent=1) + "\n").encode()
 
@@ -134,6 +151,7 @@ def _labels(fields: dict[str, Any]) -> PictureLabels:
         str(fields["by"]),
         str(fields["at"]),
         str(fields.get("source", "")),
+        tuple(str(entry) for entry in fields.get("earlier", ())),
     )
     if Path(labels.image).name != labels.image:
         raise ValueError(f"field `image` is {labels.image!r}; expected the name of a file")

@@ -100,7 +100,7 @@ def read_classes(folder: Path) -> tuple[str, ...]:
 
 
 def read_parts(path: Path) -> dict[str, str]:
-    """Return the part of each id in a ``parts.json``; nothing if there is no such file. Raises BadSet."""
+    """Return the part of each id in a "parts.json"; nothing if there is no such file. Raises BadSet."""
     if not path.exists():
         return {}
     parts = _read_object(path, f"{path} is missing")

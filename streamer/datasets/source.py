@@ -67,23 +67,23 @@ class FolderSource:
         """Check the folder. Raises BadRequest when it is not a folder of samples."""
         if not (folder / "v1").is_dir():
             raise BadRequest(f"{folder} holds no samples: it has no folder `v1` (see SAMPLES_DIR)")
-        self._folder = folder
+        self.folder = folder
 
     def keys(self, prefix: str) -> Iterator[str]:
         """Return the keys that begin with ``prefix``, in order. Raises CannotRead."""
         try:
-            paths = sorted(path for path in (self._folder / prefix).rglob("*") if path.is_file())
+            paths = sorted(path for path in (self.folder / prefix).rglob("*") if path.is_file())
         except OSError as error:
-            raise CannotRead(f"{self._folder / prefix}: {error.strerror or error}") from error
+            raise CannotRead(f"{self.folder / prefix}: {error.strerror or error}") from error
         for path in paths:
             if not path.name.startswith("."):  # such a file is still being written
-                yield path.relative_to(self._folder).as_posix()
+                yield path.relative_to(self.folder).as_posix()
 
     def read(self, key: str) -> bytes:
         """Return one object. Raises CannotRead, or FileNotFoundError when there is none."""
-        path = self._folder / key
-        if self._folder.resolve() not in path.resolve().parents:
-            raise CannotRead(f"key {key!r} leads out of {self._folder}")
+        path = self.folder / key
+        if self.folder.resolve() not in path.resolve().parents:
+            raise CannotRead(f"key {key!r} leads out of {self.folder}")
         try:
             return path.read_bytes()
         except FileNotFoundError:

@@ -38,11 +38,16 @@ class Split:
         train, val, test = (number / sum(numbers) for number in numbers)
         return cls((train, val, test))
 
-    def subset_of(self, stream: str, hour: str) -> str:
-        """Return the subset of all samples of a stream in one hour; it is the same in every export."""
+    def subset_of(self, stream: str, hour: str, *, may_be_test: bool = True) -> str:
+        """Return the subset of all samples of a stream in one hour; it is the same in every export.
+
+        With ``may_be_test`` off, the hours of test are divided between train and val, if those have a share.
+        """
         digest = hashlib.sha256(f"{stream}\n{hour}".encode()).digest()
         position = int.from_bytes(digest[:8], "big") / 2**64
-        train, val, _ = self.shares
+        train, val, test = self.shares
+        if not may_be_test and position >= train + val > 0:
+            position = (position - train - val) / test * (train + val)
         if position < train:
             return "train"
         return "val" if position < train + val else "test"

@@ -27,6 +27,15 @@ from tests.helpers.candidates import store_sample
 from tests.helpers.model_factory import colour_model
 from tests.helpers.service import ROOT
 from tests.unit.images import encode, scene
+from tests.unit.label_exports import (
+    Box,
+    annotation,
+    region,
+    task,
+    write_cvat_coco,
+    write_tasks,
+    write_ultralytics,
+)
 
 DEFAULT_ADDRESS = "127.0.0.1:8000"
 #: Time limit in seconds of one shell command.
@@ -98,10 +107,25 @@ def make_workplace(folder: Path) -> Path:
     # The client prefers a file of this name to the bundled clip, which lasts nine seconds.
     shutil.copy(folder / "video.mp4", folder / "sample")
     colour_model(folder / "best.onnx")
-    store_sample(folder / "samples", encode(scene()))
+    name = store_sample(folder / "samples", encode(scene()))
+    _write_labels(folder, f"gate_2027-01-15_{Path(name).stem[:20]}.jpg")
     (folder / "data").symlink_to(ROOT / "data")
     (folder / "examples").symlink_to(ROOT / "examples")
     return folder
+
+
+def _write_labels(folder: Path, sample: str) -> None:
+    """Write exports of labelling tools: of the collected sample, and of three photographs."""
+    box: Box = ("barcode", 10, 10, 60, 70)
+    write_tasks(folder / "project-3.json", task(1, f"/data/upload/3/0a1b2c3d-{sample}", _of_sample(box)))
+    labels = {f"p{number}.png": [box] for number in range(3)}
+    write_cvat_coco(folder / "cvat.zip", labels, ["barcode", "qr_code"])
+    write_ultralytics(folder / "labelled", {"train": labels}, ["barcode", "qr_code"])
+
+
+def _of_sample(box: Box) -> dict[str, Any]:
+    """Return an annotation of the collected sample, which has 160 x 96 pixels."""
+    return annotation([]) | {"result": [region(box) | {"original_height": 96}]}
 
 
 def _write_video(path: Path, image: Any) -> None:

@@ -124,8 +124,8 @@ def test_exported_images_are_upright(tmp_path: Path, suffix: str, orientation: i
 def test_coco_loads_in_pycocotools(folder: Path, tmp_path: Path) -> None:
     coco = pytest.importorskip("pycocotools.coco", reason="needs pycocotools")
     store_sample(folder, encode(scene()[:, ::-1].copy()), "random")
-    parts = export(FolderSource(folder), tmp_path / "out", ExportOptions(DatasetFormat.COCO, ALL))
-    assert parts == {"train": 2}
+    done = export(FolderSource(folder), tmp_path / "out", ExportOptions(DatasetFormat.COCO, ALL))
+    assert done.images == {"train": 2}
     loaded = coco.COCO(str(tmp_path / "out" / "annotations" / "instances_train.json"))
     assert [category["name"] for category in loaded.loadCats(loaded.getCatIds())] == ["cat", "dog", "bird"]
     for image in loaded.loadImgs(loaded.getImgIds()):
@@ -186,7 +186,7 @@ def test_every_format_has_the_same_boxes_and_labels(folder: Path) -> None:
 def test_samples_are_selected_by_reason_and_no_samples_is_an_error(folder: Path, tmp_path: Path) -> None:
     store_sample(folder, encode(scene()[::-1].copy()), "random", "uncertainty")
     random_only = ExportOptions(DatasetFormat.YOLO, ALL, reasons=frozenset({"random"}))
-    assert export(FolderSource(folder), tmp_path / "a", random_only).total() == 1
+    assert export(FolderSource(folder), tmp_path / "a", random_only).images.total() == 1
     with pytest.raises(BadRequest, match="reasons"):
         export(
             FolderSource(folder),
