@@ -25,6 +25,7 @@ from tqdm import tqdm
 
 from tests.helpers.drift_clips import CLIPS, EDITS, missing_file
 from tests.helpers.drift_faults import KINDS
+from tests.helpers.drift_gaussian import GAUSSIANS
 from tests.helpers.drift_trial import Outcome, Summary, Trial, hours_of_reference, run
 from tests.helpers.drift_worlds import WORLDS
 
@@ -100,8 +101,8 @@ def run_all(camera: list[Trial]) -> list[Outcome]:
 def _names(text: str) -> list[str]:
     names = text.split(",")
     for name in names:
-        if name not in (*WORLDS, *CLIPS):
-            known = ", ".join((*WORLDS, *CLIPS))
+        if name not in (*WORLDS, *GAUSSIANS, *CLIPS):
+            known = ", ".join((*WORLDS, *GAUSSIANS, *CLIPS))
             raise argparse.ArgumentTypeError(f"unknown world {name!r}; known are {known}")
         if name in CLIPS and (missing := missing_file(name)):
             raise argparse.ArgumentTypeError(f"{name} needs {missing}, which is not here")
@@ -117,7 +118,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--worlds", type=_names, default=None, help=f"of {', '.join((*WORLDS, *CLIPS))}")
+    parser.add_argument(
+        "--worlds", type=_names, default=None, help=f"of {', '.join((*WORLDS, *GAUSSIANS, *CLIPS))}"
+    )
     parser.add_argument("--references", type=_hours, default=list(REFERENCES_H), help="hours, such as 24,72")
     parser.add_argument("--runs", type=int, default=20, help="cameras for each line of the table")
     parser.add_argument("--days", type=float, default=10.0, help="days without a fault for each camera")
@@ -127,7 +130,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="also write every outcome to this file")
     arguments = parser.parse_args()
     if arguments.worlds is None:
-        arguments.worlds = [*WORLDS, *(name for name in CLIPS if not missing_file(name))]
+        arguments.worlds = [*WORLDS, *GAUSSIANS, *(name for name in CLIPS if not missing_file(name))]
     todo = trials(arguments)
     outcomes: dict[tuple[str, float], list[Outcome]] = {}
     with multiprocessing.get_context("spawn").Pool(arguments.processes) as pool:

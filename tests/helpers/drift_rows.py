@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -12,10 +12,10 @@ import numpy.typing as npt
 from streamer.drift.monitor import Check, DriftConfig, Monitor
 from streamer.drift.reference import Reference, learn
 from streamer.drift.rows import NUMERIC, Row
+from tests.helpers.drift_series import INTERVAL_S, START
 
-#: Start of simulated time, unix seconds: a Monday, 00:00 UTC.
-START = 1_800_230_400.0
-INTERVAL_S = 5.0
+__all__ = ["HOSTILE", "INTERVAL_S", "LATER", "START", "World", "drifted_check", "rows"]
+
 FACTORS = 3
 #: Begin of the rows that tests compare with a reference; the rows of the reference begin at START.
 LATER = START + 10 * 86_400
@@ -28,13 +28,16 @@ class World:
 
     Values have mean 0 and standard deviation 1. They are sums of Ornstein-Uhlenbeck processes with time
     constants of 10 s, 60 s and 20 min, and white noise. ``slow`` is the share of the slowest process: at
-    0.35, half an hour differs from the day by more than a standard deviation.
+    0.35, half an hour differs from the day by more than a standard deviation. ``slower`` are the shares of
+    further processes by their time constant; the quick ones have what remains.
     """
 
-    def __init__(self, seed: int, *, slow: float = 0.1) -> None:
+    def __init__(self, seed: int, *, slow: float = 0.1, slower: Mapping[float, float] | None = None) -> None:
         self._rng = np.random.default_rng(seed)
-        quick = (0.9 - slow) / 2
+        slower = slower or {}
+        quick = (0.9 - slow - sum(slower.values())) / 2
         self._parts = [(quick, 10.0), (quick, 60.0), (slow, 1200.0)]
+        self._parts += [(share, tau_s) for tau_s, share in slower.items()]
         loads = self._rng.standard_normal((FACTORS, len(NUMERIC)))
         self._loads = loads / np.sqrt((loads**2).sum(axis=0)) * np.sqrt(0.6)
         width = FACTORS + len(NUMERIC)

@@ -20,6 +20,7 @@ from streamer.drift.monitor import DriftConfig, Monitor
 from streamer.drift.reference import Reference, learn
 from tests.helpers.drift_clips import CLIPS, record_clip
 from tests.helpers.drift_faults import record_world
+from tests.helpers.drift_gaussian import GAUSSIANS, record_gaussian
 from tests.helpers.drift_series import DAY_S, HOUR_S, Series
 from tests.helpers.drift_worlds import REFERENCE_DAYS, WORLDS
 
@@ -112,7 +113,7 @@ class ServiceDetector:
 class Trial:
     """Says what to simulate: a world, hours of reference, days without a fault after it, and a seed."""
 
-    #: One of ``WORLDS`` or ``CLIPS``.
+    #: One of ``WORLDS``, ``GAUSSIANS`` or ``CLIPS``.
     world: str
     reference_h: float
     days: float
@@ -147,7 +148,9 @@ def hours_of_reference(world: str, hours: float) -> float:
 @functools.lru_cache(maxsize=1)
 def _record(world: str, seed: int, days: float, reference_days: float) -> Recording:
     """Return a recording; trials that differ in the reference alone share it."""
-    draw = record_clip if world in CLIPS else record_world
+    if world in CLIPS:
+        return record_clip(world, seed, days, reference_days)
+    draw = record_gaussian if world in GAUSSIANS else record_world
     return draw(world, seed, days, reference_days)
 
 

@@ -24,6 +24,7 @@ from tests.helpers.drift_faults import (
     SceneRecording,
     record_world,
 )
+from tests.helpers.drift_gaussian import GAUSSIANS, GaussianRecording, record_gaussian
 from tests.helpers.drift_series import DAY_S, HOUR_S, Series
 from tests.helpers.drift_trial import Outcome, Summary, Trial, poisson_bound, run
 from tests.helpers.drift_worlds import WORLDS
@@ -33,11 +34,12 @@ SHARES = ("dark_frac", "bright_frac", "saturation", "no_box", "frac_low", "edge_
 
 
 @functools.cache
-def world(name: str) -> SceneRecording:
-    return record_world(name, 7, 1.0, 0.5)
+def world(name: str) -> SceneRecording | GaussianRecording:
+    draw = record_gaussian if name in GAUSSIANS else record_world
+    return draw(name, 7, 1.0, 0.5)
 
 
-@pytest.mark.parametrize("name", WORLDS)
+@pytest.mark.parametrize("name", [*WORLDS, *GAUSSIANS])
 def test_rows_are_of_the_monitors_kind_and_in_the_ranges_of_its_columns(name: str) -> None:
     series = world(name).series
     part = series.between(series.at[-2000], series.at[-1])
@@ -80,6 +82,7 @@ def test_the_daytime_world_has_rows_from_8_to_18_h_alone() -> None:
     assert 17.98 < hours.max() < 18.01
 
 
+@pytest.mark.parametrize("name", ["stationary", "gaussian"])
 @pytest.mark.parametrize(
     ("kind", "column", "least"),
     [
@@ -91,26 +94,27 @@ def test_the_daytime_world_has_rows_from_8_to_18_h_alone() -> None:
         (FROZEN, "frame_diff", -1.0),
     ],
 )
-def test_a_fault_lowers_its_columns(kind: str, column: str, least: float) -> None:
-    before, after = fault(kind)
+def test_a_fault_lowers_its_columns(name: str, kind: str, column: str, least: float) -> None:
+    before, after = fault(name, kind)
     assert np.nanmean(after.column(column)) - np.nanmean(before.column(column)) < least
 
 
-def test_other_faults_change_what_they_say() -> None:
-    before, after = fault(MOVED)
+@pytest.mark.parametrize("name", ["stationary", "gaussian"])
+def test_other_faults_change_what_they_say(name: str) -> None:
+    before, after = fault(name, MOVED)
     shift = [
         np.nanmedian(after.column(axis)) - np.nanmedian(before.column(axis)) for axis in ("cx_med", "cy_med")
     ]
     assert 0.02 < math.hypot(*shift) < 0.15
-    before, after = fault(EXPOSURE)
+    before, after = fault(name, EXPOSURE)
     assert abs(after.column("brightness").mean() - before.column("brightness").mean()) > 20
-    before, after = fault(MIX)
+    before, after = fault(name, MIX)
     assert np.argmax(after.counts.sum(axis=0)) != np.argmax(before.counts.sum(axis=0))
 
 
-def fault(kind: str) -> tuple[Series, Series]:
+def fault(name: str, kind: str) -> tuple[Series, Series]:
     """Return four hours without and with a fault that began at their beginning."""
-    recording = world("stationary")
+    recording = world(name)
     begin, end = recording.now, recording.now + 4 * HOUR_S
     return recording.series.between(begin, end), recording.faulty(kind, begin, end, 7)
 
