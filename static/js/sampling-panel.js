@@ -40,11 +40,14 @@ export class SamplingPanel {
     this._showReportButton();
   }
 
-  /** Confirm a report. @param {{taken: boolean}} message `reported` message of the server */
-  handleReported({ taken }) {
+  /**
+   * Show what became of a report.
+   * @param {{taken: boolean, reason?: string, retry_ms?: number}} message `reported` message of the server
+   */
+  handleReported(message) {
     const button = this._reportButton;
-    button.dataset.report = taken ? 'accepted' : 'rejected';
-    button.title = taken ? 'Saved for training' : 'Too many reports at the moment';
+    button.dataset.report = message.taken || message.reason === 'duplicate' ? 'accepted' : 'rejected';
+    button.title = reportText(message);
     clearTimeout(this._confirmationTimer);
     this._confirmationTimer = setTimeout(() => {
       delete button.dataset.report;
@@ -65,6 +68,28 @@ export class SamplingPanel {
   _showReportButton() {
     this._reportButton.hidden = !this._samplingOn || !this._keep;
   }
+}
+
+const REFUSALS = {
+  duplicate: 'This frame is saved already',
+  off: 'This server takes no reports',
+  spool_full: 'Not saved: the server has no room for more frames',
+  disk_error: 'Not saved: the disk of the server fails',
+  no_spool: 'Not saved: the server cannot use its folder',
+  damaged: 'Not saved: the server cannot read this frame',
+  busy: 'Not saved: too many reports at the moment',
+  unavailable: 'The server did not answer; this frame may not be saved',
+};
+
+/**
+ * @param {{taken: boolean, reason?: string, retry_ms?: number}} message `reported` message of the server
+ * @returns {string} what became of the report
+ */
+export function reportText({ taken, reason, retry_ms: retryMs }) {
+  if (taken) return 'Saved for training';
+  if (reason !== 'rate') return REFUSALS[reason] ?? 'Not saved';
+  const minutes = Math.ceil((retryMs ?? 0) / 60000);
+  return minutes ? `Not saved: too many reports; the next one in ${minutes} min` : 'Not saved: too many reports';
 }
 
 /** @param {number} count frames saved since the server started @returns {string} */

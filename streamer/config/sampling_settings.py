@@ -75,12 +75,32 @@ class SamplingSettings(BaseSettings):
     )
     samples_spacing_s: float = Field(10, ge=0, description="Shortest time between two samples of a stream.")
     samples_random_every_s: float = Field(
-        1800, ge=0, description="Mean time between two random samples of a stream; 0: none."
+        1800, ge=0, description="Time between two random samples of a stream; 0: none."
     )
-    samples_stream_per_hour: int = Field(20, ge=0, description="Most samples of one stream per hour.")
-    samples_per_hour: int = Field(200, ge=0, description="Most samples per hour.")
-    samples_per_day: int = Field(2000, ge=0, description="Most samples per day (UTC).")
-    samples_day_bytes: int = Field(500 << 20, ge=0, description="Most bytes of samples per day (UTC).")
+    samples_random_day_bytes: int = Field(
+        1 << 30,
+        ge=0,
+        description="Bytes of random samples per day above which they become rarer, in all streams alike.",
+    )
+    samples_reports_per_hour: int = Field(
+        120,
+        ge=0,
+        description="Most frames per hour that people report, a quarter of them in one stream; 0: none.",
+    )
+    samples_stream_per_hour: int = Field(
+        20, ge=0, description="Most samples of one stream per hour that are chosen for their content."
+    )
+    samples_per_hour: int = Field(
+        200, ge=0, description="Most samples per hour that are chosen for their content."
+    )
+    samples_per_day: int = Field(
+        2000, ge=0, description="Most samples per day (UTC) that are chosen for their content."
+    )
+    samples_day_bytes: int = Field(
+        500 << 20,
+        ge=0,
+        description="Most bytes per day (UTC) of samples that are chosen for their content, and of reports.",
+    )
     samples_max_bytes: int = Field(
         2 << 30,
         ge=0,

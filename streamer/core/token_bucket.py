@@ -47,6 +47,11 @@ class TokenBucket:
         missing = min(amount, self.burst) - self._tokens
         return max(0.0, missing / self.per_s)
 
+    def missing(self, now: float) -> float:
+        """Return how many tokens the bucket lacks until it is full."""
+        self._fill(now)
+        return max(0.0, self.burst - self._tokens)
+
     def retry_after_s(self, now: float, amount: float = 1.0) -> int:
         """Return :meth:`wait_s` in whole seconds, at least 1, as `Retry-After` requires."""
         return max(1, math.ceil(min(_MAX_RETRY_S, self.wait_s(now, amount))))

@@ -251,6 +251,7 @@ def export(
     ]
     if not samples:
         raise BadRequest("there are no samples" + (" with these reasons" if options.reasons else ""))
+    samples = _one_for_each_image(samples)
     assigned = assign_samples(
         samples,
         lambda sample: read_image(source, sample),
@@ -277,6 +278,16 @@ def export(
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return Exported(Counter(image.subset for image in images), assigned.notes)
+
+
+def _one_for_each_image(samples: Sequence[Sample]) -> list[Sample]:
+    """Return the samples without those whose image another one has; random samples take precedence."""
+    chosen: dict[str, Sample] = {}
+    for sample in samples:
+        known = chosen.setdefault(file_stem(sample), sample)
+        if known.probability is None and sample.probability is not None:
+            chosen[file_stem(sample)] = sample
+    return list(chosen.values())
 
 
 def read_image(source: Source, sample: Sample) -> bytes:

@@ -28,7 +28,9 @@ class DamagedSample(DatasetError):
     """An image or sidecar is missing or damaged; the text names the key or field, and what was found."""
 
 
-SCHEMA = 1
+#: Schemas of sidecars that this version reads. In 2, the probability of a random sample is exact, and its id
+#: contains the time.
+SCHEMAS = (1, 2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +87,9 @@ def parse_sample(data: bytes, where: str) -> Sample:
     try:
         fields = json.loads(data)
         schema = fields["schema"]
-        if schema != SCHEMA:
-            raise DamagedSample(f"{where}: field `schema` is {schema!r}; this version reads {SCHEMA}")
+        if schema not in SCHEMAS:
+            read = " and ".join(map(str, SCHEMAS))
+            raise DamagedSample(f"{where}: field `schema` is {schema!r}; this version reads {read}")
         return _sample(fields)
     except KeyError as error:
         raise DamagedSample(f"{where}: field `{error.args[0]}` is missing") from error

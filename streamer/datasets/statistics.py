@@ -58,6 +58,36 @@ _SHOWN = 15
 
 
 @dataclass(slots=True)
+class Weights:
+    """Sums up the weights ``w = 1/p`` with which random samples estimate sums over all candidates."""
+
+    samples: int = 0
+    #: Sum of the weights: the number of candidates for which the samples stand.
+    total: float = 0.0
+    #: Sum of their squares.
+    squares: float = 0.0
+
+    def add(self, probability: float) -> None:
+        """Count one sample."""
+        self.samples += 1
+        self.total += 1 / probability
+        self.squares += 1 / probability**2
+
+    @property
+    def effective(self) -> float:
+        """Number of samples of equal weight with the same variance (Kish): ``(sum w)^2 / sum w^2``."""
+        return self.total**2 / self.squares if self.squares else 0.0
+
+    def to_dict(self) -> dict[str, float]:
+        """Return the sums as plain JSON types."""
+        return {
+            "samples": self.samples,
+            "stand_for": round(self.total, 3),
+            "effective": round(self.effective, 3),
+        }
+
+
+@dataclass(slots=True)
 class Statistics:
     """Holds the counts of a collection, which :func:`count` fills."""
 
@@ -69,6 +99,8 @@ class Statistics:
     streams: Counter[str] = field(default_factory=Counter)
     days: Counter[str] = field(default_factory=Counter)
     models: Counter[str] = field(default_factory=Counter)
+    #: Random samples by stream.
+    random: dict[str, Weights] = field(default_factory=dict)
     #: Number of boxes with a score at or above the threshold, by label.
     labels: Counter[str] = field(default_factory=Counter)
 
@@ -80,6 +112,7 @@ class Statistics:
             "first": self.first,
             "last": self.last,
             **{name: dict(getattr(self, name).most_common()) for name in _TABLES},
+            "random": {stream: weights.to_dict() for stream, weights in sorted(self.random.items())},
         }
 
     def to_text(self) -> str:
@@ -87,7 +120,7 @@ class Statistics:
         lines = [self._total()]
         for table in self.tables()[1:]:
             lines += ["", table.title]
-            lines += [f"  {number:>7}  {key}" for number, key in table.rows]
+            lines += [f"  {'  '.join(f'{cell:>7}' for cell in row[:-1])}  {row[-1]}" for row in table.rows]
             lines += [f"  {table.note}"] if table.note else []
         return "\n".join(lines)
 
@@ -103,7 +136,24 @@ class Statistics:
                     title, ("COUNT", ""), rows, frozenset({"COUNT"}), f"and {more} more" if more > 0 else ""
                 )
             )
+        if self.random:
+            made.append(self._random_table())
         return made
+
+    def _random_table(self) -> Table:
+        found = sorted(self.random.items(), key=lambda item: -item[1].samples)
+        rows = tuple(
+            (str(weights.samples), f"{weights.total:.0f}", f"{weights.effective:.1f}", stream)
+            for stream, weights in found[:_SHOWN]
+        )
+        more = len(found) - _SHOWN
+        return Table(
+            "random samples by stream: number, frames that they stand for, effective number",
+            ("COUNT", "STAND FOR", "EFFECTIVE", ""),
+            rows,
+            frozenset({"COUNT", "STAND FOR", "EFFECTIVE"}),
+            f"and {more} more" if more > 0 else "",
+        )
 
     def _total(self) -> str:
         return f"{self.samples} samples, {self.size_bytes / 1e6:.1f} MB, {self.first} to {self.last}"
@@ -130,5 +180,7 @@ def count(samples: Iterable[Sample]) -> Statistics:
         result.streams[sample.stream] += 1
         result.days[sample.captured_at[:10]] += 1
         result.models[sample.model] += 1
+        if sample.probability:
+            result.random.setdefault(sample.stream, Weights()).add(sample.probability)
         result.labels.update(d.label for d in sample.detections if not d.below_threshold)
     return result

@@ -6,6 +6,7 @@ absent, except where the protocol gives ``null`` a meaning (``max_fps``).
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Literal, NotRequired, TypedDict
 
 import typing_extensions
@@ -164,12 +165,16 @@ Drop = TypedDict(
 
 
 class Reported(TypedDict):
-    """Answer to ``report``: the frame, and whether it was taken as a sample."""
+    """Answer to ``report``: the frame, and whether it is kept as a sample; if not, why."""
 
     type: Literal["reported"]
     stream: int
     seq: int
     taken: bool
+    sample: NotRequired[str]
+    reason: NotRequired[str]
+    message: NotRequired[str]
+    retry_ms: NotRequired[int]
 
 
 class Error(TypedDict):
@@ -249,9 +254,26 @@ def drop(stream: int, first: int, last: int, reason: str, ack: int, win: int, te
     return message
 
 
-def reported(stream: int, seq: int, *, taken: bool) -> Reported:
-    """Build ``reported``."""
-    return {"type": "reported", "stream": stream, "seq": seq, "taken": taken}
+def reported(
+    stream: int,
+    seq: int,
+    *,
+    taken: bool,
+    sample: str = "",
+    reason: str = "",
+    text: str = "",
+    retry_s: float = 0.0,
+) -> Reported:
+    """Build ``reported``; ``reason`` and its ``text`` say why the frame was not taken."""
+    message: Reported = {"type": "reported", "stream": stream, "seq": seq, "taken": taken}
+    if sample:
+        message["sample"] = sample
+    if reason:
+        message["reason"] = reason
+        message["message"] = text
+    if retry_s:
+        message["retry_ms"] = math.ceil(retry_s * 1000)
+    return message
 
 
 def error(

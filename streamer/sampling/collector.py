@@ -1,6 +1,6 @@
 """Decides on candidates and writes samples to the spool.
 
-`process` passes the candidates in and calls ``tick``.
+`process` passes the candidates and reports in and calls ``tick``.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Protocol
@@ -29,8 +29,9 @@ from streamer.sampling.candidate_image import (
 from streamer.sampling.errors import SpoolBroken, SpoolFull
 from streamer.sampling.feature_extractor import extract_features
 from streamer.sampling.metrics import SamplingMetrics
+from streamer.sampling.reports import ReportOutcome, refused
 from streamer.sampling.selection import Choice, Selection
-from streamer.sampling.sidecar import StoredImage, describe, image_key
+from streamer.sampling.sidecar import StoredImage, describe, image_key, sample_id
 from streamer.sampling.spool import Spool
 
 log = logging.getLogger("streamer.observer")
@@ -39,6 +40,8 @@ log = logging.getLogger("streamer.observer")
 DISK_PAUSE_S = 60.0
 #: Dropped samples are logged at most once in this time for each reason.
 LOG_EVERY_S = 600.0
+#: Number of reports that are remembered, so that a frame that is reported twice is recognised.
+REMEMBERED_REPORTS = 4096
 #: Size in pixels to which images may be reduced for a fingerprint.
 _FINGERPRINT_PX = (160, 160)
 #: Extension of each format in which images are stored; others become JPEGs.
@@ -92,6 +95,8 @@ class Collector:
         self._paused_until = 0.0
         #: When each reason for dropping may be logged again.
         self._next_log_at: dict[str, float] = {}
+        #: Ids of the samples of the last frames that people reported, by stream, session, seq and time.
+        self._reported: OrderedDict[tuple[str, int, int, float], str] = OrderedDict()
         #: The part of ``Selection.dropped`` that the metrics contain already.
         self._counted: Counter[str] = Counter()
 
@@ -109,6 +114,42 @@ class Collector:
             self._metrics.drops.labels("damaged").inc()
             return
         self._keep(choices)
+
+    def report(self, candidate: SampleCandidate, *, repeated: bool) -> ReportOutcome:
+        """Keep a frame that a person reports, and return what became of it once this is sure.
+
+        ``repeated`` says that an earlier process may have kept it already without answering.
+        """
+        budget, now = self._selection.report_budget, self._clock()
+        stream, at = candidate.stream.name, candidate.captured_at
+        frame = stream, candidate.stream.session, candidate.seq, at
+        if budget.off:
+            return refused("off")
+        if frame in self._reported:
+            return refused("duplicate", sample=self._reported[frame])
+        before = self._selection.dropped["report_budget"]
+        try:
+            choices = self._selection.consider(
+                candidate, now, lambda: fingerprint(image_of(candidate, _FINGERPRINT_PX, self.decode))
+            )
+        except (ImageError, MemoryError, OSError):
+            self._metrics.drops.labels("damaged").inc()
+            return refused("damaged")
+        outcome = refused("rate", retry_s=budget.wait_s(stream, candidate.size_bytes, now, at))
+        if self._selection.dropped["report_budget"] == before:
+            # The report is the last choice. Others come from a stream that was forgotten for this one.
+            choice = choices.pop()
+            outcome = self._accept(choice)
+            if repeated and outcome.reason == "duplicate":
+                outcome = ReportOutcome(taken=True, sample=outcome.sample)
+            if outcome.taken:
+                self._reported[frame] = outcome.sample
+                if len(self._reported) > REMEMBERED_REPORTS:
+                    self._reported.popitem(last=False)
+            else:
+                budget.charge(stream, choice.candidate.size_bytes, now, reports=-1)
+        self._keep(choices)
+        return outcome
 
     def tick(self) -> None:
         """End intervals, and update the metrics of the spool. The process calls this once a second."""
@@ -136,14 +177,14 @@ class Collector:
             self._metrics.drops.labels(reason).inc(count - self._counted[reason])
             self._counted[reason] = count
 
-    def _accept(self, choice: Choice) -> None:
+    def _accept(self, choice: Choice) -> ReportOutcome:
         """Write one sample to the spool, or drop it if the image is damaged or the spool is full or broken.
 
         After an error of the disk, all samples are dropped for ``DISK_PAUSE_S``.
         """
-        if self._clock() < self._paused_until:
+        if (pause_s := self._paused_until - self._clock()) > 0:
             self._metrics.drops.labels("disk_error").inc()
-            return
+            return refused("disk_error", retry_s=pause_s)
         try:
             data = image_bytes(choice.candidate)
             header = read_header(data, NoPixelLimits())
@@ -155,16 +196,18 @@ class Collector:
                 data = strip_metadata(data, header.codec, header.orientation)
         except (ImageError, ValueError, MemoryError, OSError):
             self._metrics.drops.labels("damaged").inc()
-            return
+            return refused("damaged")
         try:
-            self._write(choice, data, header)
+            return self._write(choice, data, header)
         except SpoolFull as error:
             self._drop("spool_full", error)
+            return refused("spool_full")
         except SpoolBroken as error:
             self._paused_until = self._clock() + DISK_PAUSE_S
             self._drop("disk_error", error)
+            return refused("disk_error", retry_s=DISK_PAUSE_S)
 
-    def _write(self, choice: Choice, data: bytes, header: ImageHeader) -> None:
+    def _write(self, choice: Choice, data: bytes, header: ImageHeader) -> ReportOutcome:
         candidate = choice.candidate
         digest = hashlib.sha256(data).hexdigest()
         extension = _EXTENSIONS[header.codec]
@@ -176,13 +219,16 @@ class Collector:
             service_version=self._service_version,
             features=self._features(candidate),
         )
-        # The name has no slashes, and is as unique as the key.
-        name = key.split("/", 2)[2].rpartition(".")[0].replace("/", "_")
-        if self._spool.accept(name, data, sidecar, time.time()):
-            self._metrics.samples.labels(choice.reasons[0]).inc()
-            if self.drift is not None and "drift" in choice.reasons:
-                self.drift.sample_taken(candidate)
-            self._delivery.wake()
+        # The name has no slashes, and is as unique as the key of the sidecar.
+        sample = sample_id(choice, digest)
+        name = f"{key.split('/', 2)[2].rpartition('/')[0].replace('/', '_')}_{sample}"
+        if not self._spool.accept(name, data, sidecar, time.time()):
+            return refused("duplicate", sample=sample)
+        self._metrics.samples.labels(choice.reasons[0]).inc()
+        if self.drift is not None and "drift" in choice.reasons:
+            self.drift.sample_taken(candidate)
+        self._delivery.wake()
+        return ReportOutcome(taken=True, sample=sample)
 
     def _drop(self, reason: str, error: Exception) -> None:
         self._metrics.drops.labels(reason).inc()

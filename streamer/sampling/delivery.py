@@ -218,4 +218,4 @@ async def deliver(sample: SpooledSample, store: Store) -> None:
     key = sample.sidecar["image"]["key"]
     await store.put(key, sample.image, CONTENT_TYPES[key.rpartition(".")[2]])
     body = json.dumps(sample.sidecar, ensure_ascii=False).encode()
-    await store.put(sidecar_key(key), body, "application/json")
+    await store.put(sidecar_key(key, sample.sidecar.get("sample_id", "")), body, "application/json")

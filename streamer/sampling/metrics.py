@@ -15,7 +15,7 @@ from streamer.drift.monitor import MAX_GROUPS
 #: Why a sample was taken. A sample with several reasons counts under the first.
 REASONS = ("uncertainty", "flicker", "disagreement", "drift", "random", "user")
 #: Why a candidate that was worth taking was dropped.
-DROPS = ("duplicate", "budget", "spool_full", "disk_error", "damaged")
+DROPS = ("duplicate", "budget", "report_budget", "spool_full", "disk_error", "damaged")
 #: Results of an attempt to deliver. A sample is dead when the store has refused it ten times and has accepted
 #: others meanwhile.
 RESULTS = ("stored", "failed", "dead")

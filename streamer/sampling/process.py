@@ -45,7 +45,9 @@ from streamer.sampling.errors import SpoolBroken, SpoolInUse
 from streamer.sampling.metrics import DriftMetrics, SamplingMetrics
 from streamer.sampling.policy import Policy
 from streamer.sampling.process_handle import REQUEST_BIT, SamplingStatus, pack_response
+from streamer.sampling.reports import REPORT_METHOD, ReportOutcome, outcome_fields, refused
 from streamer.sampling.selection import Selection
+from streamer.sampling.selection_file import SelectionFile
 from streamer.sampling.spool import Spool
 from streamer.sampling.store import describe_store, open_store
 
@@ -110,8 +112,7 @@ class CandidateReceiver:
                 if head & REQUEST_BIT:
                     await self._respond(data, writer)
                 else:
-                    if not self._decoder.ready:
-                        await self._start_decoder()
+                    await self._start_decoder()
                     self._consider(unpack_candidate(data))
                     # There is no need to wait with `drain`: single bytes always fit into the buffers.
                     writer.write(CONFIRMED)
@@ -123,7 +124,9 @@ class CandidateReceiver:
             writer.close()
 
     async def _start_decoder(self) -> None:
-        """Start the decoder. If that fails, images are dropped until a later candidate starts it."""
+        """Start the decoder if needed. If that fails, images are dropped until a later one starts it."""
+        if self._decoder.ready:
+            return
         async with self._decoder_lock:
             try:
                 await asyncio.to_thread(self._decoder.prepare)
@@ -145,10 +148,20 @@ class CandidateReceiver:
                 self._next_log_at = time.monotonic() + LOG_EVERY_S
                 log.exception("a drift row cannot be made")
 
-    async def _respond(self, request: bytes, writer: asyncio.StreamWriter) -> None:
+    async def _report(self, candidate: SampleCandidate, *, repeated: bool) -> ReportOutcome:
+        await self._start_decoder()
+        if self.collector is None:
+            return refused("no_spool")
+        return self.collector.report(candidate, repeated=repeated)
+
+    async def _respond(self, data: bytes, writer: asyncio.StreamWriter) -> None:
+        request = msgpack.unpackb(data)
         response: dict[str, Any] = {"error": {"status": 409, "code": "off", "detail": "DRIFT is off here."}}
-        if self._drift_api is not None:
-            response = await self._drift_api.handle(msgpack.unpackb(request))
+        if request.get("method") == REPORT_METHOD:
+            candidate = unpack_candidate(request["candidate"])
+            response = {"result": outcome_fields(await self._report(candidate, repeated=request["repeated"]))}
+        elif self._drift_api is not None:
+            response = await self._drift_api.handle(request)
         writer.write(pack_response(response))
         await writer.drain()
 
@@ -200,8 +213,11 @@ async def serve(
             return
         delivery = Delivery(spool, store, metrics)
         delivery.start()
+        selection = Selection(Policy.of(settings), random.Random(), encoded)  # noqa: S311 - not a secret
+        state_file = SelectionFile(settings.samples_dir / ".spool" / "selection", selection)
+        state_file.restore(time.monotonic(), time.time())
         collector = Collector(
-            Selection(Policy.of(settings), random.Random(), encoded),  # noqa: S311 - not a secret
+            selection,
             spool,
             SampleCounter(shared_status, delivery),
             metrics,
@@ -216,12 +232,14 @@ async def serve(
         log.info("samples go to %s; %d wait from before", describe_store(settings), len(spool))
         while not stop.is_set():
             collector.tick()
+            state_file.tick(time.monotonic(), time.time())
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), TICK_S)
         # The workers have ended already; their last candidates may still be in the sockets.
         if receiver.tasks:
             await asyncio.wait(receiver.tasks, timeout=LAST_CANDIDATES_S)
         collector.flush()
+        state_file.write(time.monotonic(), time.time())
         await asyncio.to_thread(delivery.stop, settings.samples_drain_s)
     finally:
         beating.cancel()

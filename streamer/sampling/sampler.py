@@ -21,6 +21,7 @@ from inference.core.detections import Boxes
 from inference.models.model import ModelInfo
 from streamer.imaging.frame import DecodedFrame
 from streamer.sampling.candidate import POSTED, UNNAMED, SampleCandidate, ShadowResult, StreamInfo, slug
+from streamer.sampling.reports import ReportOutcome
 
 #: Seconds between two candidates of a stream. Jitter keeps streams from submitting at the same moments. The
 #: sampling process chooses among the candidates; more of them would only show the same scene again.
@@ -54,6 +55,10 @@ class Observation:
 #: Starts running an observation through another model, and calls back at once or later, with None if the run
 #: failed. Returns False if the run does not start.
 StartShadowRun = Callable[[Observation, Callable[[ShadowResult | None], None]], bool]
+
+
+#: Sends a report, and calls back later with its outcome.
+StartReport = Callable[[SampleCandidate, Callable[[ReportOutcome], None]], None]
 
 
 @dataclass(slots=True)
@@ -95,6 +100,7 @@ class Sampler:
         stream: StreamInfo,
         submit: Callable[[SampleCandidate], bool],
         now: float,
+        start_report: StartReport,
         *,
         unrelated: bool = False,
         start_shadow_run: StartShadowRun | None = None,
@@ -108,6 +114,7 @@ class Sampler:
         #: the last image is not kept.
         self._unrelated = unrelated
         self._submit = submit
+        self._start_report = start_report
         # The first frame of a stream becomes a candidate at once, because streams may be short.
         self._next_at = now
         #: None until the first detection is finished.
@@ -136,17 +143,19 @@ class Sampler:
         if not self._unrelated:
             self._last = observation
 
-    def report(self, note: str) -> tuple[int, bool] | None:
-        """Submit the last frame because a person reports it.
+    def report(self, note: str, answer: Callable[[int, ReportOutcome], None]) -> bool:
+        """Send the last frame because a person reports it.
 
-        Returns the frame's seq and whether the queue accepted it; None if no detection of this stream has
-        finished yet.
+        Calls ``answer`` once, later, with the frame's seq and what became of it. Returns False, and never
+        calls it, if no detection of this stream has finished yet.
         """
         last = self._last
         if last is None:
-            return None
+            return False
         candidate = self._candidate(last, last.boxes, last.params.conf_threshold, None)
-        return last.seq, self._submit(dataclasses.replace(candidate, reported=True, note=note))
+        reported = dataclasses.replace(candidate, reported=True, note=note)
+        self._start_report(reported, functools.partial(answer, last.seq))
+        return True
 
     def close(self) -> None:
         """Submit a pending candidate when the stream ends.
@@ -227,16 +236,18 @@ class SamplerFactory:
     def __init__(
         self,
         submit: Callable[[SampleCandidate], bool] | None,
+        start_report: StartReport | None,
         denied: Collection[str],
         start_shadow_run: StartShadowRunOf | None = None,
         interval_s: float = INTERVAL_S,
     ) -> None:
         """Create a factory whose samplers send their candidates with ``submit``.
 
-        ``submit`` must not wait; it is None when sampling is off. ``denied`` are the names of streams that
-        are never sampled.
+        ``submit`` must not wait. It sends candidates and ``start_report`` reports; both are None when
+        sampling is off. ``denied`` are the names of streams that are never sampled.
         """
         self._submit = submit
+        self._start_report = start_report
         self._interval_s = interval_s
         self._start_shadow_run = start_shadow_run
         self._denied = frozenset(slug(name) for name in denied)
@@ -254,7 +265,7 @@ class SamplerFactory:
         ``unrelated`` says that the images of the stream are unrelated to each other.
         """
         slugged = slug(name)
-        if self._submit is None or slugged in self._denied:
+        if self._submit is None or self._start_report is None or slugged in self._denied:
             return None
         session = secrets.randbits(32) if slugged == UNNAMED else 0
         stream = StreamInfo(slugged, transport, version, model.name, model.sha256, model.labels, session)
@@ -263,6 +274,7 @@ class SamplerFactory:
             stream,
             self._submit,
             time.monotonic(),
+            self._start_report,
             unrelated=unrelated,
             start_shadow_run=functools.partial(start, version) if start is not None else None,
             interval_s=self._interval_s,

@@ -1,7 +1,7 @@
 """Decides which candidates become samples. Pure; the caller passes times in.
 
 Cheap rules come first. The order is: spacing, uncertainty, best of the interval, duplicates, budget.
-Reported and random frames skip all rules except the budget.
+Random samples skip all rules: `random_schedule` draws them. Reports skip all rules but their own budget.
 """
 
 from __future__ import annotations
@@ -9,14 +9,16 @@ from __future__ import annotations
 import math
 import random
 from collections import Counter, OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
-from streamer.sampling.candidate import SampleCandidate
+from streamer.sampling.candidate import PIXELS, SampleCandidate
 from streamer.sampling.informativeness import ClassBalance, disagreement, flicker, uncertainty
-from streamer.sampling.policy import Budget, Policy
+from streamer.sampling.policy import Budget, Policy, ReportBudget
+from streamer.sampling.random_schedule import RandomSchedule
 from streamer.sampling.sampler import boxes_above
 
 #: Number of streams that are remembered. Beyond it, the stream whose last frame is the oldest is forgotten,
@@ -28,6 +30,8 @@ MAX_HELD_BYTES = 32 << 20
 DUPLICATE_BITS = 6
 #: Number of fingerprints that are remembered per stream.
 REMEMBERED = 512
+#: Bytes of pixels of a video frame for one byte of the JPEG in which it is stored, roughly.
+PIXEL_BYTES_PER_STORED_BYTE = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +49,11 @@ class Choice:
     fingerprint: int
     #: Probability with which a random sample was drawn; None for all others.
     probability: float | None = None
+
+    @property
+    def is_unconditional(self) -> bool:
+        """Whether the sample is kept even if the same image was kept before: a random one, or a report."""
+        return self.reasons[0] in ("random", "user")
 
     @property
     def uncertainty(self) -> float:
@@ -76,7 +85,6 @@ class FingerprintHistory:
 class _StreamState:
     """Holds the state of one stream; times are monotonic seconds except ``last_sample_at``."""
 
-    last_frame_at: float
     history: FingerprintHistory = field(default_factory=FingerprintHistory)
     #: Capture time of the last sample, unix seconds.
     last_sample_at: float = -math.inf
@@ -98,14 +106,16 @@ class Selection:
         encoded: Callable[[SampleCandidate], SampleCandidate] = lambda candidate: candidate,
     ) -> None:
         self._policy = policy
-        self._rng = rng
         #: Encodes pixels to reduce their size; called only for candidates that are held or taken.
         self._encoded = encoded
         self._budget = Budget(policy)
+        self.report_budget = ReportBudget(policy)
+        self._schedule = RandomSchedule(policy.random_every_s, policy.random_day_bytes, rng)
         self._streams: OrderedDict[str, _StreamState] = OrderedDict()
         self._balances: dict[str, ClassBalance] = {}
         self._held_bytes = 0
-        #: Candidates that were worth taking but dropped, by reason (duplicate, budget). Counts only increase.
+        #: Candidates that were worth taking but dropped, by reason (duplicate, budget, report_budget). Counts
+        #: only increase.
         self.dropped: Counter[str] = Counter()
 
     def consider(
@@ -122,7 +132,6 @@ class Selection:
         """
         name = candidate.stream.name
         stream, taken = self._stream(name, now)
-        quiet_s, stream.last_frame_at = max(0.0, now - stream.last_frame_at), now
         components, rank = self._components(candidate)
         reasons = sorted(
             (kind for kind, value in components.items() if value >= self._policy.threshold),
@@ -132,12 +141,12 @@ class Selection:
             reasons.insert(0, "drift")
         if candidate.reported:
             choice = Choice(candidate, ("user", *reasons), components, rank, get_fingerprint())
-            return taken + self._take(stream, choice, now)
-        probability = self._random_probability(quiet_s)
-        if self._rng.random() < probability:
+            return taken + self._take_report(stream, choice, now)
+        drawn, probability = self._schedule.draw(name, candidate.captured_at, _stored_bytes(candidate))
+        if drawn:
             reasons.insert(0, "random")
             choice = Choice(candidate, tuple(reasons), components, rank, get_fingerprint(), probability)
-            return taken + self._take(stream, choice, now)
+            return [*taken, self._remember(stream, self._with_encoded_image(choice))]
         if candidate.captured_at - stream.last_sample_at < self._policy.spacing_s or not reasons:
             return taken
         rank *= self._balance(candidate).weight(_classes(candidate))
@@ -170,7 +179,7 @@ class Selection:
         stream = self._streams.get(name)
         taken: list[Choice] = []
         if stream is None:
-            stream = self._streams[name] = _StreamState(last_frame_at=now)
+            stream = self._streams[name] = _StreamState()
             if len(self._streams) > MAX_STREAMS:
                 _, oldest = self._streams.popitem(last=False)
                 taken = self._release(oldest, now)
@@ -188,12 +197,6 @@ class Selection:
             components["disagreement"] = disagreement(candidate.boxes, candidate.shadow.boxes)
             rank = max(rank, components["disagreement"])
         return components, rank
-
-    def _random_probability(self, quiet_s: float) -> float:
-        """Return the probability that gives one random sample per ``random_every_s`` on average."""
-        if not self._policy.random_every_s:
-            return 0.0
-        return 1 - math.exp(-quiet_s / self._policy.random_every_s)
 
     def _hold(self, stream: _StreamState, choice: Choice, now: float) -> None:
         choice = self._with_encoded_image(choice)
@@ -233,14 +236,44 @@ class Selection:
         if not self._budget.take(candidate.stream.name, candidate.size_bytes, now, candidate.captured_at):
             self.dropped["budget"] += 1
             return []
+        return [self._remember(stream, choice)]
+
+    def _take_report(self, stream: _StreamState, choice: Choice, now: float) -> list[Choice]:
+        choice = self._with_encoded_image(choice)
+        candidate = choice.candidate
+        name, size = candidate.stream.name, candidate.size_bytes
+        if self.report_budget.wait_s(name, size, now, candidate.captured_at):
+            self.dropped["report_budget"] += 1
+            return []
+        self.report_budget.charge(name, size, now)
+        return [self._remember(stream, choice)]
+
+    def _remember(self, stream: _StreamState, choice: Choice) -> Choice:
+        candidate = choice.candidate
         stream.history.add(choice.fingerprint)
         stream.last_sample_at = max(stream.last_sample_at, candidate.captured_at)
         self._balance(candidate).count(_classes(candidate))
-        return [choice]
+        return choice
+
+    # -- state that outlives the process -------------------------------------------------------------------
+
+    def state(self, now: float, unix_s: float) -> dict[str, Any]:
+        """Return what must outlive the process, in types of msgpack, for :meth:`restore`."""
+        return {"random": self._schedule.state(), "budget": self._budget.state(now, unix_s)}
+
+    def restore(self, state: Mapping[str, Any], now: float, unix_s: float) -> None:
+        """Continue from a state. Raises KeyError, TypeError or ValueError if it is none."""
+        self._schedule.restore(state["random"])
+        self._budget.restore(state["budget"], now, unix_s)
 
     def _balance(self, candidate: SampleCandidate) -> ClassBalance:
         # Each model version has its own balance; there are at most two versions.
         return self._balances.setdefault(candidate.stream.version, ClassBalance())
+
+
+def _stored_bytes(candidate: SampleCandidate) -> float:
+    pixels = candidate.source == PIXELS
+    return candidate.size_bytes / (PIXEL_BYTES_PER_STORED_BYTE if pixels else 1)
 
 
 def _classes(candidate: SampleCandidate) -> list[int]:

@@ -23,7 +23,7 @@ from streamer.sampling.selection import Choice
 #: First part of every key. Increase it when the layout changes.
 LAYOUT = "v1"
 #: Increase this number when a field changes its meaning.
-SCHEMA = 1
+SCHEMA = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +49,25 @@ def image_key(stream: str, captured_at: float, sha256: str, extension: str) -> s
     return f"{LAYOUT}/images/dt={day}/stream={stream}/{sha256}.{extension}"
 
 
-def sidecar_key(key: str) -> str:
-    """Return the key of an image's sidecar, which is written last and so marks a complete sample."""
-    return key.replace("/images/", "/samples/", 1).rpartition(".")[0] + ".json"
+def sample_id(choice: Choice, sha256: str) -> str:
+    """Return the id of a sample, which names its sidecar: the digest of its image.
+
+    Random samples and reports add the time of capture in milliseconds, because two of them may have the same
+    image: a camera that stands still must not make them fewer.
+    """
+    if not choice.is_unconditional:
+        return sha256
+    return f"{sha256}-{round(choice.candidate.captured_at * 1000)}"
+
+
+def sidecar_key(key: str, sample: str = "") -> str:
+    """Return the key of the sidecar of a sample, given the key of its image.
+
+    ``sample`` is the id of the sample; if empty, the digest of its image. The sidecar is written last and so
+    marks a complete sample.
+    """
+    folder, _, name = key.replace("/images/", "/samples/", 1).rpartition("/")
+    return f"{folder}/{sample or name.rpartition('.')[0]}.json"
 
 
 def describe(
@@ -71,7 +87,7 @@ def describe(
     stream = candidate.stream
     return {
         "schema": SCHEMA,
-        "sample_id": image.sha256,
+        "sample_id": sample_id(choice, image.sha256),
         "image": {
             "key": image.key,
             "sha256": image.sha256,

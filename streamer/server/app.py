@@ -39,6 +39,7 @@ from streamer.predict.image_url import ImageFetcher
 from streamer.predict.refusals import refusal_middleware
 from streamer.predict.request_body import FETCHER, LIMITS
 from streamer.replicas.session_router import SessionRouter
+from streamer.sampling.reports import ReportSender
 from streamer.sampling.sample_sender import SampleSender
 from streamer.sampling.sampler import PostSampler, SamplerFactory
 from streamer.sampling.shadow import ShadowRuns
@@ -129,7 +130,7 @@ def make_app(resources: Resources) -> tuple[web.Application, Parts]:
     decoders, video_decoders = _make_decoders(resources)
     dispatcher = _make_dispatcher(resources, client, limits, decoders)
     stream_limits = limits.for_streams(settings.stream_max_message_bytes, settings.stream_max_pixels)
-    sender, samplers = _make_samplers(
+    sender, reports, samplers = _make_samplers(
         resources, ShadowRuns(dispatcher, limits) if settings.samples_compare else None
     )
     router = SessionRouter(
@@ -207,7 +208,13 @@ def make_app(resources: Resources) -> tuple[web.Application, Parts]:
     # The sender starts first and ends last: streams submit their last candidates when they are closed.
     app.cleanup_ctx.extend(
         [
-            *(_lifetime_of(sender), lifetime, webrtc.lifetime, authenticator.lifetime, app[FETCHER].lifetime),
+            *(
+                _lifetime_of(sender, reports),
+                lifetime,
+                webrtc.lifetime,
+                authenticator.lifetime,
+                app[FETCHER].lifetime,
+            ),
             announce_ready(resources.shared_status, resources.number, health),
             add_rebalancing(
                 app,
@@ -309,21 +316,27 @@ def _name_replica(app: web.Application, name: str) -> None:
 
 def _make_samplers(
     resources: Resources, shadow_runs: ShadowRuns | None
-) -> tuple[SampleSender | None, SamplerFactory]:
-    """Return the sender of sample candidates and the factory of samplers; no sender if sampling is off."""
+) -> tuple[SampleSender | None, ReportSender | None, SamplerFactory]:
+    """Return the senders of candidates and of reports, if sampling is on, and the factory of samplers."""
     denied = resources.settings.samples_denied
     if not resources.sampling_address:
-        return None, SamplerFactory(None, denied)
+        return None, None, SamplerFactory(None, None, denied)
     sender = SampleSender(resources.sampling_address, resources.metrics.sample_dropped)
+    reports = ReportSender(resources.sampling_address, resources.metrics.sample_dropped)
     start = shadow_runs.start if shadow_runs is not None else None
-    return sender, SamplerFactory(sender.submit, denied, start, resources.settings.samples_candidate_s)
+    interval_s = resources.settings.samples_candidate_s
+    return sender, reports, SamplerFactory(sender.submit, reports.start, denied, start, interval_s)
 
 
-def _lifetime_of(sender: SampleSender | None) -> Callable[[web.Application], AsyncIterator[None]]:
+def _lifetime_of(
+    sender: SampleSender | None, reports: ReportSender | None
+) -> Callable[[web.Application], AsyncIterator[None]]:
     async def lifetime(_app: web.Application) -> AsyncIterator[None]:
         if sender is not None:
             sender.start()
         yield
+        if reports is not None:
+            await reports.close()
         if sender is not None:
             await asyncio.to_thread(sender.close)
 

@@ -161,7 +161,7 @@ class SessionControl:
             flow = target.find_stream(message.stream).flow
             target.send_all(flow.pause() if isinstance(message, Pause) else flow.resume())
         elif isinstance(message, Report):
-            self._send(target.find_stream(message.stream).report(message.note))
+            target.find_stream(message.stream).report(message.note)
         elif isinstance(message, Bye):
             target.bye_received()
         self.report_unknown_fields(message)

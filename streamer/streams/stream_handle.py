@@ -24,8 +24,9 @@ from streamer.http.trace_context import current_trace_context
 from streamer.imaging.frame import StreamFrame
 from streamer.imaging.image_header import ImageError, Limits
 from streamer.protocol import server_messages
-from streamer.protocol.server_messages import Reported, Result, ServerMessage
+from streamer.protocol.server_messages import Result, ServerMessage
 from streamer.protocol.wire import DropReason, ProtocolError
+from streamer.sampling.reports import ReportOutcome
 from streamer.sampling.sampler import Observation, Sampler, boxes_above, with_low_threshold
 from streamer.scheduling.clients import NOBODY, Client
 from streamer.scheduling.errors import DeadlineExceeded, Unavailable
@@ -78,6 +79,7 @@ class StreamHandle:
         self._codes = codes
         self._connection = connection
         self._tracked_breaks = flow.breaks
+        self._closed = False
         #: Timer that sends the waiting drops; None if it is not running.
         self._drops_timer: asyncio.TimerHandle | None = None
         #: Receives the traces of frames; None if no traces are exported.
@@ -158,12 +160,13 @@ class StreamHandle:
         if self._drops_timer is not None:
             self._drops_timer.cancel()
             self._drops_timer = None
+        self._closed = True
         if self.sampler is not None:
             self.sampler.close()
         self.flow.abandon()
 
-    def report(self, note: str) -> Reported:
-        """Give the last frame to the sampler because a person reports it, and return the answer.
+    def report(self, note: str) -> None:
+        """Give the last frame to the sampler because a person reports it; the answer is sent when it is sure.
 
         Raises ProtocolError if frames of the stream must not be kept, or if it has no result yet.
         """
@@ -174,13 +177,27 @@ class StreamHandle:
                 code="not_collected",
                 field="stream",
             )
-        taken = self.sampler.report(note)
-        if taken is None:
+        if not self.sampler.report(note, self._send_reported):
             raise ProtocolError(
                 f"stream {number} has no result yet", code="nothing_to_report", field="stream"
             )
-        seq, accepted = taken
-        return server_messages.reported(number, seq, taken=accepted)
+
+    def _send_reported(self, seq: int, outcome: ReportOutcome) -> None:
+        if self._closed:
+            return  # the sample is kept, but nobody is there to be told
+        self._connection.send_all(
+            [
+                server_messages.reported(
+                    self.flow.number,
+                    seq,
+                    taken=outcome.taken,
+                    sample=outcome.sample,
+                    reason=outcome.reason,
+                    text=outcome.message,
+                    retry_s=outcome.retry_s,
+                )
+            ]
+        )
 
     def grant(self, max_fps: float | None) -> None:
         """Send the client the frame rate that it is granted, in frames per second; None means no limit."""

@@ -63,7 +63,7 @@ def store_sample(folder: Path, data: bytes, *reasons: str, **fields: Any) -> str
     key = image_key(found.stream.name, found.captured_at, digest, kind)
     image = StoredImage(key, digest, len(data), kind, header.orientation, stripped=False, source="original")
     sidecar = describe(choice(found, *reasons), image, threshold=0.7, service_version="1", features={})
-    for name, body in ((key, data), (sidecar_key(key), json.dumps(sidecar).encode())):
+    for name, body in ((key, data), (sidecar_key(key, sidecar["sample_id"]), json.dumps(sidecar).encode())):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_bytes(body)
     return key

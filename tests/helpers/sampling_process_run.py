@@ -45,7 +45,10 @@ class SamplingProcessRun:
         self._metrics.mkdir()
         self._environment = os.environ | environment | {"PROMETHEUS_MULTIPROC_DIR": str(self._metrics)}
         fields = {name.lower(): value for name, value in environment.items() if not name.startswith("AWS_")}
-        budgets = dict.fromkeys(("samples_stream_per_hour", "samples_per_hour", "samples_per_day"), 10**9)
+        budgets = dict.fromkeys(
+            ("samples_stream_per_hour", "samples_per_hour", "samples_per_day", "samples_reports_per_hour"),
+            10**9,
+        )
         self._settings = load_settings(
             samples_dir=self.folder,
             reference_data_path=folder / "reference.json",
@@ -140,4 +143,4 @@ def spooled(folder: Path) -> set[str]:
         return set()
     names = [path.name for path in ready.iterdir()]
     whole = {n[:-4] for n in names if n.endswith(".bin")} & {n[:-5] for n in names if n.endswith(".json")}
-    return {name.rpartition("_")[2] for name in whole}
+    return {name.rpartition("_")[2].partition("-")[0] for name in whole}

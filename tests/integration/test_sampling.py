@@ -150,7 +150,7 @@ async def test_a_person_can_report_the_last_frame(yolox_nano: Path, bus: bytes, 
     # A threshold that no frame reaches, so that the service accepts only the report. With the threshold of
     # EAGER, it would depend on the machine whether the service accepts the frame itself.
     settings = EAGER | {"MODEL_V1_PATH": str(yolox_nano), "SAMPLES_DIR": str(folder)}
-    settings["UNCERTAINTY_THRESHOLD"] = "2"
+    settings |= {"UNCERTAINTY_THRESHOLD": "2", "SAMPLES_STREAM_PER_HOUR": "0"}
     with Service(settings | {"SAMPLES_DENY": "private", "SAMPLES_STRIP_METADATA": "1"}) as service:
         await asyncio.to_thread(wait_for, lambda: service.get_json("/health").get("sampling") == "on")
         async with WireClient(f"{service.ws_url}/v1/stream") as client:
@@ -163,17 +163,31 @@ async def test_a_person_can_report_the_last_frame(yolox_nano: Path, bus: bytes, 
             await client.send({"type": "report", "note": "no bus"})
             reported = await client.receive("reported")
             assert (reported["stream"], reported["seq"], reported["taken"]) == (0, 5, True)
+            assert service.metric("active_learning_samples_total", reason="user") == 1
+            await client.send({"type": "report"})
+            again = await client.receive("reported")
+            assert (again["taken"], again["reason"], again["sample"]) == (
+                False,
+                "duplicate",
+                reported["sample"],
+            )
             await client.send({"type": "report", "stream": 1})
             assert (await client.receive("error"))["code"] == "not_collected"
-        await asyncio.to_thread(wait_for, lambda: len(samples_in(folder)) == 1)
-        (sample,) = samples_in(folder)
+            await asyncio.to_thread(wait_for, lambda: len(samples_in(folder)) == 1)
+            (sample,) = samples_in(folder)
+            for seq in range(6, 13):
+                await client.send_frame(seq, turned)
+                await client.receive("result")
+                await client.send({"type": "report", "note": "no bus"})
+                assert (await client.receive("reported"))["taken"]
+        # The promise outlives the process.
+        service.sampling_process.send_signal(signal.SIGKILL)
+        await asyncio.to_thread(wait_for, lambda: len(samples_in(folder)) == 8)
         assert (sample.reasons[0], sample.exif_orientation) == ("user", 6)
         assert (sample.width, sample.height) == (1080, 810)
-        await asyncio.to_thread(
-            wait_for, lambda: service.metric("active_learning_samples_total", reason="user") == 1
-        )
-        (sidecar,) = (folder / "v1" / "samples").rglob("*.json")
-        assert json.loads(sidecar.read_text())["selection"]["note"] == "no bus"
+        assert service.metric("active_learning_samples_total", reason="user") == 8
+        sidecars = list((folder / "v1" / "samples").rglob("*.json"))
+        assert {json.loads(path.read_text())["selection"]["note"] for path in sidecars} == {"no bus"}
         assert verify(FolderSource(folder)).problems == []
 
 

@@ -26,6 +26,7 @@ _SHAPED_FIELDS = frozenset(
         "published_at",
         "reconnect_ms",
         "sandbox",
+        "sample",
         "samples",
         "t",
         "t1",

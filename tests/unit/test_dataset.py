@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from streamer.datasets.export import (
 )
 from streamer.datasets.sample import BadRequest, CannotRead, DamagedSample, parse_sample
 from streamer.datasets.source import FolderSource, verify
-from streamer.datasets.statistics import SUBSETS, Split
+from streamer.datasets.statistics import SUBSETS, Split, Statistics, Weights
 from tests.helpers.candidates import store_sample
 from tests.unit.images import encode, scene, with_exif
 
@@ -257,3 +258,34 @@ def test_the_commands_print_what_they_found(
 def test_keys_that_lead_out_of_the_folder_are_not_followed(folder: Path) -> None:
     with pytest.raises(CannotRead, match="leads out"):
         FolderSource(folder).read("../../etc/passwd")
+
+
+def test_sidecars_of_the_first_schema_are_read(folder: Path) -> None:
+    source = FolderSource(folder)
+    (key, *_) = source.keys("v1/samples/")
+    fields = json.loads(source.read(key))
+    old = fields | {"schema": 1, "sample_id": fields["image"]["sha256"]}
+    assert parse_sample(json.dumps(old).encode(), key) == parse_sample(source.read(key), key)
+
+
+def test_statistics_show_the_weights_of_random_samples() -> None:
+    weights = Weights()
+    for probability in (0.5, 0.5, 0.1):
+        weights.add(probability)
+    assert weights.to_dict() == {
+        "samples": 3,
+        "stand_for": 14.0,
+        "effective": pytest.approx(196 / 108, abs=1e-3),
+    }
+    text = Statistics(samples=3, random={"gate": weights}).to_text()
+    assert re.search(r"random samples by stream.*\n +3 +14 +1\.8 +gate$", text)
+
+
+def test_two_samples_of_one_image_are_one_image_of_a_dataset(tmp_path: Path) -> None:
+    image = encode(scene())
+    for reason in ("uncertainty", "random"):
+        store_sample(tmp_path / "samples", image, reason)
+    source = FolderSource(tmp_path / "samples")
+    assert len(list(source.keys("v1/samples/"))) == 2
+    counts = export(source, tmp_path / "out", ExportOptions(DatasetFormat.COCO, ALL))
+    assert counts.images.total() == 1

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from inference.core.detection_params import DetectionParams
 from streamer.sampling.candidate import SampleCandidate, ShadowResult, slug
+from streamer.sampling.reports import ReportOutcome
 from streamer.sampling.sampler import Observation, Sampler, boxes_above, low_threshold, with_low_threshold
 from tests.helpers.candidates import STREAM, boxes
 
@@ -28,7 +29,7 @@ def taken() -> list[SampleCandidate]:
 
 @pytest.fixture
 def sampler(taken: list[SampleCandidate]) -> Sampler:
-    return Sampler(STREAM, into(taken), 0.0)
+    return Sampler(STREAM, into(taken), 0.0, report_into(taken))
 
 
 def into(taken: list[SampleCandidate]) -> Callable[[SampleCandidate], bool]:
@@ -39,6 +40,22 @@ def into(taken: list[SampleCandidate]) -> Callable[[SampleCandidate], bool]:
         return True
 
     return submit
+
+
+def report_into(
+    taken: list[SampleCandidate],
+) -> Callable[[SampleCandidate, Callable[[ReportOutcome], None]], None]:
+    """Return a function that takes reports, keeps them in a list, and answers at once."""
+
+    def start(candidate: SampleCandidate, answer: Callable[[ReportOutcome], None]) -> None:
+        taken.append(candidate)
+        answer(ReportOutcome(taken=True, sample="kept"))
+
+    return start
+
+
+def never(_candidate: SampleCandidate, _answer: Callable[[ReportOutcome], None]) -> None:
+    raise AssertionError("nothing is reported here")
 
 
 def test_one_frame_a_second_is_wanted(sampler: Sampler) -> None:
@@ -78,19 +95,26 @@ def test_the_last_candidate_of_a_stream_is_not_lost(sampler: Sampler, taken: lis
 
 
 def test_a_person_gets_the_last_finished_frame(sampler: Sampler, taken: list[SampleCandidate]) -> None:
-    assert sampler.report("") is None
+    answers: list[tuple[int, ReportOutcome]] = []
+
+    def answer(seq: int, outcome: ReportOutcome) -> None:
+        answers.append((seq, outcome))
+
+    assert not sampler.report("", answer)
+    assert answers == []
     sampler.add(observation(4, 0.0, 0.9), None)
-    assert sampler.report("a cat, not a dog") == (4, True)
+    assert sampler.report("a cat, not a dog", answer)
+    assert answers == [(4, ReportOutcome(taken=True, sample="kept"))]
     assert (taken[0].reported, taken[0].note, taken[0].low_threshold) == (True, "a cat, not a dog", 0.5)
 
 
 def test_still_images_have_no_neighbours_and_are_not_remembered(taken: list[SampleCandidate]) -> None:
-    sampler = Sampler(STREAM, into(taken), 0.0, unrelated=True)
+    sampler = Sampler(STREAM, into(taken), 0.0, never, unrelated=True)
     sampler.add(observation(0, 0.0, 0.9), None)
     sampler.add(observation(0, 0.1, 0.8), boxes(0.8, 0.3))
     assert len(taken) == 1
     assert taken[0].before is None
-    assert sampler.report("") is None
+    assert not sampler.report("", lambda _seq, _outcome: None)
 
 
 class ShadowRuns:
@@ -111,7 +135,7 @@ def test_a_candidate_waits_for_the_next_frame_and_for_the_other_model(
     taken: list[SampleCandidate], frame_first: bool
 ) -> None:
     runs = ShadowRuns()
-    sampler = Sampler(STREAM, into(taken), 0.0, start_shadow_run=runs)
+    sampler = Sampler(STREAM, into(taken), 0.0, never, start_shadow_run=runs)
     sampler.add(observation(1, 0.0), boxes(0.8))
     steps: list[Callable[[], None]] = [
         lambda: sampler.add(observation(2, 0.1), None),
@@ -129,7 +153,7 @@ def test_a_model_that_never_answers_delays_a_candidate_until_the_next_one(
     taken: list[SampleCandidate],
 ) -> None:
     runs = ShadowRuns()
-    sampler = Sampler(STREAM, into(taken), 0.0, unrelated=True, start_shadow_run=runs)
+    sampler = Sampler(STREAM, into(taken), 0.0, never, unrelated=True, start_shadow_run=runs)
     sampler.add(observation(1, 0.0), boxes(0.8))
     assert taken == []
     sampler.add(observation(2, 1.0), boxes(0.8))
@@ -140,7 +164,8 @@ def test_a_model_that_never_answers_delays_a_candidate_until_the_next_one(
 
 
 def test_where_no_other_model_looks_nothing_waits(taken: list[SampleCandidate]) -> None:
-    sampler = Sampler(STREAM, into(taken), 0.0, unrelated=True, start_shadow_run=ShadowRuns(begins=False))
+    runs = ShadowRuns(begins=False)
+    sampler = Sampler(STREAM, into(taken), 0.0, never, unrelated=True, start_shadow_run=runs)
     sampler.add(observation(1, 0.0), boxes(0.8))
     assert len(taken) == 1
 

@@ -107,11 +107,11 @@ def test_an_image_that_was_taken_already_is_dropped() -> None:
     assert len(run.selection.due(60.0)) == 1
 
 
-def test_a_person_comes_first_and_passes_everything_but_the_budget() -> None:
-    run = SelectionRun(quiet(threshold=2, stream_per_hour=2))
+def test_a_person_comes_first_and_passes_everything_but_a_budget_of_reports() -> None:
+    run = SelectionRun(quiet(threshold=2, stream_per_hour=0, reports_per_hour=8))
     for now, expected in ((0, 1), (1, 1), (2, 0)):
         assert len(run.consider(now, 0.99, reported=True)) == expected
-    assert run.selection.dropped == {"budget": 1}
+    assert run.selection.dropped == {"report_budget": 1}
     run = SelectionRun(quiet())
     (choice,) = run.consider(0, 0.5, reported=True)
     assert choice.reasons == ("user", "uncertainty")

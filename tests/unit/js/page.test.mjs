@@ -7,7 +7,7 @@ import { changesDetection, enteredMaxDetections, MODEL_DEFAULTS, needsDefaults }
 import { cameraError, closeError, fileError, keyError } from '../../../static/js/error-messages.js';
 import { classColour, classDash } from '../../../static/js/palette.js';
 import { actionAfterClose, streamUrl } from '../../../static/js/protocol.js';
-import { privacyText, samplesText } from '../../../static/js/sampling-panel.js';
+import { privacyText, reportText, samplesText } from '../../../static/js/sampling-panel.js';
 import { SessionOptions } from '../../../static/js/session-options.js';
 import { loadSettings, saveSettings } from '../../../static/js/settings.js';
 import { RateMeter, ReasonCounter, RecentValues } from '../../../static/js/statistics.js';
@@ -150,4 +150,13 @@ test('the page says whether the server may save frames, and how many it has save
   assert.equal(samplesText(0), 'No frames saved yet');
   assert.match(samplesText(1), /^1 frame saved/);
   assert.match(samplesText(12), /^12 frames saved/);
+});
+
+test('the page says what became of a report, and why a frame was not saved', () => {
+  assert.equal(reportText({ taken: true }), 'Saved for training');
+  assert.match(reportText({ taken: false, reason: 'spool_full' }), /^Not saved: .*no room/);
+  assert.match(reportText({ taken: false, reason: 'duplicate' }), /saved already/);
+  assert.match(reportText({ taken: false, reason: 'rate', retry_ms: 61000 }), /the next one in 2 min/);
+  assert.equal(reportText({ taken: false, reason: 'rate' }), 'Not saved: too many reports');
+  assert.equal(reportText({ taken: false, reason: 'new reason' }), 'Not saved');
 });
