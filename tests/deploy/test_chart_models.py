@@ -17,8 +17,8 @@ from inference.models.manifest import Manifest as ModelManifest
 from inference.models.manifest import read_manifest
 from tests.deploy.chart import Chart, Manifest, Manifests, Refused
 from tests.deploy.test_chart_values import SCHEMA
+from tests.helpers.release_server import Server
 from tests.helpers.stores import registry as registries
-from tests.integration.release_server import Server
 
 #: Commands start slowly on a busy machine, and one test runs three.
 pytestmark = pytest.mark.timeout(400)

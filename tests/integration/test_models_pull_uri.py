@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import hashlib
 import json
-import os
 import random
 import ssl
 from collections.abc import Iterator
@@ -20,12 +19,11 @@ from streamer.client.options import Tls
 from streamer.model_zoo.download import UriOptions
 from streamer.model_zoo.download_url import BadRequest, NotTrusted, PullFailed, WrongFile
 from streamer.sampling.s3 import Bucket, open_client
+from tests.helpers.model_pulls import Report, finish, get_uri, names, start
+from tests.helpers.release_server import Fault, Server
 from tests.helpers.stores import registry as registries
 from tests.helpers.stores.ceph import ACCESS_KEY, PACKAGES, SECRET_KEY, Ceph, missing
-from tests.integration.release_server import Fault, Server
 from tests.integration.test_client_network import make_certificate
-from tests.integration.test_models_pull import Report, finish, names, start
-from tests.integration.test_models_pull_oci import get
 
 BODY = random.Random(3).randbytes(300_000)
 SHA256 = hashlib.sha256(BODY).hexdigest()
@@ -35,9 +33,6 @@ KNOWN = UriOptions(sha256=SHA256)
 
 @pytest.fixture(autouse=True)
 def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    for name in list(os.environ):
-        if name.lower().endswith("_proxy") or name.startswith(("AWS_", "S3_")):
-            monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(tmp_path))
     # Without credentials botocore asks the metadata address of clouds, which is slow where there is none.
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
@@ -53,10 +48,12 @@ async def test_an_https_address_needs_a_checksum(tmp_path: Path) -> None:
     trusting = UriOptions(tls=Tls(ca_file=str(certificate)))
     async with Server(BODY, tls=context) as server:
         with pytest.raises(NotTrusted, match=r"no checksum is known.*--sha256.*--trust"):
-            await get(server.url, tmp_path / "models", trusting)
+            await get_uri(server.url, tmp_path / "models", trusting)
         assert server.seen == []
         url = server.url
-        pulled = await get(f"{server.url}?sig=dummy", tmp_path / "models", replace(trusting, sha256=SHA256))
+        pulled = await get_uri(
+            f"{server.url}?sig=dummy", tmp_path / "models", replace(trusting, sha256=SHA256)
+        )
     assert pulled.path == tmp_path / "models" / "model.onnx"
     assert server.seen[0].target.endswith("?sig=dummy")
     assert read_manifest(pulled.path) == Manifest(source=url, sha256=SHA256)
@@ -67,11 +64,11 @@ async def test_a_signature_in_an_address_is_neither_stored_nor_shown(tmp_path: P
         server.faults = [Fault(cut_after=100_000), *[Fault(status=503)] * 5]
         report = Report()
         with pytest.raises(PullFailed) as failed:
-            await get(f"{server.url}?sig=dummy", tmp_path, KNOWN, report=report)
+            await get_uri(f"{server.url}?sig=dummy", tmp_path, KNOWN, report=report)
         written = (tmp_path / "model.onnx.part.json").read_text()
         assert "dummy" not in "".join([str(failed.value), written, *report.lines, *report.statuses])
         server.faults = []
-        assert (await get(f"{server.url}?sig=dummy", tmp_path, KNOWN)).sha256 == SHA256
+        assert (await get_uri(f"{server.url}?sig=dummy", tmp_path, KNOWN)).sha256 == SHA256
         assert server.seen[-1].headers["range"] == "bytes=100000-"
 
 
@@ -79,10 +76,10 @@ async def test_a_login_comes_from_netrc(tmp_path: Path, monkeypatch: pytest.Monk
     async with Server(BODY) as server:
         server.faults = [Fault(status=401)]
         with pytest.raises(PullFailed, match=r"401 .*; it asks for a login: write one .* into \.netrc"):
-            await get(server.url, tmp_path, KNOWN)
+            await get_uri(server.url, tmp_path, KNOWN)
         (tmp_path / "netrc").write_text("machine 127.0.0.1 login somebody password dummy\n")
         monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
-        await get(server.url, tmp_path, KNOWN)
+        await get_uri(server.url, tmp_path, KNOWN)
         assert server.seen[-1].headers["authorization"].startswith("Basic ")
 
 
@@ -101,7 +98,7 @@ async def test_a_login_comes_from_netrc(tmp_path: Path, monkeypatch: pytest.Monk
 )
 async def test_a_wrong_address_is_refused(uri: str, options: UriOptions, found: str, tmp_path: Path) -> None:
     with pytest.raises(BadRequest, match=found):
-        await get(uri, tmp_path, options)
+        await get_uri(uri, tmp_path, options)
 
 
 async def test_options_for_one_file_are_checked(tmp_path: Path) -> None:
@@ -177,7 +174,7 @@ async def test_a_part_of_an_object_is_resumed(store: Ceph, tmp_path: Path) -> No
     note = {"url": f"s3://{BUCKET}/{KEY}", "etag": etag, "total": len(BODY)}
     (tmp_path / "parcels.onnx.part.json").write_text(json.dumps(note))
     report = Report()
-    pulled = await get(f"s3://{BUCKET}/{KEY}", tmp_path, KNOWN, report=report)
+    pulled = await get_uri(f"s3://{BUCKET}/{KEY}", tmp_path, KNOWN, report=report)
     assert pulled.path.read_bytes() == BODY
     assert "parcels: 100000 of 300000" in report.statuses
     assert "parcels: 0 of 300000" not in report.statuses
@@ -186,9 +183,9 @@ async def test_a_part_of_an_object_is_resumed(store: Ceph, tmp_path: Path) -> No
 
 async def test_a_checksum_of_an_object_is_required_and_verified(store: Ceph, tmp_path: Path) -> None:
     with pytest.raises(NotTrusted, match="no checksum is known"):
-        await get(f"s3://{BUCKET}/{KEY}", tmp_path)
+        await get_uri(f"s3://{BUCKET}/{KEY}", tmp_path)
     with pytest.raises(WrongFile, match=f"expected sha256 {'0' * 64}; found {SHA256}"):
-        await get(f"s3://{BUCKET}/{KEY}", tmp_path, UriOptions(sha256="0" * 64))
+        await get_uri(f"s3://{BUCKET}/{KEY}", tmp_path, UriOptions(sha256="0" * 64))
     assert names(tmp_path) == []
 
 
@@ -198,19 +195,19 @@ async def test_a_store_that_refuses_is_explained(
     with pytest.raises(
         PullFailed, match=rf"s3://{BUCKET}/none at {store.url}: 404 NoSuchKey: the bucket has no"
     ):
-        await get(f"s3://{BUCKET}/none", tmp_path, KNOWN)
+        await get_uri(f"s3://{BUCKET}/none", tmp_path, KNOWN)
     with pytest.raises(PullFailed, match="NoSuchBucket: there is no bucket"):
-        await get("s3://no-such-bucket/x.onnx", tmp_path, KNOWN)
+        await get_uri("s3://no-such-bucket/x.onnx", tmp_path, KNOWN)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "dummy-wrong-key")
     with pytest.raises(PullFailed, match=r"SignatureDoesNotMatch.*AWS_SECRET_ACCESS_KEY does not belong"):
-        await get(f"s3://{BUCKET}/{KEY}", tmp_path, KNOWN)
+        await get_uri(f"s3://{BUCKET}/{KEY}", tmp_path, KNOWN)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "dummy-wrong-id")
     with pytest.raises(PullFailed, match="InvalidAccessKeyId"):
-        await get(f"s3://{BUCKET}/{KEY}", tmp_path, KNOWN)
+        await get_uri(f"s3://{BUCKET}/{KEY}", tmp_path, KNOWN)
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     with pytest.raises(PullFailed, match="set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or assign a role"):
-        await get(f"s3://{BUCKET}/{KEY}", tmp_path, KNOWN)
+        await get_uri(f"s3://{BUCKET}/{KEY}", tmp_path, KNOWN)
 
 
 @pytest.mark.skipif(bool(registries.missing()), reason=f"needs {', '.join(registries.missing())}")
@@ -237,4 +234,4 @@ async def test_a_registry_may_keep_its_files_in_a_bucket(
         config = registries.docker_config(tmp_path / "docker", running.address)
         monkeypatch.setenv("DOCKER_CONFIG", str(config))
         uri = f"oci://{running.address}/models/parcels@{digest}"
-        assert (await get(uri, tmp_path / "models")).sha256 == SHA256
+        assert (await get_uri(uri, tmp_path / "models")).sha256 == SHA256

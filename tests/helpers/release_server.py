@@ -34,6 +34,8 @@ class Fault:
     cut_after: int | None = None
     #: The server stops sending after this number of body bytes, but keeps the connection open.
     silent_after: int | None = None
+    #: The server sends the rest of the body, after `silent_after` bytes, once this is set; None: never.
+    resume: asyncio.Event | None = None
     #: Bytes per second; None sends as fast as possible.
     rate: float | None = None
     #: Whether to send the body in chunks, without a Content-Length.
@@ -135,19 +137,26 @@ class Server:
 
     async def _send(self, writer: asyncio.StreamWriter, data: bytes, fault: Fault) -> None:
         cut = min(end for end in (fault.cut_after, fault.silent_after, len(data)) if end is not None)
+        await self._send_pieces(writer, data[:cut], fault)
+        if fault.silent_after is not None:
+            if fault.resume is None:
+                await asyncio.sleep(3600)
+            else:
+                await fault.resume.wait()
+                await self._send_pieces(writer, data[cut:], fault)
+        if fault.chunked and fault.cut_after is None:
+            writer.write(b"0\r\n\r\n")
+            await writer.drain()
+
+    async def _send_pieces(self, writer: asyncio.StreamWriter, data: bytes, fault: Fault) -> None:
         step = max(1, int(fault.rate * 0.02)) if fault.rate else 1 << 16
-        for begin in range(0, cut, step):
-            piece = data[begin : min(begin + step, cut)]
+        for begin in range(0, len(data), step):
+            piece = data[begin : begin + step]
             writer.write(b"%x\r\n%b\r\n" % (len(piece), piece) if fault.chunked else piece)
             await writer.drain()
             self.bytes_sent += len(piece)
             if fault.rate:
                 await asyncio.sleep(0.02)
-        if fault.silent_after is not None:
-            await asyncio.sleep(3600)
-        if fault.chunked and fault.cut_after is None:
-            writer.write(b"0\r\n\r\n")
-            await writer.drain()
 
 
 class ForwardProxy:
