@@ -65,8 +65,13 @@ def test_memory_does_not_grow_with_frames_and_a_leak_would_show(
     whole, samples = asyncio.run(_load(stub, crowd, seconds))
     fps = whole.results / seconds
     clean = {role: _growth(samples, role) for role in ROLES}
-    wait_for(lambda: look(stub.service).fds <= before.fds, "descriptors are given back")
-    after = look(stub.service)
+    after = _wait_for(
+        stub.service,
+        lambda now: (
+            (now.fds, now.processes) == (before.fds, before.processes) and now.threads <= before.threads
+        ),
+        "descriptors, threads and processes are given back",
+    )
     # Negative control: the same check must detect a leak of a kilobyte per frame.
     stub.engine.leak(LEAK_BYTES)
     leaking_whole, samples = asyncio.run(_load(stub, crowd, control_seconds))
@@ -84,9 +89,23 @@ def test_memory_does_not_grow_with_frames_and_a_leak_would_show(
         assert leaking[role] > GATE_BYTES_PER_FRAME, f"the leak of {role} must not pass the gate"
         assert clean[role] / fps <= GATE_BYTES_PER_FRAME, role
         assert not tier.full or clean[role] * 60 <= SOAK_GATE_BYTES_PER_MIN, role
-    assert (after.fds, after.processes) == (before.fds, before.processes)
-    assert after.threads <= before.threads
     wait_for(lambda: stub.service.metric("object_detection_event_loop_tasks") <= tasks, "tasks end")
+
+
+def _wait_for(service: Service, expected: Callable[[Sample], bool], what: str) -> Sample:
+    """Wait until what a service holds is as expected, and return it.
+
+    A single look does not suffice: processes open files for a moment, and new processes start and end.
+    """
+    after = look(service)
+
+    def is_expected() -> bool:
+        nonlocal after
+        after = look(service)
+        return expected(after)
+
+    wait_for(is_expected, what)
+    return after
 
 
 def _shared_memory() -> set[str]:
@@ -114,14 +133,17 @@ def test_killed_processes_leave_no_shared_memory_and_no_children(
         wait_for(lambda: not killed.is_running(), "it ends")
         wait_for(lambda: stub.service.get("/health")[0] == 200, "ready again")
         asyncio.run(_load(stub, Crowd(streams=4, posters=1, fps=10), 1.0))
-        after = look(stub.service)
+        after = _wait_for(
+            stub.service,
+            lambda now: now.memfd <= held.memfd + (1 << 20) and now.processes <= held.processes,
+            "shared memory and processes are given back",
+        )
         figures.note(
             memfd_bytes_more=after.memfd - held.memfd, processes_more=after.processes - held.processes
         )
-        assert after.memfd <= held.memfd + (1 << 20)
-        assert after.processes <= held.processes
         stub.service.stop()
-    assert _shared_memory() == before
+    # Programs of earlier tests may still remove files of theirs.
+    assert _shared_memory() <= before
 
 
 def _in_small_shared_memory(act: Callable[[], None]) -> None:

@@ -11,6 +11,7 @@ import functools
 import re
 import shutil
 import socket
+import statistics
 import subprocess
 import threading
 import time
@@ -262,9 +263,9 @@ def test_hls_is_played_at_its_own_pace_and_in_one_size_only(segments: tuple[Segm
         if len(arrivals) == segment_s * FPS + 5:
             stop.set()
     assert numbers == [(2 * segment_s * FPS + n) % NUMBERS for n in range(len(numbers))]
-    # A slow machine makes these times longer, but nothing makes them shorter.
+    # A frame that a stalled machine delays comes closer to those after it, so only the median is checked.
     halves_s = [arrivals[n + segment_s * FPS // 2] - arrivals[n] for n in range(segment_s * FPS // 2)]
-    assert min(halves_s) > segment_s / 4
+    assert statistics.median(halves_s) > segment_s / 4
     assert {path.partition("/3.ts")[0] for path in server.requested[opened:]} == {"/size1"}
 
 
@@ -277,16 +278,17 @@ def test_a_real_hls_server_is_joined_at_its_newest_segment(tmp_path: Path, numbe
         threading.Thread(target=web.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
         playlist = tmp_path / "live.m3u8"
         deadline = time.monotonic() + SOON_S
-        while len(before := listed(playlist)) < 2:
+        while (before := newest_of(playlist)) < 1:
             assert time.monotonic() < deadline
             time.sleep(0.05)
         source = open_source(f"http://127.0.0.1:{web.server_port}/live.m3u8", SourceOptions(reconnect=False))
         number = number_of(first(source))
-        after = listed(playlist)
+        after = newest_of(playlist)
         web.shutdown()
-    newest = [segment * 2 * FPS % NUMBERS for segment in range(len(before) - 1, len(after))]
-    assert number in newest
+    assert number in [segment * 2 * FPS % NUMBERS for segment in range(before, after + 1)]
 
 
-def listed(playlist: Path) -> list[str]:
-    return re.findall(r"^.+\.ts$", playlist.read_text(), re.MULTILINE) if playlist.exists() else []
+def newest_of(playlist: Path) -> int:
+    """Return the number of the newest of the segments that the playlist lists; -1 if there is none."""
+    found = re.findall(r"^live(\d+)\.ts$", playlist.read_text(), re.MULTILINE) if playlist.exists() else []
+    return int(found[-1]) if found else -1
