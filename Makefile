@@ -8,9 +8,11 @@ HASHED := constraints-hashed.txt
 HASHED_CUDA12 := constraints-cuda12.txt
 ARGS ?=
 # Unit tests share no state, so they run in parallel, and so do the files of all tests that measure nothing. Those marked
-# `alone` run one at a time.
+# `alone` run one at a time. Files start in alphabetical order: by default pytest-xdist begins those with the fewest tests
+# last, and one core would be idle while the other runs a single long test.
 PYTEST_UNIT = $(BIN)/python -m pytest -n logical --dist worksteal tests/unit
-PYTEST_FILES = $(BIN)/python -m pytest -n logical --dist loadfile -m "not alone" --ignore tests/unit tests
+PYTEST_FILES = $(BIN)/python -m pytest -n logical --dist loadfile --no-loadscope-reorder \
+	-m "not alone" --ignore tests/unit tests
 PYTEST_ALONE = $(BIN)/python -m pytest -m alone --ignore tests/unit tests
 INSTALL = $(BIN)/python deploy/install.py
 # A service is four processes or more, and the tests start hundreds of services. Without cached bytecode each process

@@ -35,9 +35,12 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark all tests of e2e and faults as `alone`; other files set the mark themselves if they need it."""
+    """Mark tests with a browser as `alone`; files whose tests measure something set the mark themselves.
+
+    A browser and a service keep both cores of a small machine busy.
+    """
     for item in items:
-        if item.path.parent in (ROOT / "tests/e2e", ROOT / "tests/faults"):
+        if item.get_closest_marker("browser"):
             item.add_marker("alone")
 
 

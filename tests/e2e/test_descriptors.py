@@ -16,6 +16,8 @@ from tests.helpers.ports import free_port
 from tests.helpers.service import Service
 from tests.helpers.waiting import wait_for
 
+pytestmark = pytest.mark.alone
+
 
 @contextlib.contextmanager
 def few_descriptors(soft: int) -> Iterator[None]:

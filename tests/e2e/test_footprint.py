@@ -12,6 +12,8 @@ from bench.idle import cpu_s, family
 from bench.overload import memory_mb
 from tests.helpers.service import Service
 
+pytestmark = pytest.mark.alone
+
 #: Most memory (PSS) of all processes together. 307 MB were measured on two cores of Zen 3; the fork server of
 #: the inference process adds up to 20 MB, and some machines use 30 MB more.
 MAX_PSS_MB = 370.0

@@ -31,6 +31,7 @@ from tests.helpers.reference import (
 from tests.helpers.service import Service
 
 pytestmark = [
+    pytest.mark.alone,
     *NEEDS_GPU,
     pytest.mark.skipif(not REFERENCE.is_file(), reason="needs the shared models and media"),
 ]

@@ -23,6 +23,8 @@ from tests.helpers.model_factory import null_model
 from tests.helpers.service import Service, is_dead
 from tests.helpers.waiting import wait_for
 
+pytestmark = pytest.mark.alone
+
 
 class Prober:
     """Requests ``/livez`` repeatedly on new connections, and records the slowest answer and the failures."""
@@ -128,6 +130,16 @@ def test_a_group_that_was_suspended_as_a_whole_goes_on(whole: Service) -> None:
     assert restarts(whole) == before
 
 
+def test_a_stopped_sampling_process_is_replaced(whole: Service) -> None:
+    before = {role: restarts(whole, role=role) for role in ("observer", "worker")}
+    victim = whole.sampling_process
+    victim.send_signal(signal.SIGSTOP)
+    wait_for(lambda: is_dead(victim))
+    wait_for(lambda: states(whole).get("observer") == "ok")
+    assert restarts(whole, role="observer") == before["observer"] + 1
+    assert restarts(whole, role="worker") == before["worker"]
+
+
 def test_stopped_decoders_and_their_servers_are_replaced_when_there_is_work(whole: Service) -> None:
     before = restarts(whole)
     family = whole.supervisor.children(recursive=True)
@@ -149,16 +161,6 @@ def test_stopped_decoders_and_their_servers_are_replaced_when_there_is_work(whol
     # workers have replaced theirs.
     wait_for(lambda: served() and all(is_dead(process) for process in stopped))
     assert restarts(whole) == before
-
-
-def test_a_stopped_sampling_process_is_replaced(whole: Service) -> None:
-    before = {role: restarts(whole, role=role) for role in ("observer", "worker")}
-    victim = whole.sampling_process
-    victim.send_signal(signal.SIGSTOP)
-    wait_for(lambda: is_dead(victim))
-    wait_for(lambda: states(whole).get("observer") == "ok")
-    assert restarts(whole, role="observer") == before["observer"] + 1
-    assert restarts(whole, role="worker") == before["worker"]
 
 
 def test_a_stopped_inference_process_is_replaced_within_seconds_and_health_says_so(whole: Service) -> None:

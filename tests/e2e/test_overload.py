@@ -6,10 +6,14 @@ import asyncio
 import time
 from pathlib import Path
 
+import pytest
+
 from bench.overload import memory_mb, together
 from tests.helpers.load import End, StreamLoad, Tally, http_session
 from tests.helpers.media import images
 from tests.helpers.service import Service
+
+pytestmark = pytest.mark.alone
 
 FLOOD_FPS = 200.0
 #: Oldest age of a live frame when it is dispatched to the model.

@@ -26,6 +26,8 @@ import pytest
 from tests.conftest import ROOT, shared
 from tests.helpers.service import Service
 
+pytestmark = pytest.mark.alone
+
 PERSON = "video/one-by-one-person-detection.mp4"
 BOTTLE = "video/bottle-detection.mp4"
 KEY = "dummy-key-for-push"

@@ -14,6 +14,8 @@ import pytest
 from tests.conftest import ROOT, shared
 from tests.helpers.service import Service
 
+pytestmark = pytest.mark.alone
+
 
 def push(*arguments: str, timeout_s: float = 120) -> tuple[int, str]:
     """Run a push; return its exit code and its standard error."""

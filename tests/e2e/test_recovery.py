@@ -17,6 +17,8 @@ from tests.helpers.media import images
 from tests.helpers.service import Service, is_dead
 from tests.helpers.waiting import wait_for
 
+pytestmark = pytest.mark.alone
+
 STREAMS = 20
 RECOVERY_TIMEOUT_S = 60.0
 

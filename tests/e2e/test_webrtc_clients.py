@@ -24,6 +24,8 @@ from tests.e2e.webrtc_tools import (
 )
 from tests.helpers.service import Service
 
+pytestmark = pytest.mark.alone
+
 SECRET = "dummy-turn-secret"  # noqa: S105 - a dummy
 
 #: JavaScript of a minimal WHIP client. It sends only the video of the camera, and opens no data channel.

@@ -17,6 +17,8 @@ from tests.helpers.load import http_session
 from tests.helpers.probe_rider import ProbeRider
 from tests.helpers.waiting import wait_for
 
+pytestmark = pytest.mark.alone
+
 Start = Callable[..., Stubbed]
 
 #: Seconds that a run takes here: long enough to cancel the work that waits behind it.

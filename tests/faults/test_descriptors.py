@@ -9,12 +9,15 @@ import time
 from collections.abc import Callable
 
 import psutil
+import pytest
 
 from tests.faults.conftest import Stubbed
 from tests.faults.nonce_clients import Account, Crowd, together
 from tests.faults.results import Result
 from tests.helpers.load import End, http_session
 from tests.helpers.probe_rider import ProbeRider
+
+pytestmark = pytest.mark.alone
 
 Start = Callable[..., Stubbed]
 

@@ -16,6 +16,8 @@ from tests.faults.results import Result
 from tests.helpers.load import End, http_session
 from tests.helpers.waiting import wait_for
 
+pytestmark = pytest.mark.alone
+
 Start = Callable[..., Stubbed]
 
 

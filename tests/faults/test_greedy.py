@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import aiohttp
+import pytest
 
 from tests.faults.conftest import Stubbed, Tier
 from tests.faults.nonce import Nonce
@@ -17,6 +18,8 @@ from tests.faults.process_watch import ProcessWatch, look
 from tests.faults.results import Result
 from tests.helpers.load import End, http_session
 from tests.helpers.probe_rider import ProbeRider
+
+pytestmark = pytest.mark.alone
 
 Start = Callable[..., Stubbed]
 

@@ -22,6 +22,8 @@ from tests.helpers.probe_rider import ProbeRider
 from tests.helpers.service import is_dead
 from tests.helpers.waiting import wait_for
 
+pytestmark = pytest.mark.alone
+
 #: How the process ends while it reads, runs or answers; None means that the test kills it at a random time.
 _PHASES = ("kill_at_read", "kill_at_run", "kill_at_reply", "segv", None)
 #: Number of deaths of one service. More would reach the growing pauses between restarts, which another

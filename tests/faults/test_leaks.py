@@ -23,6 +23,8 @@ from tests.helpers.load import End, http_session
 from tests.helpers.service import Service
 from tests.helpers.waiting import wait_for
 
+pytestmark = pytest.mark.alone
+
 Start = Callable[..., Stubbed]
 
 ROLES = ("inference.engine.process", "streamer.server.worker")

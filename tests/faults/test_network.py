@@ -21,6 +21,8 @@ from tests.helpers.service import Service
 from tests.helpers.waiting import wait_for
 from tests.unit.images import encode, scene
 
+pytestmark = pytest.mark.alone
+
 Start = Callable[..., Stubbed]
 
 DELAY_S, JITTER_S = 0.040, 0.010

@@ -12,6 +12,7 @@ from functools import partial
 
 import aiohttp
 import psutil
+import pytest
 
 from tests.faults.conftest import Stubbed, Tier
 from tests.faults.nonce import COUNTER, Nonce
@@ -21,6 +22,8 @@ from tests.faults.results import Result
 from tests.helpers.load import End, http_session
 from tests.helpers.service import is_dead
 from tests.helpers.waiting import wait_for
+
+pytestmark = pytest.mark.alone
 
 Start = Callable[..., Stubbed]
 

@@ -24,6 +24,8 @@ from tests.helpers.service import Service
 from tests.helpers.simulated_clock import SimulatedClock
 from tests.helpers.waiting import wait_for
 
+pytestmark = pytest.mark.alone
+
 Start = Callable[..., Stubbed]
 
 DEATHS = 6

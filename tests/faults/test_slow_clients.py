@@ -27,6 +27,8 @@ from tests.helpers.load import End, http_session, pack
 from tests.helpers.probe_rider import ProbeRider
 from tests.helpers.waiting import wait_for
 
+pytestmark = pytest.mark.alone
+
 Start = Callable[..., Stubbed]
 
 #: Short limits, so that the test does not take long.

@@ -10,6 +10,7 @@ from typing import Any
 
 import av
 import numpy as np
+import pytest
 from aiortc import AudioStreamTrack
 from aiortc.codecs import get_encoder
 
@@ -19,6 +20,8 @@ from tests.faults.results import Result
 from tests.helpers.load import http_session, pack
 from tests.helpers.webrtc_client import Track, WebrtcClient
 from tests.unit.images import encode, scene
+
+pytestmark = pytest.mark.alone
 
 Start = Callable[..., Stubbed]
 

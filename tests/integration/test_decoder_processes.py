@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import os
 import signal
 import time
@@ -31,7 +32,6 @@ from tests.helpers.decoders import faulty_fork_server as faulty
 TARGET = SimpleNamespace(input_width=64, input_height=64, placement=Placement.CENTRED, pad_value=114)
 #: Time limit for anything that normally happens at once; it leaves room for a busy machine.
 SOON_S = 60.0
-USUAL_PICKUP_LIMIT_S = decoder_watchdog.PICKUP_LIMIT_S
 
 
 def image(width: int, shade: int = 0, ending: str = ".jpg") -> bytes:
@@ -79,9 +79,7 @@ class Bench:
 
 
 @pytest.fixture
-async def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Bench]:
-    # On a busy machine, decoders that yield to all other processes may take longer to pick up a job.
-    monkeypatch.setattr(decoder_watchdog, "PICKUP_LIMIT_S", SOON_S)
+async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
     bench = Bench(RefusedDigests(tmp_path / "digests"))
     try:
         await bench.start()
@@ -186,24 +184,26 @@ async def test_an_image_is_decoded_however_little_processor_time_its_decoder_get
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(decoder_watchdog, "ELAPSED_LIMIT_S", SOON_S)
-    waiting = bench.submit(image(faulty.COMPUTE))
-    group = bench.pool._groups[-1]
+    group, took_s, attempts = bench.pool._groups[-1], 0.0, itertools.count()
     async with asyncio.timeout(SOON_S):
-        while not (taken := [p for p in group.processes.values() if group.line(p).job]):
-            await asyncio.sleep(0.01)
-        (decoder,), begun = taken, time.monotonic()
-        # Let it run for a short time in each quarter of a second, as a busy machine does.
-        while not waiting.done():
-            os.kill(decoder.pid, signal.SIGSTOP)
-            await asyncio.sleep(0.2)
-            used_s = decoder.cpu_s()
-            os.kill(decoder.pid, signal.SIGCONT)
-            while decoder.cpu_s() < used_s + 0.02 and not waiting.done():
+        # Where this process gets little processor time, the decoder may run for longer between two stops.
+        while took_s <= DECODE_CPU_LIMIT_S:
+            waiting = bench.submit(image(faulty.COMPUTE, next(attempts)))
+            while not (taken := [p for p in group.processes.values() if group.line(p).job]):
                 await asyncio.sleep(0.01)
-        outcome = await waiting
-    assert isinstance(outcome, Answer), outcome
-    assert time.monotonic() - begun > DECODE_CPU_LIMIT_S
-    assert outcome.cpu_ms < DECODE_CPU_LIMIT_S * 1e3
+            (decoder,), begun = taken, time.monotonic()
+            # Let it run for a short time in each quarter of a second, as a busy machine does.
+            while not waiting.done():
+                os.kill(decoder.pid, signal.SIGSTOP)
+                await asyncio.sleep(0.2)
+                used_s = decoder.cpu_s()
+                os.kill(decoder.pid, signal.SIGCONT)
+                while decoder.cpu_s() < used_s + 0.02 and not waiting.done():
+                    await asyncio.sleep(0.01)
+            outcome = await waiting
+            took_s = time.monotonic() - begun
+            assert isinstance(outcome, Answer), outcome
+            assert outcome.cpu_ms < DECODE_CPU_LIMIT_S * 1e3
     assert bench.ends == []
 
 
@@ -218,16 +218,11 @@ async def test_a_decoder_killed_from_outside_is_replaced_and_its_image_is_not_to
     async with asyncio.timeout(SOON_S):
         assert isinstance(await waiting, DecoderLost)
     assert isinstance(await bench.decode(image(41)), Answer)
-    assert set(bench.ends) == {"killed"}
+    # New decoders that yield to all other processes may be replaced because they leave a job waiting.
+    assert bench.ends.count("killed") >= 2
+    assert set(bench.ends) <= {"killed", "stuck"}
 
 
-@pytest.fixture
-def _usual_pickup_limit(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Set the limit for picking up a job back to that of production, to find stopped decoders by it."""
-    monkeypatch.setattr(decoder_watchdog, "PICKUP_LIMIT_S", USUAL_PICKUP_LIMIT_S)
-
-
-@pytest.mark.usefixtures("_usual_pickup_limit")
 async def test_stopped_decoders_are_replaced_when_work_waits_for_them(bench: Bench) -> None:
     stopped = await bench.processes()
     for member in stopped:
@@ -237,7 +232,6 @@ async def test_stopped_decoders_are_replaced_when_work_waits_for_them(bench: Ben
     assert not {member.pid for member in stopped} & {member.pid for member in await bench.processes()}
 
 
-@pytest.mark.usefixtures("_usual_pickup_limit")
 async def test_equal_images_are_all_answered_when_decoders_are_stopped_again_and_again(bench: Bench) -> None:
     waiting = []
     async with asyncio.timeout(4 * SOON_S):

@@ -28,8 +28,6 @@ from tests.helpers.waiting import wait_for
 from tests.helpers.wire_client import WireClient
 from tests.unit.images import encode
 
-pytestmark = pytest.mark.alone
-
 #: Longer than a sampling interval with its jitter, so that every image becomes a row.
 FRAME_S = 6.2
 #: Longer interval for long tests, so that pauses of the machine, which pass in real time, cost no row.

@@ -19,8 +19,6 @@ from tests.helpers.sampling_process_run import SamplingProcessRun
 from tests.helpers.stores.faulty import FAULTS, FaultyS3
 from tests.helpers.waiting import wait_for
 
-pytestmark = pytest.mark.alone
-
 
 def hashes_in(store: FaultyS3) -> set[str]:
     """Return the hashes of the complete samples, and check that each image matches its hash."""

@@ -15,8 +15,6 @@ import pytest
 from tests.helpers.service import Service
 from tests.helpers.webrtc_client import Track, WebrtcClient
 
-pytestmark = pytest.mark.alone
-
 #: Number of sessions at the same time.
 TOGETHER = 5
 #: Number of sessions in all, without and with `--full`: multiples of WAYS and of ROUNDS * TOGETHER.

@@ -14,8 +14,6 @@ from tests.helpers.model_factory import null_model
 from tests.helpers.raw_websocket import RawSocket
 from tests.helpers.service import ROOT, Service
 
-pytestmark = pytest.mark.alone
-
 MIB = 1 << 20
 IMAGE_MAX = 64 << 10
 STILL = (ROOT / "data" / "stills" / "belt.jpg").read_bytes()
