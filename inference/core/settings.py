@@ -29,6 +29,10 @@ class InferenceSettings:
     log_json: bool = False
     #: Most bytes for copies of the models in ``metrics_dir``; 0: no copies.
     model_keep_max_bytes: int = 128 << 20
+    #: Labels of classes that are codes, in lower case; empty if no codes are read.
+    code_classes: tuple[str, ...] = ()
+    #: Whether the operator has named them, so that each must be a label of a served model.
+    code_classes_given: bool = False
     #: Folder for the metric files of all processes of a replica, and for the measurements of warm-ups.
     metrics_dir: str = ""
 
@@ -39,4 +43,5 @@ class InferenceSettings:
     @classmethod
     def from_json(cls, text: str) -> InferenceSettings:
         """Parse the text of :meth:`to_json`. Raises TypeError or ValueError for any other text."""
-        return cls(**json.loads(text))
+        values = json.loads(text)
+        return cls(**(values | {"code_classes": tuple(values.get("code_classes", ()))}))

@@ -27,6 +27,7 @@ from inference.engine.metrics import InferenceMetrics
 from inference.ipc.fork_server import serve_forks
 from inference.ipc.group_signals import on_sigterm, settle
 from inference.ipc.shared_status import SharedStatus, State
+from inference.models.labels import check_code_classes
 from inference.models.model_copies import ModelCopies, differs
 
 log = logging.getLogger("inference.process")
@@ -110,6 +111,12 @@ def serve(settings: InferenceSettings, listener: socket.socket, shared_status: S
                 batch_max=settings.batch_max,
                 engine_cache=_folder(settings.engine_cache_dir),
             )
+        check_code_classes(
+            {version: detector.model for version, detector in detectors.items()},
+            settings.code_classes,
+            given=settings.code_classes_given,
+            restarted=bool(shared_status.read("served")),
+        )
         shared_status.post("state", State.WARMING)
         inference_threads = settings.inference_threads or _default_threads(detectors.values())
         for version, detector in detectors.items():

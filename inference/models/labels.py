@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy.typing as npt
@@ -10,7 +11,12 @@ import numpy.typing as npt
 from inference.core.errors import ModelRefused
 from inference.models.class_names import COCO_80, COCO_91, number_apart, parse_names
 from inference.models.manifest import Manifest
+from inference.models.model import ModelInfo
 
+log = logging.getLogger(__name__)
+
+#: Number of labels that a message lists.
+_SHOWN_LABELS = 10
 #: Number of names for a model that outputs class ids without saying how many classes there are.
 UNKNOWN_COUNT = 400
 
@@ -58,14 +64,49 @@ def choose_code_classes(path: str, manifest: Manifest, labels: tuple[str, ...]) 
     """
     unknown = [name for name in manifest.code_classes or () if name not in labels]
     if unknown:
-        some = ", ".join(labels[:10]) + (", …" if len(labels) > 10 else "")
         raise ModelRefused(
             path,
-            expected=f"the manifest's `code_classes` to be labels of the model, which are {some}",
+            expected=f"the manifest's `code_classes` to be labels of the model, which are {_some_of(labels)}",
             found=f"`{unknown[0][:60]}`",
             fix="Write the labels as the model has them, or remove the field.",
         )
     return manifest.code_classes
+
+
+def check_code_classes(
+    models: Mapping[str, ModelInfo], wanted: Collection[str], *, given: bool, restarted: bool
+) -> None:
+    """Check the labels (in lower case) that `READ_CODES_CLASSES` names against those of all served models.
+
+    If they are ``given`` by the operator, raises ModelRefused when one of them is no label of any model. A
+    ``restarted`` process serves perhaps a newer file and only warns. The default is meant for the bundled
+    models; a warning says when it fits no class.
+    """
+    known = {label.lower() for model in models.values() for label in model.labels}
+    unknown = [name for name in wanted if name not in known]
+    stated = any(model.code_classes for model in models.values())
+    if not unknown or (not given and (stated or len(unknown) < len(wanted))):
+        return
+    expected = "labels of served models, which are " + "; ".join(
+        f"{version}: {_some_of(model.labels)}" for version, model in models.items()
+    )
+    if given and not restarted:
+        raise ModelRefused(
+            "READ_CODES_CLASSES",
+            expected=expected,
+            found=", ".join(f"`{name[:60]}`" for name in unknown),
+            fix="Write the labels as the models have them, or name the classes in `code_classes` of a "
+            "manifest.",
+        )
+    log.warning(
+        "READ_CODES=1 reads no codes of these classes: %s. READ_CODES_CLASSES takes %s",
+        ", ".join(unknown),
+        expected,
+    )
+
+
+def _some_of(labels: tuple[str, ...]) -> str:
+    return ", ".join(labels[:_SHOWN_LABELS]) + (", …" if len(labels) > _SHOWN_LABELS else "")
 
 
 def check_ids(path: str, ids: npt.NDArray[Any], labels: tuple[str, ...]) -> None:

@@ -189,7 +189,8 @@ class RequestSettings(BaseSettings):
     )
     read_codes_classes: str = Field(
         "barcode,qr_code,data_matrix,aztec,pdf417",
-        description="Comma-separated labels of the classes that are codes, whatever their case.",
+        description="Comma-separated labels of the classes that are codes, whatever their case. With "
+        "`READ_CODES=1`, each label that is set must be one of a served model.",
     )
 
     stream_max_message_bytes: int = Field(2 << 20, ge=4096, description="Largest WebSocket message.")

@@ -50,6 +50,15 @@ _MAGIC: tuple[tuple[int, bytes, str], ...] = (
     (8, b"AVI ", "AVI video"),
     (8, b"WAVE", "WAVE audio"),
 )
+#: Beginnings of images whose bytes a program read or sent as text, and of those in base64.
+_AS_TEXT = (
+    b"\xc3\xbf\xc3\x98",
+    b"\xef\xbf\xbd\xef\xbf\xbd",
+    b"\xc2\x89PNG",
+    b"\xef\xbf\xbdPNG",
+    b"\x89PNG\n\x1a",
+)
+_AS_BASE64 = (b"/9j/", b"iVBORw0KGgo", b"UklGR")
 _TEXT_BYTES = 512
 _TEXT_CONTROLS = frozenset(b"\t\n\r\x0c\x1b")
 
@@ -59,6 +68,12 @@ def name_kind(data: bytes) -> str:
     for offset, magic, name in _MAGIC:
         if data.startswith(magic, offset):
             return name
+    if data.startswith(_AS_TEXT):
+        return (
+            "an image whose bytes were changed because they were read or sent as text (send them as binary)"
+        )
+    if data.startswith(_AS_BASE64):
+        return "base64 (send the bytes, or base64 in JSON)"
     if data[4:8] == b"ftyp":
         raw = "Canon raw" if data[8:12] == b"crx " else "MP4 or QuickTime video"
         return name_heif(data) or raw

@@ -15,6 +15,7 @@ from streamer.imaging.pixel_limits import (
     read_orientation,
     too_large,
     turn_bytes,
+    unsupported,
 )
 from streamer.imaging.sampled_pixels import LEAST_BYTES
 from streamer.protocol.wire import Codec
@@ -69,6 +70,8 @@ class PngFrame:
         """Read and check the header chunk. Raises ImageError, or struct.error if the file ends within it."""
         header = struct.unpack_from(">I4sIIBBBBB", blob, 8)
         length, kind, width, height, depth, colour, compression, filtering, interlace = header
+        if kind == b"CgBI":
+            raise unsupported("a PNG in Apple's variant for apps (CgBI), which other programs cannot read")
         if kind != b"IHDR" or length != 13:
             raise damaged("it does not begin with its header chunk")
         channels, depths = _COLOURS.get(colour, (0, ()))
@@ -194,16 +197,24 @@ def bare_png(blob: bytes) -> bytes:
 
 
 def _walk(blob: bytes | memoryview, frame: PngFrame) -> _Chunks:
-    """Find the chunks up to the end chunk. Raises ImageError."""
+    """Find the chunks up to the end chunk, or up to the end of a file that is cut off behind its image data.
+
+    Whether the data are complete shows when they are inflated. Raises ImageError.
+    """
     position, found, extras, previous, kind = 33, _Chunks(), 0, b"", b"IHDR"
     for _ in range(_MAX_CHUNKS):
         if position + 12 > len(blob):
-            raise damaged("the file is cut off (no end chunk)")
+            return found.checked(frame)
         previous = kind
         length, kind = struct.unpack_from(">I4s", blob, position)
         start, position = position, position + 12 + length
         if position > len(blob):
-            raise damaged("the file is cut off within a chunk")
+            if found.data and kind != b"IDAT":
+                return found.checked(frame)
+            where = "its image data" if kind == b"IDAT" else "a chunk before its image data"
+            raise damaged(
+                f"the file is cut off within {where}: it has {len(blob)} of {position} bytes or more"
+            )
         if kind == b"IDAT":
             if previous == b"IDAT" or not found.data:
                 found.data.append((start, position))

@@ -16,7 +16,7 @@ from streamer.imaging.pixel_limits import (
 from streamer.protocol.wire import Codec
 
 _MAX_CHUNKS = 4096
-_ANIMATION = 0x02
+_ANIMATION, _EXIF = 0x02, 0x08
 #: Bit in the header of a lossless image that says whether it has transparent pixels.
 _LOSSLESS_ALPHA = 0x10
 #: Memory that the decoder needs besides pixels: rows, tables.
@@ -49,6 +49,8 @@ class _File:
     width: int
     height: int
     animated: bool = False
+    #: Whether the header says that there is an EXIF chunk.
+    has_exif: bool = False
     #: Orientation in the first EXIF chunk; None if there is no such chunk.
     orientation: int | None = None
     image: WebpImage | None = None
@@ -109,13 +111,13 @@ def _read(blob: bytes, limits: PixelLimits | None) -> _File:
         if len(blob) < 30:
             raise damaged("the file ends within its header")
         flags = blob[20]
-        found = _File(_size_at(blob, 24), _size_at(blob, 27), bool(flags & _ANIMATION))
+        found = _File(
+            _size_at(blob, 24), _size_at(blob, 27), bool(flags & _ANIMATION), has_exif=bool(flags & _EXIF)
+        )
     else:
         found = _File(*_image_size(kind, blob, 20))
     if limits is not None:
         check_size(found.width, found.height, limits, "a WebP")
-    if end > len(blob):
-        raise damaged(f"the file is cut off ({len(blob)} of {end} bytes)")
     _walk(blob, 12, end, found)
     image = found.image
     if (
@@ -127,15 +129,21 @@ def _read(blob: bytes, limits: PixelLimits | None) -> _File:
     return found
 
 
-def _walk(blob: bytes, position: int, end: int, found: _File) -> None:
-    """Read the chunks of a file up to ``end`` into ``found``. Raises ImageError."""
+def _walk(blob: bytes, position: int, stated_end: int, found: _File) -> None:
+    """Read the chunks of a file, which should end at ``stated_end``, into ``found``. Raises ImageError.
+
+    A file that is cut off behind its image is accepted, unless an orientation may be missing.
+    """
+    end = min(stated_end, len(blob))
     for _ in range(_MAX_CHUNKS):
         if position + 8 > end:
-            return
+            break
         kind, length = struct.unpack_from("<4sI", blob, position)
         payload = position + 8
         if payload + length > end:
-            raise damaged("the file is cut off within a chunk")
+            if end == stated_end:
+                raise damaged("a chunk is longer than the file says")
+            break
         if found.image is None:
             if kind == b"ANMF" and found.animated:
                 found.image = _first_frame(blob, payload, payload + length, found)
@@ -145,7 +153,11 @@ def _walk(blob: bytes, position: int, end: int, found: _File) -> None:
         if kind == b"EXIF" and found.orientation is None:
             found.orientation = read_orientation(blob[payload : payload + length])
         position = payload + length + (length & 1)
-    raise damaged(f"it has more than {_MAX_CHUNKS} chunks")
+    else:
+        raise damaged(f"it has more than {_MAX_CHUNKS} chunks")
+    has_all = found.image is not None and (found.orientation is not None or not found.has_exif)
+    if end < stated_end and not has_all:
+        raise damaged(f"the file is cut off ({len(blob)} of {stated_end} bytes)")
 
 
 def _first_frame(blob: bytes, start: int, end: int, found: _File) -> WebpImage:

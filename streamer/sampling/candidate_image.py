@@ -143,17 +143,19 @@ def _strip_jpeg(data: bytes, orientation: int) -> bytes:
 def _strip_png(data: bytes, orientation: int) -> bytes:
     kept = [data[:8]]
     position = 8
-    while position < len(data):
+    while position + 12 <= len(data):
         length, kind = struct.unpack_from(">I4s", data, position)
         end = position + 12 + length
-        if kind not in _PNG_DROPPED:
+        if end > len(data):
+            break  # the file is cut off behind its image data
+        if kind not in _PNG_DROPPED and kind != b"IEND":
             kept.append(data[position:end])
         if kind == b"IHDR" and orientation != 1:
             kept.append(_png_chunk(b"eXIf", orientation_block(orientation)))
         if kind == b"IEND":
             break  # bytes after this chunk are not part of the image
         position = end
-    return b"".join(kept)
+    return b"".join([*kept, _png_chunk(b"IEND", b"")])
 
 
 def _png_chunk(kind: bytes, body: bytes) -> bytes:
@@ -166,6 +168,8 @@ def _strip_webp(data: bytes, orientation: int) -> bytes:
     position = 12
     while position + 8 <= end:
         kind, length = struct.unpack_from("<4sI", data, position)
+        if position + 8 + length > end:
+            break  # the file is cut off behind its image
         after = position + 8 + length + (length & 1)
         chunk = data[position:after]
         if kind == b"VP8X":

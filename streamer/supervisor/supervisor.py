@@ -91,6 +91,8 @@ class Supervisor:
                 log_json=writer.json_lines,
                 metrics_dir=str(self._folder.path),
                 model_keep_max_bytes=settings.model_keep_max_bytes,
+                code_classes=tuple(sorted(settings.code_classes)) if settings.read_codes else (),
+                code_classes_given="read_codes_classes" in settings.model_fields_set,
             ),
             [self._store.fd],
         )

@@ -227,7 +227,10 @@ PNGS = (
     Hostile("animated, with bombs", apng, W),
     Hostile("four channels of 16 bits, 33 megapixels", lambda: png_claiming(8192, 4096, BOMB, 16, 6), T),
     Hostile("half a file with an end", lambda: cut_data(PNG, 0.5), D),
-    Hostile("no end", lambda: PNG[:-12], D),
+    Hostile("no end", lambda: PNG[:-12], W),
+    Hostile("half an end", lambda: PNG[:-5], W),
+    Hostile("a comment that is cut off", lambda: PNG[:-12] + png_chunk(b"tEXt", bytes(99))[:50], W),
+    Hostile("no end, and half of its data", lambda: cut_data(PNG, 0.5)[:-12], D),
     Hostile(
         "a critical chunk of Apple's",
         lambda: PNG[:33] + png_chunk(b"CgBI", bytes(4)) + PNG[33:],

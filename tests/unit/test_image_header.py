@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamer.imaging import jpeg
+from streamer.imaging.decode import decode
 from streamer.imaging.image_header import ImageError, ImageErrorCode, ImageHeader, Limits
 from streamer.protocol.wire import Codec
 from tests.helpers.cpu_time import least_cpu_s
@@ -180,7 +181,6 @@ def test_a_jpeg_that_is_drawn_over_without_end_is_unsupported() -> None:
         png_claiming(0, 5),
         png_claiming(5, 5, zlib.compress(bytes(80)), depth=3),
         png_claiming(5, 5, zlib.compress(bytes(80)), colour=5),
-        PLAIN["png"][:8] + png_chunk(b"CgBI", bytes(4)) + PLAIN["png"][8:],
         PLAIN["png"][:33] + png_chunk(b"teXt", b"") * 70_000,
         riff(webp_chunk(b"ICCP", bytes(10))),
         riff(webp_chunk(b"VP8L", struct.pack("<BI", 0x2E, 0))),
@@ -214,8 +214,40 @@ def test_a_file_cut_anywhere_is_damaged(name: str) -> None:
             assert error.code is ImageErrorCode.DAMAGED, length
         else:
             # A cut in a JPEG's image data is no error here: decoding gets the bytes before the cut.
-            assert header.codec is Codec.JPEG
-            assert 0 < header.sound_bytes <= length
+            if header.codec is Codec.JPEG:
+                assert 0 < header.sound_bytes <= length
+            else:
+                # A PNG that ends between two chunks is whole if all of its data are there.
+                assert header.codec is Codec.PNG
+                if length < len(data) - 12:
+                    with pytest.raises(ImageError):
+                        decode(data[:length], header)
+
+
+@pytest.mark.parametrize("cut", [0, 1, 30])
+def test_a_webp_may_be_cut_off_behind_its_image(cut: int) -> None:
+    xmp = riff(webp_chunk(b"VP8X", b"\x04" + bytes(3) + b"\x9f\0\0\x5f\0\0") + PLAIN["webp"][12:])
+    whole = xmp + webp_chunk(b"XMP ", bytes(40))
+    whole = whole[:4] + struct.pack("<I", len(whole) - 8) + whole[8:]
+    assert LIMITS.read_header(whole[: len(whole) - cut]).width == 160
+    assert "is cut off" in refusal(xmp[:-9]).detail
+
+
+def test_a_webp_whose_orientation_is_cut_off_is_damaged() -> None:
+    whole = with_exif(PLAIN["webp"], 6)
+    assert LIMITS.read_header(whole).orientation == 6
+    assert refusal(whole[:-4]).code is ImageErrorCode.DAMAGED
+
+
+def test_a_webp_of_unknown_length_ends_with_its_image() -> None:
+    data = PLAIN["webp"]
+    assert LIMITS.read_header(data[:4] + b"\xff\xff\xff\xff" + data[8:]).width == 160
+
+
+def test_apples_variant_of_png_is_named() -> None:
+    error = refusal(PLAIN["png"][:8] + png_chunk(b"CgBI", bytes(4)) + PLAIN["png"][8:])
+    assert error.code is ImageErrorCode.UNSUPPORTED
+    assert "CgBI" in error.detail
 
 
 def test_a_cut_is_seen_although_the_thumbnail_is_whole() -> None:

@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 
 from streamer.imaging.image_header import name_kind
 
+AS_TEXT = "an image whose bytes were changed because they were read or sent as text (send them as binary)"
+
 
 @pytest.mark.parametrize(
     ("data", "name"),
@@ -34,6 +36,13 @@ from streamer.imaging.image_header import name_kind
         (b'<?xml version="1.0"?>\n<svg/>', "SVG"),
         (b"\n<!DOCTYPE html><html>", "HTML"),
         (b"data:image/jpeg;base64,/9j/4AAQ", "data URL (send the bytes, not base64)"),
+        (b"/9j/4AAQSkZJRg", "base64 (send the bytes, or base64 in JSON)"),
+        (b"iVBORw0KGgoAAAANSUhEUg", "base64 (send the bytes, or base64 in JSON)"),
+        (b"\x89PNG\r\n\x1a\n".decode("latin-1").encode(), AS_TEXT),
+        (b"\xff\xd8\xff\xe0".decode("latin-1").encode(), AS_TEXT),
+        (b"\xff\xd8\xff\xe0".decode("utf-8", "replace").encode(), AS_TEXT),
+        (b"\x89PNG\r\n\x1a\n".decode("utf-8", "replace").encode(), AS_TEXT),
+        (b"\x89PNG\n\x1a\n", AS_TEXT),
         (b'{"image": "..."}', "text"),
         (b"\x00\x01\x02\x03", "unknown data"),
     ],

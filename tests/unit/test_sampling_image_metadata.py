@@ -8,6 +8,7 @@ import pytest
 
 from streamer.imaging.decode import decode
 from streamer.imaging.image_header import Limits, read_header
+from streamer.protocol.wire import Codec
 from streamer.sampling.candidate_image import strip_metadata
 from tests.unit.images import encode, png_chunk, riff, scene, webp_chunk, with_exif, with_jpeg_segment
 
@@ -56,6 +57,15 @@ def test_a_progressive_jpeg_and_its_colour_profile_stay_whole() -> None:
     data = encode(scene(), ".jpg", cv2.IMWRITE_JPEG_PROGRESSIVE, 1)
     data = with_jpeg_segment(data, 0xE2, b"ICC_PROFILE\x00\x01\x01" + b"p" * 100)
     assert strip_metadata(data, read_header(data, LIMITS).codec, 1) == data
+
+
+def test_a_png_and_a_webp_that_are_cut_off_behind_their_image_become_complete() -> None:
+    png = encode(scene(), ".png")
+    assert strip_metadata(png[:-12], Codec.PNG, 1) == png
+    assert strip_metadata(png[:-3], Codec.PNG, 1) == png
+    webp = with_exif(encode(scene(), ".webp", cv2.IMWRITE_WEBP_QUALITY, 80), 1)
+    without = strip_metadata(webp, Codec.WEBP, 1)
+    assert strip_metadata(webp[:-3], Codec.WEBP, 1) == without
 
 
 def test_what_is_cut_off_is_refused_not_kept() -> None:
