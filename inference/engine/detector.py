@@ -36,6 +36,7 @@ from inference.engine.validation_run import (
 )
 from inference.graph.cpu_model import read_cpu_model
 from inference.models.labels import check_ids, choose_code_classes, choose_labels
+from inference.models.lineage import lineage_of
 from inference.models.manifest import read_manifest
 from inference.models.model import Family, ModelInfo
 from inference.models.model_file import check_file
@@ -147,6 +148,7 @@ class Detector:
             conf_threshold=manifest.conf_threshold,
             agnostic_nms=bool(manifest.agnostic_nms),
             code_classes=choose_code_classes(str(path), manifest, labels),
+            lineage=lineage_of(manifest),
         )
         #: Batch size to median seconds of one run; filled by `warm_up`.
         self.cost_s: dict[int, float] = {}

@@ -17,6 +17,7 @@ from inference.models.class_names import NAMED_LISTS
 
 MAX_TEXT = 200
 MAX_LABELS = 10_000
+MAX_PARENTS = 100
 MIN_INPUT_PX = 32
 MAX_INPUT_PX = 4096
 
@@ -168,3 +169,23 @@ def sha256(value: object) -> str:
     if not isinstance(value, str) or not re.fullmatch(r"[0-9a-fA-F]{64}", value):
         raise ValueError("64 hexadecimal digits")
     return value.lower()
+
+
+def record(value: object) -> dict[str, Any]:
+    """Return an object of any fields, which only people and tools read."""
+    if not isinstance(value, dict):
+        raise ValueError("an object")  # noqa: TRY004 - see `read_object`
+    return value
+
+
+def parents(value: object) -> tuple[dict[str, Any], ...]:
+    """Return the models from which a model was made; each has `name` and `sha256`."""
+    listed = value if isinstance(value, list) else [None]
+    good = [entry for entry in listed if isinstance(entry, dict) and set(entry) == {"name", "sha256"}]
+    try:
+        found = tuple({"name": text(entry["name"]), "sha256": sha256(entry["sha256"])} for entry in good)
+    except ValueError:
+        found = ()
+    if len(found) < len(listed) or len(listed) > MAX_PARENTS:
+        raise ValueError(f"a list of at most {MAX_PARENTS} objects with `name` and `sha256`")
+    return found

@@ -66,6 +66,12 @@ class Manifest:
     licence: str | None = None
     #: Where the weights come from, usually a URL. For information only.
     source: str | None = None
+    #: The models from which this one was trained or made, each with name and sha256. For information only.
+    parents: tuple[Mapping[str, Any], ...] | None = None
+    #: How it was trained: digest of the set, seed, versions. For information only.
+    training: Mapping[str, Any] | None = None
+    #: What it scored, and on which pictures. For information only.
+    metrics: Mapping[str, Any] | None = None
 
 
 def manifest_path(model_path: Path) -> Path:
@@ -153,4 +159,7 @@ _PARSERS: Mapping[str, Parser] = {
     "batch_max": fields.integer(1, 256),
     "licence": fields.text,
     "source": fields.text,
+    "parents": fields.parents,
+    "training": fields.record,
+    "metrics": fields.record,
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -53,6 +54,8 @@ class ModelInfo:
     agnostic_nms: bool = False
     #: Those labels whose boxes are printed codes; None if the manifest does not say.
     code_classes: tuple[str, ...] | None = None
+    #: Where the model comes from and what it scored (`lineage_of`); None if its manifest does not say.
+    lineage: Mapping[str, Any] | None = None
 
     @property
     def default_params(self) -> DetectionParams:
@@ -88,6 +91,8 @@ class ModelInfo:
             raise ValueError(f"`conf_threshold` is {model.conf_threshold!r:.40}; allowed are 0 to 1")
         if model.code_classes is not None and not set(model.code_classes) <= set(model.labels):
             raise ValueError("`code_classes` has labels that the model does not have")
+        if model.lineage is not None and not isinstance(model.lineage, dict):
+            raise TypeError(f"`lineage` is {model.lineage!r:.40}; expected an object")
         if type(model.agnostic_nms) is not bool:
             raise TypeError(f"`agnostic_nms` is {model.agnostic_nms!r:.40}; allowed are true and false")
         return model

@@ -17,7 +17,6 @@ from typing_extensions import TypedDict
 
 from inference.ipc.client import InferenceClient
 from inference.ipc.shared_status import SharedStatus, State
-from inference.models.model import Family
 from streamer.access.identity import Scope
 from streamer.accounting.metrics import render_metrics
 from streamer.drift.status import DriftStatus, DriftWord
@@ -32,6 +31,7 @@ from streamer.http.problem_details import Problem, problem_middleware
 from streamer.sampling.process_handle import SamplingStatus
 from streamer.server.acceptor import Acceptor
 from streamer.server.liveness import Liveness, ProcessStates
+from streamer.server.served_models import ServedModel, describe_model
 
 _STATES: dict[State, Literal["starting", "loading", "warming", "ok", "restarting"]] = {
     State.STARTING: "starting",
@@ -53,26 +53,6 @@ _REASONS: dict[ReplicaState, str] = {
 
 #: If a worker has had no decoder for this time, it is not ready. Replacing all decoders takes less.
 _DECODERS_GONE_S = 1.0
-
-
-class ServedModel(TypedDict):
-    """A model that this replica serves."""
-
-    name: Annotated[str, Field(description="Name of the model.")]
-    sha256: Annotated[str, Field(description="SHA-256 of the model file, in hexadecimal digits.")]
-    family: Annotated[
-        str,
-        Field(
-            json_schema_extra={"enum": [family.value for family in Family]},
-            description="Which inputs and outputs the model has.",
-        ),
-    ]
-    input: Annotated[
-        list[int],
-        Field(min_length=2, max_length=2, description="Width and height of the model's input, in pixels."),
-    ]
-    classes: Annotated[int, Field(description="Number of classes that it distinguishes.")]
-    provider: Annotated[str, Field(description="The device on which it runs, such as `cpu` or `cuda`.")]
 
 
 class DecoderStates(TypedDict):
@@ -187,17 +167,7 @@ class Health:
     def describe(self) -> HealthDocument:
         """Return the body of ``/health``."""
         status = self.status
-        models: dict[str, ServedModel] = {
-            version: {
-                "name": model.info.name,
-                "sha256": model.info.sha256,
-                "family": model.info.family.value,
-                "input": [model.info.input_width, model.info.input_height],
-                "classes": len(model.info.labels),
-                "provider": model.info.provider,
-            }
-            for version, model in self._client.models.items()
-        }
+        models = {version: describe_model(model.info) for version, model in self._client.models.items()}
         body: HealthDocument = {
             "status": status,
             "models": models,

@@ -32,6 +32,9 @@ EVERY_FIELD = {
     "batch_max": 4,
     "licence": "Apache-2.0",
     "source": "https://host/model",
+    "parents": [{"name": "codes_v1", "sha256": "CD" * 32}],
+    "training": {"seed": 1},
+    "metrics": {"val": {"map50": 0.9}},
 }
 
 
@@ -55,6 +58,9 @@ def test_every_field_is_read() -> None:
         batch_max=4,
         licence="Apache-2.0",
         source="https://host/model",
+        parents=({"name": "codes_v1", "sha256": "cd" * 32},),
+        training={"seed": 1},
+        metrics={"val": {"map50": 0.9}},
     )
 
 
@@ -78,6 +84,11 @@ def test_a_manifest_lies_beside_the_model_and_may_be_absent(tmp_path: Path) -> N
         ("pad_value", 256),
         ("agnostic_nms", 1),
         ("labels", "coco-90"),
+        ("parents", {"name": "a", "sha256": "ab" * 32}),
+        ("parents", [{"name": "a"}]),
+        ("parents", [{"name": "a", "sha256": "ab"}]),
+        ("training", "yesterday"),
+        ("metrics", [0.9]),
         ("mean", [1, 2]),
         ("pad_value", 11.5),
         ("pad_value", True),
