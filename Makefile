@@ -20,7 +20,7 @@ INSTALL = $(BIN)/python deploy/install.py
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install serve test test-unit test-system soak reliability check format bench train evaluate image sample demo-gif constraints hashes audit sbom fuzz chart release-plan pins clean system-packages
+.PHONY: help install serve test test-unit test-system test-training soak reliability check format bench train evaluate image sample demo-gif constraints hashes audit sbom fuzz chart release-plan pins clean system-packages
 
 help:  ## list these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,6 +46,9 @@ test-unit: $(VENV)/installed-dev  ## run the unit tests on all cores: some two m
 test-system: $(VENV)/installed-dev system-packages  ## run all other tests, which start the service, browsers and stores
 	$(PYTEST_FILES) $(ARGS)
 	$(PYTEST_ALONE) $(ARGS)
+
+test-training: $(VENV)/installed-dev $(VENV)/installed-training  ## run the tests that need PyTorch, after installing it
+	$(BIN)/python -m pytest tests/training $(ARGS)
 
 soak: $(VENV)/installed-dev system-packages  ## run the long form of the fault tests (about an hour) and update docs/reliability.md
 	$(BIN)/python -m pytest tests/faults --full $(ARGS)

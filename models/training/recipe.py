@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from streamer.training.network import Shape
+from streamer.training.network import SHAPES, Shape
 
 LICENCE = "Apache-2.0"
 #: Entries in the metadata of the bundled files.
@@ -47,7 +47,7 @@ class Recipe:
 RECIPES = {
     "v1": Recipe(
         name="codes_v1",
-        shape=Shape(stem=16, widths=(24, 48, 96, 128), depth=1, neck=(48, 64, 96), head=48),
+        shape=SHAPES["n"],
         side=320,
         scenes=16_000,
         textures=0,
@@ -58,7 +58,7 @@ RECIPES = {
     ),
     "v2": Recipe(
         name="codes_v2",
-        shape=Shape(stem=16, widths=(32, 64, 128, 192), depth=2, neck=(64, 96, 128), head=64),
+        shape=SHAPES["s"],
         side=416,
         scenes=16_000,
         textures=1_500,

@@ -48,6 +48,15 @@ EXIT_CODES: Mapping[str, Mapping[str, int]] = {
         "streamer.datasets.annotations.BadLabels": 4,
         "streamer.datasets.label_file.BadSet": 4,
     },
+    "train": {
+        "streamer.training.errors.BadRequest": EXIT_USAGE,
+        "streamer.training.errors.UnusableCheckpoint": EXIT_USAGE,
+        "streamer.datasets.label_file.BadSet": EXIT_USAGE,
+        "streamer.training.errors.NotRecoverable": 4,
+        "streamer.training.errors.Busy": 5,
+        "builtins.OSError": 5,
+        "streamer.model_zoo.download_url.Unavailable": 8,
+    },
     "simulate": {"streamer.simulation.errors.BadScenario": EXIT_USAGE},
 }
 #: Commands that need the extra `server`, and their exit codes when it is not installed.
@@ -57,6 +66,7 @@ SERVER_COMMANDS = {
     "keys": EXIT_USAGE,
     "samples": EXIT_USAGE,
     "labels": EXIT_USAGE,
+    "train": 8,
     "simulate": EXIT_USAGE,
 }
 

@@ -36,6 +36,7 @@ _COMMANDS = {
     "models": ("streamer.cli.models", "list, pull, check and optimize models"),
     "samples": ("streamer.cli.samples", "count, verify and export collected samples"),
     "labels": ("streamer.cli.labels", "import labels into a labelled set"),
+    "train": ("streamer.cli.train", "train a detector on a labelled set"),
     "simulate": ("streamer.cli.simulate", "simulate streams, autoscaling and fleets with your own numbers"),
 }
 

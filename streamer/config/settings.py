@@ -23,9 +23,9 @@ from streamer.config.sampling_settings import SamplingSettings
 from streamer.core.extras import install_command
 
 #: The user's own models, which are found without a setting.
-_OWN_MODELS = {"v1": "yolov9_v1.onnx", "v2": "yolov9_v2.onnx"}
+OWN_MODELS = {"v1": "yolov9_v1.onnx", "v2": "yolov9_v2.onnx"}
 #: The code detectors that come with the project.
-_BUNDLED_MODELS = {"v1": "codes_v1.onnx", "v2": "codes_v2.onnx"}
+BUNDLED_MODELS = {"v1": "codes_v1.onnx", "v2": "codes_v2.onnx"}
 
 
 class ModelSettings(BaseSettings):
@@ -106,8 +106,8 @@ class ModelSettings(BaseSettings):
         found: dict[str, Path] = {}
         bundled_allowed = True
         for version, given in (("v1", self.model_v1_path), ("v2", self.model_v2_path)):
-            bundled = MODELS_DIR / _BUNDLED_MODELS[version]
-            candidates = [given] if given else [MODELS_DIR / _OWN_MODELS[version]]
+            bundled = MODELS_DIR / BUNDLED_MODELS[version]
+            candidates = [given] if given else [MODELS_DIR / OWN_MODELS[version]]
             if not given and bundled_allowed:
                 candidates.append(bundled)
             path = next((path for path in candidates if path.is_file()), None)

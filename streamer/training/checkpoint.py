@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from streamer.core.durable import flush
+from streamer.training.errors import UnusableCheckpoint
 
 _DIGEST_BYTES = 64
 
@@ -36,10 +37,6 @@ class Checkpoint:
     optimiser: dict[str, Any]
     #: What else the training remembers, such as its history.
     memory: dict[str, Any]
-
-
-class UnusableCheckpoint(ValueError):
-    """Raised when the files exist, but none of them can be used for this training."""
 
 
 def save(path: Path, checkpoint: Checkpoint) -> None:

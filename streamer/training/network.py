@@ -30,6 +30,13 @@ class Shape:
     head: int
 
 
+#: Networks by name, from small to large: those of `codes_v1` and `codes_v2`.
+SHAPES = {
+    "n": Shape(stem=16, widths=(24, 48, 96, 128), depth=1, neck=(48, 64, 96), head=48),
+    "s": Shape(stem=16, widths=(32, 64, 128, 192), depth=2, neck=(64, 96, 128), head=64),
+}
+
+
 class Unit(nn.Sequential):
     """Convolution, batch normalisation and ReLU; the export merges the first two."""
 

@@ -24,6 +24,7 @@ import torch
 from onnx import numpy_helper
 from torch import Tensor, nn
 
+from streamer.training.errors import NotRecoverable
 from streamer.training.network import Detector, Exported, Shape, Unit
 
 #: Convolutions of a network, apart from those in the `depth` blocks of its three deep stages, and those of a
@@ -34,10 +35,6 @@ _MAX_DEPTH = 16
 #: Largest differences that count as rounding: boxes in pixels, scores in 0..1.
 _BOX_TOLERANCE, _SCORE_TOLERANCE = 0.05, 1e-3
 _TESTED_PICTURES = 2
-
-
-class NotRecoverable(ValueError):
-    """Raised for a file whose weights do not fit the trainer's network; the message says what was found."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,8 @@ import pytest
 torch = pytest.importorskip("torch", reason="needs the extra `train` (make .venv/installed-training)")
 
 from streamer.training import checkpoint  # noqa: E402
-from streamer.training.checkpoint import Checkpoint, UnusableCheckpoint  # noqa: E402
+from streamer.training.checkpoint import Checkpoint  # noqa: E402
+from streamer.training.errors import UnusableCheckpoint  # noqa: E402
 
 RECIPE = {"seed": 1, "set": "abc"}
 

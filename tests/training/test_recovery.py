@@ -13,9 +13,10 @@ import onnx  # noqa: E402
 import onnxruntime  # noqa: E402
 
 from streamer.assets import MODELS_DIR  # noqa: E402
+from streamer.training.errors import NotRecoverable  # noqa: E402
 from streamer.training.export import export  # noqa: E402
 from streamer.training.network import Detector, Exported, Shape  # noqa: E402
-from streamer.training.recovery import NotRecoverable, calibrate, recover, with_classes  # noqa: E402
+from streamer.training.recovery import calibrate, recover, with_classes  # noqa: E402
 from tests.conftest import shared  # noqa: E402
 
 SMALL = Shape(stem=8, widths=(8, 16, 24, 32), depth=2, neck=(8, 16, 24), head=12)
