@@ -194,7 +194,7 @@ class Adwin(StepDetector):
     begins with the reference.
     """
 
-    grid: ClassVar = {"confidence": (1e-1, 1e-3, 1e-6, 1e-12, 1e-24), "by_hour": (0, 1)}
+    grid: ClassVar = {"confidence": (1e-3, 1e-12, 1e-24, 1e-48), "by_hour": (0, 1)}
     #: Longest window in steps: a week.
     longest = 1008
     #: Shortest part in steps.
@@ -249,9 +249,9 @@ class OnlineMmd(StepDetector):
 
     grid: ClassVar = {
         "window": (3, 6),
-        "run_time": (1440.0, 14_400.0),
+        "run_time": (14_400.0,),
         "blocks": (0, 1),
-        "margin": (1.0, 1.5),
+        "margin": (1.0, 1.3),
         "by_hour": (0, 1),
     }
 

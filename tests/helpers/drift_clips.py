@@ -235,7 +235,7 @@ def _position(labels: tuple[str, ...], label: str) -> int:
 # -- rows ------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ClipRecording:
     """Holds which frame a camera shows at which light: ``at``, ``frame`` and ``level`` are (n,)."""
 

@@ -22,7 +22,7 @@ KINDS = (COVERED, FOCUS, MOVED, MIX, CONFIDENCE, DIRT, FROZEN, EXPOSURE)
 DIRT_S = 6 * HOUR_S
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SceneRecording:
     """Holds a simulated scene and its rows without and with faults."""
 

@@ -74,7 +74,7 @@ _OF_BOXES = (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class GaussianRecording:
     """Holds the columns of ``UNITS`` without limits, each (n,), and what rows need besides."""
 

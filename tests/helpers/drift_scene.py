@@ -201,7 +201,7 @@ def _boxes(
     faint = faint + rng.poisson(0.25, n) * (penalty < 0.4)
     shown = score >= THRESHOLD
     row, score, low, high, kind = row[shown], score[shown], low[shown], high[shown], kind[shown]
-    order = np.lexsort((score, row))
+    order = np.argsort(row + 0.5 * score)
     row, score, low, high, kind = row[order], score[order], low[order], high[order], kind[order]
     groups = _Groups(row, n)
     side, middle = high - low, (high + low) / 2
@@ -254,13 +254,20 @@ class _Groups:
         found[self._some] = values[place[self._some]]
         return found
 
+    def _order(self, values: Floats) -> Ints:
+        """Return the order by row and value: one sort of one key, which is faster than np.lexsort."""
+        if not len(values):
+            return np.zeros(0, np.int64)
+        least = values.min()
+        return np.argsort(self._row + 0.999 * (values - least) / max(values.max() - least, 1e-12))
+
     def greatest(self, values: Floats) -> Floats:
         """Return the greatest value of each row."""
-        return self.pick(values[np.lexsort((values, self._row))], last=True)
+        return self.pick(values[self._order(values)], last=True)
 
     def median(self, values: Floats) -> Floats:
         """Return the median of each row."""
-        ordered = values[np.lexsort((values, self._row))]
+        ordered = values[self._order(values)]
         found = np.full(self._n, np.nan)
         some = self._some
         lower, upper = self._first + (self.count - 1) // 2, self._first + self.count // 2
@@ -269,7 +276,7 @@ class _Groups:
 
     def overlap(self, low: Floats, high: Floats) -> Floats:
         """Return the greatest IoU of horizontal neighbours of each row; 0 with fewer than two boxes."""
-        order = np.lexsort((low[:, 0], self._row))
+        order = self._order(low[:, 0])
         low, high, row = low[order], high[order], self._row[order]
         shared = np.clip(np.minimum(high[1:], high[:-1]) - np.maximum(low[1:], low[:-1]), 0, None).prod(
             axis=1

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -50,15 +50,15 @@ class Series:
     def between(self, begin: float, end: float) -> Series:
         """Return the rows with ``begin`` <= at < ``end``."""
         first, last = np.searchsorted(self.at, [begin, end])
-        part = slice(first, last)
-        return Series(
-            self.at[part],
-            self.numbers[part],
-            self.top[part],
-            self.counts[part],
-            self.labels,
-            self.resolution,
-            self.source,
+        return self._part(slice(first, last))
+
+    def every(self, step: int) -> Series:
+        """Return every so many rows."""
+        return self._part(slice(None, None, step))
+
+    def _part(self, part: slice) -> Series:
+        return replace(
+            self, at=self.at[part], numbers=self.numbers[part], top=self.top[part], counts=self.counts[part]
         )
 
     def rows(self, stream: str = "gate", model: str = "v1:ab") -> Iterator[Row]:

@@ -19,7 +19,7 @@ import numpy as np
 from streamer.drift.monitor import DriftConfig, Monitor
 from streamer.drift.reference import Reference, learn
 from tests.helpers.drift_clips import CLIPS, record_clip
-from tests.helpers.drift_faults import record_world
+from tests.helpers.drift_faults import KINDS, record_world
 from tests.helpers.drift_gaussian import GAUSSIANS, record_gaussian
 from tests.helpers.drift_series import DAY_S, HOUR_S, Series
 from tests.helpers.drift_worlds import REFERENCE_DAYS, WORLDS
@@ -83,8 +83,8 @@ Learn = Callable[[Series], Detector]
 class ServiceDetector:
     """Drives the service's own monitor as the sampling process does, with its builtin engine."""
 
-    def __init__(self, reference: Series) -> None:
-        config = DriftConfig()
+    def __init__(self, reference: Series, config: DriftConfig | None = None) -> None:
+        config = config or DriftConfig()
         learned, _ = learn(list(reference.rows(STREAM)), config.window_s, config.alpha)
         self._monitor = Monitor(config)
         self._monitor.set_reference(Reference({STREAM: learned}, "", ""))
@@ -167,7 +167,7 @@ def run(trial: Trial, make: Learn = ServiceDetector) -> Outcome:
     for end in sorted([*marks, *faults]):
         outcome.false += [at - now for at in detector.feed(series.between(begin, end))]
         if end in faults:
-            outcome.delays[faults[end]] = _delay(detector, recording, faults[end], end, trial.seed)
+            outcome.delays[faults[end]] = _delay(detector, trial, faults[end], end)
         else:
             on += detector.drifting
         begin = end
@@ -191,11 +191,18 @@ def _starts(trial: Trial, recording: Recording) -> dict[float, str]:
     }
 
 
-def _delay(detector: Detector, recording: Recording, kind: str, begin: float, seed: int) -> float:
+def _delay(detector: Detector, trial: Trial, kind: str, begin: float) -> float:
     if detector.drifting:
         return math.nan
-    series = recording.faulty(kind, begin, begin + FOUND_WITHIN_S, seed)
+    series = _faulty(trial.world, trial.seed, trial.days, trial.reference_days, kind, begin)
     return next((at - begin for at in detector.copy().feed(series)), math.inf)
+
+
+@functools.lru_cache(maxsize=len(KINDS))
+def _faulty(world: str, seed: int, days: float, reference_days: float, kind: str, begin: float) -> Series:
+    """Return a day with a fault; trials that differ in the reference alone share it."""
+    recording = _record(world, seed, days, reference_days)
+    return recording.faulty(kind, begin, begin + FOUND_WITHIN_S, seed)
 
 
 @dataclass(slots=True)
