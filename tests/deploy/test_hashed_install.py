@@ -42,6 +42,35 @@ def make_wheel(folder: Path, name: str, version: str, needs: str = "") -> str:
     return hashlib.sha256(target.read_bytes()).hexdigest()
 
 
+#: Stands in for `python3` and copies an environment with pip, because making one takes seconds.
+_COPIES_TOOLS = """#!/bin/sh
+if [ "$*" = "-m venv {tools}" ]; then
+    mkdir -p {tools} && cp -a {made}/. {tools}
+    exec sed -i '1s|^#!.*|#!{tools}/bin/python3|' {tools}/bin/pip*
+fi
+exec {python} "$@"
+"""
+
+
+@pytest.fixture(scope="module")
+def made_tools(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make an environment with pip, as the script makes it for its tools."""
+    folder = tmp_path_factory.mktemp("made") / "tools"
+    subprocess.run(["python3", "-m", "venv", str(folder)], check=True)
+    return folder
+
+
+@pytest.fixture
+def quick_tools(build: Path, made_tools: Path) -> None:
+    """Let the script copy the environment of its tools instead of making one."""
+    python = build / "bin" / "python3"
+    python.parent.mkdir()
+    python.write_text(
+        _COPIES_TOOLS.format(tools=build / "tools", made=made_tools, python=shutil.which("python3"))
+    )
+    python.chmod(0o755)
+
+
 @pytest.fixture
 def build(tmp_path: Path) -> Path:
     """Write a project that needs `near`, which needs `far`, with a folder of wheels and a lock file."""
@@ -66,6 +95,7 @@ def build(tmp_path: Path) -> Path:
 def install(build: Path, *extras: str, flavour: str = "gpu-cuda13") -> subprocess.CompletedProcess[str]:
     """Run the install script of the Dockerfile without access to a package index."""
     environment = {name: text for name, text in os.environ.items() if not name.startswith("PIP_")} | {
+        "PATH": f"{build / 'bin'}:{os.environ['PATH']}",
         "PIP_CONFIG_FILE": os.devnull,
         "PIP_NO_INDEX": "1",
         "PIP_FIND_LINKS": str(build / "wheels"),
@@ -94,6 +124,7 @@ def test_what_the_lock_knows_is_installed_with_what_that_needs(build: Path) -> N
     assert installed(build) == {"near.py", "far.py"}
 
 
+@pytest.mark.usefixtures("quick_tools")
 def test_evidently_is_only_in_an_image_that_asks_for_it(build: Path) -> None:
     # `more` includes the whole service, as the extras of the project do.
     done = install(build, "more")
@@ -104,6 +135,7 @@ def test_evidently_is_only_in_an_image_that_asks_for_it(build: Path) -> None:
     assert "unknown" in done.stderr
 
 
+@pytest.mark.usefixtures("quick_tools")
 @pytest.mark.parametrize("machine", ["x86_64", "another"])
 @pytest.mark.parametrize(
     ("flavour", "expected"),
@@ -151,6 +183,7 @@ def test_each_image_gets_its_onnx_runtime_on_every_machine(
     assert found == {expected}
 
 
+@pytest.mark.usefixtures("quick_tools")
 @pytest.mark.parametrize("name", ["far", "builder"])
 def test_a_package_that_changed_since_its_hash_was_committed_ends_the_build(build: Path, name: str) -> None:
     (wheel,) = (build / "wheels").glob(f"{name}-*.whl")
@@ -162,6 +195,7 @@ def test_a_package_that_changed_since_its_hash_was_committed_ends_the_build(buil
     assert installed(build) == set()
 
 
+@pytest.mark.usefixtures("quick_tools")
 def test_a_package_that_the_lock_does_not_know_ends_the_build(build: Path) -> None:
     lock = build / "constraints-hashed.txt"
     lock.write_text(lock.read_text().partition("near==")[0] + lock.read_text()[-100:])

@@ -35,7 +35,7 @@ SETTINGS = {
 
 @pytest.fixture
 def engine(tmp_path: Path) -> Iterator[StubEngine]:
-    with StubEngine(tmp_path, model_s=MODEL_S, slow_warm_up=True) as stub:
+    with StubEngine(tmp_path, model_s=MODEL_S, slow_warm_up=True, quick_rebalancing=True) as stub:
         yield stub
 
 

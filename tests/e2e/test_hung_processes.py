@@ -118,14 +118,14 @@ def test_a_group_that_was_suspended_as_a_whole_goes_on(whole: Service) -> None:
     time.sleep(6.0)
     for process in reversed(group):  # the supervisor goes on last, and must not restart the others
         process.send_signal(signal.SIGCONT)
-    time.sleep(2.0)
+    time.sleep(1.0)
     assert [process for process in group if is_dead(process)] == []
     for process in group:
         process.send_signal(signal.SIGSTOP)
     time.sleep(5.5)
     for process in group:  # now it goes on first, and must give the others some time
         process.send_signal(signal.SIGCONT)
-    time.sleep(2.0)
+    time.sleep(1.0)
     assert [process for process in group if is_dead(process)] == []
     assert restarts(whole) == before
 

@@ -18,10 +18,18 @@ class StubEngine:
     """Controls the stub: pass ``settings`` to a `Service`, then ``arm`` faults while the service runs.
 
     With ``slow_warm_up``, the warm-up measures ``model_s``, too, and the service knows its capacity by it.
+    With ``quick_rebalancing``, an overloaded replica moves streams after a fifth of the usual time.
     """
 
-    def __init__(self, folder: Path, *, model_s: float = 0.0, slow_warm_up: bool = False) -> None:
-        self._slow_warm_up = slow_warm_up
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        model_s: float = 0.0,
+        slow_warm_up: bool = False,
+        quick_rebalancing: bool = False,
+    ) -> None:
+        self._changes = {"STUB_WARM_UP": slow_warm_up, "STUB_REBALANCING": quick_rebalancing}
         self._path = folder / "orders"
         self._path.write_bytes(bytes(ORDERS.size))
         with self._path.open("r+b") as file:
@@ -40,8 +48,8 @@ class StubEngine:
     @property
     def settings(self) -> dict[str, str]:
         """Environment variables that turn a service's inference process into a stub."""
-        warm_up = {"STUB_WARM_UP": "1"} if self._slow_warm_up else {}
-        return {"PYTHONPATH": str(SITE), "STUB_ENGINE": str(self._path)} | warm_up
+        changes = {name: "1" for name, wanted in self._changes.items() if wanted}
+        return {"PYTHONPATH": str(SITE), "STUB_ENGINE": str(self._path)} | changes
 
     @property
     def runs(self) -> int:

@@ -41,7 +41,7 @@ async def _crowd_through(port: int, seconds: float) -> Account:
 
 def test_a_long_way_costs_its_round_trip_and_no_more(stubbed: Start, tier: Tier, figures: Result) -> None:
     stub = stubbed(model_s=0.005)
-    seconds = tier.pick(4.0, 20.0)
+    seconds = tier.pick(3.0, 20.0)
 
     async def compare() -> tuple[Account, Account]:
         near = await _crowd_through(stub.service.port, seconds)
@@ -67,7 +67,7 @@ def test_a_long_way_costs_its_round_trip_and_no_more(stubbed: Start, tier: Tier,
 
 def test_a_narrow_way_makes_no_queue(stubbed: Start, tier: Tier, figures: Result) -> None:
     stub = stubbed(model_s=0.005)
-    seconds = tier.pick(8.0, 30.0)
+    seconds = tier.pick(6.5, 30.0)
     frames = [encode(scene(320, 240))]
 
     async def squeeze() -> list[float]:
@@ -87,7 +87,7 @@ def test_a_link_that_the_kernel_makes_narrow_makes_no_queue(
     stubbed: Start, tier: Tier, figures: Result
 ) -> None:
     """Repeat the previous test with a link on which the kernel queues packets (tc, token bucket filter)."""
-    seconds = tier.pick(8.0, 30.0)
+    seconds = tier.pick(6.5, 30.0)
     frames = [encode(scene(320, 240))]
 
     async def stream(service: Service) -> list[float]:
