@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 import pytest
-from playwright.sync_api import Locator, Page, Playwright, sync_playwright
+from playwright.sync_api import Locator, Page, Playwright
 
 from tests.conftest import shared
 from tests.e2e.browser import WAIT_S, DemoPage, chromium
 from tests.helpers.service import Service
 
 pytestmark = pytest.mark.browser
-
-
-@pytest.fixture(scope="module")
-def playwright() -> Iterator[Playwright]:
-    with sync_playwright() as running:
-        yield running
 
 
 def execute(page: Page, operation: Locator) -> Any:

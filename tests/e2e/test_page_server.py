@@ -8,7 +8,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from playwright.sync_api import Browser, Playwright, sync_playwright
+from playwright.sync_api import Browser, Playwright
 
 from tests.e2e.browser import DemoPage, chromium
 from tests.helpers.ports import free_port
@@ -19,12 +19,6 @@ pytestmark = pytest.mark.browser
 KEY = "dummy-key-for-tests"
 #: Messages that Chromium itself writes to the console while the server is down or answers 503.
 GONE = ("ERR_CONNECTION_REFUSED", "ERR_CONNECTION_RESET", "WebSocket connection to", "status of 503")
-
-
-@pytest.fixture(scope="module")
-def playwright() -> Iterator[Playwright]:
-    with sync_playwright() as running:
-        yield running
 
 
 @pytest.fixture(scope="module")

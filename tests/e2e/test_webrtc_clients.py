@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Page, Playwright, sync_playwright
+from playwright.sync_api import Page, Playwright
 
 from tests.conftest import shared
 from tests.e2e.browser import chromium
@@ -56,12 +56,6 @@ async () => {
   return pair ? stats.find((s) => s.id === pair.localCandidateId).candidateType : null;
 }
 """
-
-
-@pytest.fixture(scope="module")
-def playwright() -> Iterator[Playwright]:
-    with sync_playwright() as running:
-        yield running
 
 
 @pytest.fixture(scope="module")

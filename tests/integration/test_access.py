@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import aiohttp
 import pytest
@@ -13,12 +12,11 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from streamer.http.route_policy import ROUTES, Entry, policy_of
 from tests.helpers.application import make_routes
-from tests.helpers.model_factory import null_model
+from tests.helpers.keyed_requests import ANN, BOB, ask, bearer
 from tests.helpers.ports import free_port
-from tests.helpers.service import PATIENT, Service
+from tests.helpers.service import Service
 from tests.helpers.wire_client import WireClient
 
-ANN, BOB = "dummy-key-ann", "dummy-key-bob"
 PAGE = "https://app.example.com"
 #: Method, path and content type of routes that change state or use resources, and so require a key.
 GUARDED = [
@@ -38,43 +36,11 @@ GUARDED = [
 
 
 @pytest.fixture(scope="module")
-def null_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return null_model(tmp_path_factory.mktemp("models") / "null.onnx")
-
-
-@pytest.fixture(scope="module")
-def keyed(null_path: Path) -> Iterator[Service]:
-    """Yield a service with two workers and two keys."""
-    settings = {"MODEL_V1_PATH": str(null_path), "API_KEYS": f"{ANN},{BOB}", "WORKERS": "2"}
-    with Service(settings | PATIENT) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
 def anyone(null_path: Path) -> Iterator[Service]:
     """Yield a service without keys that allows one host name and one origin besides its own."""
     settings = {"ALLOWED_HOSTS": "vision.example.com", "ALLOWED_ORIGINS": PAGE}
     with Service({"MODEL_V1_PATH": str(null_path)} | settings) as running:
         yield running
-
-
-@pytest.fixture
-async def http() -> AsyncIterator[aiohttp.ClientSession]:
-    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True)) as session:
-        yield session
-
-
-def bearer(key: str) -> dict[str, str]:
-    return {"Authorization": f"Bearer {key}"}
-
-
-async def ask(
-    http: aiohttp.ClientSession, method: str, url: str, body: Any = None, **headers: str
-) -> tuple[int, Any, dict[str, str]]:
-    named = {name.replace("_", "-"): value for name, value in headers.items()}
-    async with http.request(method, url, data=body, headers=named) as response:
-        is_json = "json" in response.content_type
-        return response.status, await response.json() if is_json else None, dict(response.headers)
 
 
 @pytest.mark.parametrize(("method", "path", "kind"), GUARDED)

@@ -17,7 +17,6 @@ import numpy as np
 import pytest
 
 from tests.helpers.load import End, StreamLoad
-from tests.helpers.model_factory import null_model
 from tests.helpers.probe_rider import ProbeRider
 from tests.helpers.service import Service
 from tests.unit.images import encode, scene
@@ -64,11 +63,6 @@ def outcomes(service: Service) -> tuple[float, float]:
     return received, sum(
         service.metric(f"object_detection_frames_{name}", transport="http") for name in names
     )
-
-
-@pytest.fixture(scope="module")
-def null_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return null_model(tmp_path_factory.mktemp("models") / "null.onnx")
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,48 +12,19 @@ import onnx
 import pytest
 
 from inference.models.manifest import Manifest, read_manifest
-from streamer.cli import models_files
 from streamer.cli.main import main
 from streamer.model_tools.comparison import Agreement
 from streamer.model_tools.layer_sensitivity import rank_layers
 from streamer.model_tools.quantiser import quantise
 from tests.conftest import shared
 from tests.helpers import model_factory as factory
-from tests.helpers.blob_images import write_blob_images
 from tests.helpers.model_factory import Input
+from tests.helpers.optimise_command import METADATA, Optimise
+
+pytestmark = pytest.mark.usefixtures("short_timing")
 
 #: An input of one plane of bytes with the channels last, and with a fixed batch.
 GREY_BYTES = Input(planes=1, channels_last=True, dtype=np.uint8, batch=2)
-METADATA = {"names": "{0: 'blob'}", "licence": "MIT"}
-
-
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Measure times only briefly, because no test here checks one."""
-    monkeypatch.setattr(models_files, "TIMING_S", 0.05)
-
-
-@pytest.fixture
-def model(tmp_path: Path) -> Path:
-    return factory.blob_model(tmp_path / "blob.onnx", Input(metadata=METADATA))
-
-
-@pytest.fixture
-def images(tmp_path: Path) -> Path:
-    return write_blob_images(tmp_path / "images")
-
-
-Optimise = Callable[..., tuple[int, dict[str, Any]]]
-
-
-@pytest.fixture
-def optimise(capsys: pytest.CaptureFixture[str]) -> Optimise:
-    def run(*arguments: object) -> tuple[int, dict[str, Any]]:
-        code = main(["models", "optimize", "--quiet", "--json", *map(str, arguments)])
-        said = capsys.readouterr()
-        return code, json.loads(said.out) if not code else {"error": said.err}
-
-    return run
 
 
 def metadata(path: Path) -> dict[str, str]:

@@ -2,52 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from streamer.cli import models_files
 from streamer.cli.main import main
 from streamer.model_tools import comparison
 from tests.helpers import faulty_models
 from tests.helpers import model_factory as factory
-from tests.helpers.blob_images import write_blob_images
-from tests.helpers.model_factory import Input
+from tests.helpers.optimise_command import Optimise
 
-METADATA = {"names": "{0: 'blob'}", "licence": "MIT"}
-
-
-@pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Measure times only briefly, because no test here checks one."""
-    monkeypatch.setattr(models_files, "TIMING_S", 0.05)
-
-
-@pytest.fixture
-def model(tmp_path: Path) -> Path:
-    return factory.blob_model(tmp_path / "blob.onnx", Input(metadata=METADATA))
-
-
-@pytest.fixture
-def images(tmp_path: Path) -> Path:
-    return write_blob_images(tmp_path / "images")
-
-
-Optimise = Callable[..., tuple[int, dict[str, Any]]]
-
-
-@pytest.fixture
-def optimise(capsys: pytest.CaptureFixture[str]) -> Optimise:
-    def run(*arguments: object) -> tuple[int, dict[str, Any]]:
-        code = main(["models", "optimize", "--quiet", "--json", *map(str, arguments)])
-        said = capsys.readouterr()
-        return code, json.loads(said.out) if not code else {"error": said.err}
-
-    return run
+pytestmark = pytest.mark.usefixtures("short_timing")
 
 
 def test_existing_files_are_replaced_only_with_force(model: Path, optimise: Optimise) -> None:

@@ -12,7 +12,6 @@ import aiohttp
 import pytest
 
 from tests.conftest import shared
-from tests.helpers.model_factory import null_model
 from tests.helpers.predict_post import post
 from tests.helpers.service import Service
 from tests.unit.images import encode, png_chunk, scene
@@ -27,11 +26,6 @@ async def session() -> AsyncIterator[aiohttp.ClientSession]:
 @pytest.fixture(scope="module")
 def bus() -> bytes:
     return shared("data/images/bus.jpg").read_bytes()
-
-
-@pytest.fixture(scope="module")
-def null_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return null_model(tmp_path_factory.mktemp("models") / "null.onnx")
 
 
 SCENE = encode(scene())

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Any
 
 import aiohttp
 import cv2
@@ -13,44 +11,10 @@ import numpy as np
 import pytest
 
 from streamer.access.key_ring import make_key
-from tests.helpers.model_factory import null_model
+from tests.helpers.keyed_requests import ANN, BOB, ask, bearer
 from tests.helpers.service import PATIENT, Service
 from tests.helpers.webrtc_client import WebrtcClient
 from tests.helpers.wire_client import WireClient
-
-ANN, BOB = "dummy-key-ann", "dummy-key-bob"
-
-
-@pytest.fixture(scope="module")
-def null_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return null_model(tmp_path_factory.mktemp("models") / "null.onnx")
-
-
-@pytest.fixture(scope="module")
-def keyed(null_path: Path) -> Iterator[Service]:
-    """Yield a service with two workers and two keys."""
-    settings = {"MODEL_V1_PATH": str(null_path), "API_KEYS": f"{ANN},{BOB}", "WORKERS": "2"}
-    with Service(settings | PATIENT) as running:
-        yield running
-
-
-@pytest.fixture
-async def http() -> AsyncIterator[aiohttp.ClientSession]:
-    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(force_close=True)) as session:
-        yield session
-
-
-def bearer(key: str) -> dict[str, str]:
-    return {"Authorization": f"Bearer {key}"}
-
-
-async def ask(
-    http: aiohttp.ClientSession, method: str, url: str, body: Any = None, **headers: str
-) -> tuple[int, Any, dict[str, str]]:
-    named = {name.replace("_", "-"): value for name, value in headers.items()}
-    async with http.request(method, url, data=body, headers=named) as response:
-        is_json = "json" in response.content_type
-        return response.status, await response.json() if is_json else None, dict(response.headers)
 
 
 async def test_a_session_is_resumed_by_its_own_key_alone(keyed: Service) -> None:
