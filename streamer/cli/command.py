@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast
 import typer
 from typer.core import TyperCommand, TyperGroup, TyperOption
 
-from streamer.cli.exit_codes import EXIT_USAGE, SERVER_COMMANDS, exit_code
+from streamer.cli.exit_codes import COMMAND_EXTRAS, EXIT_USAGE, SERVER_COMMANDS, exit_code
 from streamer.core.extras import explain_missing
 from streamer.core.redact import secrets_of
 from streamer.core.terminal import Terminal
@@ -90,7 +90,9 @@ class Command(TyperCommand):
         try:
             return int(super().invoke(ctx) or 0)
         except ModuleNotFoundError as error:
-            text = explain_missing(error, "server" if name in SERVER_COMMANDS else "")
+            text = explain_missing(
+                error, COMMAND_EXTRAS.get(name, "server" if name in SERVER_COMMANDS else "")
+            )
             if text is None:
                 raise
             terminal.error(f"{ctx.command_path}: {text}")

@@ -57,6 +57,15 @@ EXIT_CODES: Mapping[str, Mapping[str, int]] = {
         "builtins.OSError": 5,
         "streamer.model_zoo.download_url.Unavailable": 8,
     },
+    "evaluate": {
+        "streamer.datasets.sample.BadRequest": EXIT_USAGE,
+        "streamer.datasets.sample.CannotRead": 3,
+        "streamer.datasets.sample.CannotWrite": 3,
+        "streamer.datasets.sample.DamagedSample": 4,
+        "streamer.datasets.label_file.BadSet": 4,
+        "inference.core.errors.ModelRefused": 4,
+        "inference.core.errors.DeviceUnavailable": 8,
+    },
     "simulate": {"streamer.simulation.errors.BadScenario": EXIT_USAGE},
 }
 #: Commands that need the extra `server`, and their exit codes when it is not installed.
@@ -69,6 +78,9 @@ SERVER_COMMANDS = {
     "train": 8,
     "simulate": EXIT_USAGE,
 }
+
+#: Commands that need more than the extra `server`: the extra, which includes it.
+COMMAND_EXTRAS = {"evaluate": "evaluate"}
 
 
 def exit_code(command: str, error: Exception) -> int | None:

@@ -37,6 +37,7 @@ _COMMANDS = {
     "samples": ("streamer.cli.samples", "count, verify and export collected samples"),
     "labels": ("streamer.cli.labels", "import labels into a labelled set"),
     "train": ("streamer.cli.train", "train a detector on a labelled set"),
+    "evaluate": ("streamer.cli.evaluate", "score models on a labelled set"),
     "simulate": ("streamer.cli.simulate", "simulate streams, autoscaling and fleets with your own numbers"),
 }
 

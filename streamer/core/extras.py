@@ -22,6 +22,7 @@ EXTRAS = MappingProxyType(
         "opentelemetry": "otel",
         "pandas": "drift",
         "prometheus_client": "server",
+        "pycocotools": "evaluate",
         "pydantic_settings": "server",
         "torch": "train",
         "yaml": "server",

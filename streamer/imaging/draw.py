@@ -92,22 +92,35 @@ def label_rows(
 
 def draw_boxes(image: Image, boxes: Iterable[LabelledBox]) -> None:
     """Draw on ``image`` (uint8 BGR). ``boxes`` are sorted best first; the best one is drawn on top."""
-    # Scale the line width and the font with the image, so that thumbnails and large images are readable.
-    unit = max(image.shape[:2]) / 640
-    thickness = max(1, round(2 * unit))
-    scale = max(0.3, 0.5 * unit)
     for box in reversed(list(boxes)):
-        colour = box_colour(box.class_id)
-        left, top, right, bottom = (round(value) for value in box.box)
-        if lengths := class_dash(box.class_id):
-            drawn, gap = (max(1, round(length * unit)) for length in lengths)
-            _draw_dashed(image, (left, top, right, bottom), colour, (drawn, gap), thickness)
-        else:
-            cv2.rectangle(image, (left, top), (right, bottom), colour, thickness, cv2.LINE_AA)
         track = f" #{box.track_id}" if box.track_id else ""
         content = f" {_drawable(box.text)}" if box.text else ""
         text = f"{_drawable(box.label)}{track} {score_text(box.score)}{content}"
-        _write_label(image, text, (left, top), colour, scale)
+        draw_box(image, box.box, text, box_colour(box.class_id), class_dash(box.class_id))
+
+
+def draw_box(
+    image: Image,
+    box: Sequence[float],
+    text: str,
+    colour: tuple[int, int, int],
+    dash: Sequence[float] = (),
+) -> None:
+    """Draw one box, x1 y1 x2 y2 in pixels, on ``image`` (uint8 BGR), with a text above it unless it is empty.
+
+    ``dash`` are the lengths of a dash and of its gap, in 640ths of the longer side; empty: a solid line.
+    """
+    # Scale the line width and the font with the image, so that thumbnails and large images are readable.
+    unit = max(image.shape[:2]) / 640
+    thickness = max(1, round(2 * unit))
+    left, top, right, bottom = (round(value) for value in box)
+    if dash:
+        drawn, gap = (max(1, round(length * unit)) for length in dash)
+        _draw_dashed(image, (left, top, right, bottom), colour, (drawn, gap), thickness)
+    else:
+        cv2.rectangle(image, (left, top), (right, bottom), colour, thickness, cv2.LINE_AA)
+    if text:
+        _write_label(image, text, (left, top), colour, max(0.3, 0.5 * unit))
 
 
 def draw_on_copy(image: Image, boxes: Iterable[LabelledBox]) -> Image:

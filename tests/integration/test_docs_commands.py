@@ -54,6 +54,7 @@ ELSEWHERE = {
     r"^([A-Z0-9_]+=\S+ )*make (serve|test)\b": "tests/deploy/test_install.py, and CI itself",
     r"models pull ": "a download; tests/integration/test_models_pull.py",
     r"streamer serve ": "runs until Ctrl-C; tests/e2e/test_lifecycle.py",
+    r"^streamer evaluate set/ models/own\.onnx ": "a trained model; tests/unit/test_evaluation.py",
     r"^streamer (train|promote) ": "minutes, and PyTorch; tests/training/test_own_model.py",
     r"^yolo export |^pip install ": "packages of others",
     r"^python examples/forward\.py ": "below, with a broker and a webhook of the test",

@@ -37,6 +37,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "labels import": ("", "a.json --from xml --out x"),
     "labels delete": ("", "set"),
     "train": ("", "set --out a.onnx", "set --from scratch --out a.onnx --steps 0"),
+    "evaluate": ("", "set", "set v1 --part all"),
     "simulate": ("", "nonsense"),
     "simulate fleet": ("", "--cameras 1 --replica-fps 0"),
     "simulate autoscaling": ("extra", "--day nonsense", "--target 0", "--up 4"),

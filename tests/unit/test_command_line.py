@@ -88,7 +88,7 @@ def test_a_group_alone_shows_its_help_as_an_error(group: str, capsys: pytest.Cap
     [
         (
             "nonsense",
-            "COMMAND: expected one of serve, predict, push, models, samples, labels, train, simulate, keys;",
+            "COMMAND: expected one of serve, predict, push, models, samples, labels, train, evaluate, ",
         ),
         ("models nonsense", "expected one of list, check, pull, optimize; found 'nonsense'"),
         ("push", "SOURCE: expected a value; found none"),

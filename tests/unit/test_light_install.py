@@ -63,6 +63,7 @@ NEED_AN_EXTRA = [
     ("models check models/codes_v1.onnx", "server", 8),
     ("samples stats", "server", 2),
     ("labels import README.md --from coco --out set", "server", 2),
+    ("evaluate set v1", "evaluate", 2),
     ("simulate streams 2x10 --run-times 1:10", "server", 2),
     ("push sample --show", "view", 2),
     ("push sample --save boxes.mp4", "view", 2),
