@@ -37,6 +37,13 @@ def fragile(service: Service) -> Service:
     return service
 
 
+@pytest.fixture(scope="module")
+def other() -> Iterator[Service]:
+    """Start another service: after five deaths in a minute, a service is not ready for ten seconds."""
+    with Service({"STREAM_MIN_FPS": "0", "WORKERS": "1"}) as service:
+        yield service
+
+
 def restarts(service: Service) -> float:
     return service.metric("object_detection_process_restarts_total", role="inference")
 
@@ -114,13 +121,13 @@ def test_in_mode_all_no_frame_is_lost_with_the_inference_process(
     assert restarts(fragile) == ended + 1
 
 
-def test_a_successor_is_a_fork_that_imports_nothing(fragile: Service) -> None:
-    before, server = fragile.inference, fragile.inference_server
+def test_a_successor_is_a_fork_that_imports_nothing(other: Service) -> None:
+    before, server = other.inference, other.inference_server
     assert server.num_threads() == 1, "a fork inherits the locks of other threads, and not the threads"
     before.kill()
-    wait_for(lambda: is_dead(before) and fragile.get("/health")[0] == 200, "ready again")
-    assert fragile.inference_server.pid == server.pid
-    assert fragile.inference.pid != before.pid
+    wait_for(lambda: is_dead(before) and other.get("/health")[0] == 200, "ready again")
+    assert other.inference_server.pid == server.pid
+    assert other.inference.pid != before.pid
 
 
 def test_streams_outlive_the_fork_server_of_the_inference_process(
@@ -139,36 +146,36 @@ def test_streams_outlive_the_fork_server_of_the_inference_process(
     assert restarts(fragile) == ended + 1
 
 
-def test_an_inference_process_that_hangs_is_replaced(fragile: Service, frames: list[bytes]) -> None:
-    before = fragile.inference
+def test_an_inference_process_that_hangs_is_replaced(other: Service) -> None:
+    before = other.inference
     before.send_signal(signal.SIGSTOP)
     wait_for(lambda: is_dead(before), "it is killed")
-    wait_for(lambda: fragile.get("/health")[0] == 200, "ready again")
-    assert fragile.inference.pid != before.pid
-    wait_for(lambda: "killing the inference process" in fragile.log, "the log says so")
-    *_, line = [line for line in fragile.log.splitlines() if "killing the inference process" in line]
+    wait_for(lambda: other.get("/health")[0] == 200, "ready again")
+    assert other.inference.pid != before.pid
+    wait_for(lambda: "killing the inference process" in other.log, "the log says so")
+    *_, line = [line for line in other.log.splitlines() if "killing the inference process" in line]
     assert "has stopped" in line or "hangs" in line
 
 
 def test_a_killed_worker_is_replaced_and_its_lost_frames_are_accounted(
-    fragile: Service, frames: list[bytes]
+    other: Service, frames: list[bytes]
 ) -> None:
     async def break_off() -> None:
         async with http_session() as session:
-            load = StreamLoad(f"{fragile.http_url}/v1/stream", frames)
+            load = StreamLoad(f"{other.http_url}/v1/stream", frames)
             running = asyncio.create_task(load.run(session, End.after(60)))
             while load.tally.results < 5:
                 await asyncio.sleep(0.05)
-            fragile.workers[0].kill()
+            other.workers[0].kill()
             await running
 
-    before = fragile.workers[0].pid
+    before = other.workers[0].pid
     asyncio.run(break_off())
-    wait_for(lambda: fragile.get("/health")[0] == 200, "ready again")
-    assert fragile.workers[0].pid != before
-    wait_for(lambda: fragile.metric("object_detection_frames_in_flight") == 0, "every frame has its outcome")
+    wait_for(lambda: other.get("/health")[0] == 200, "ready again")
+    assert other.workers[0].pid != before
+    wait_for(lambda: other.metric("object_detection_frames_in_flight") == 0, "every frame has its outcome")
     received, inferred, dropped, failed, in_flight = (
-        fragile.metric(f"object_detection_frames_{name}")
+        other.metric(f"object_detection_frames_{name}")
         for name in ("received_total", "inferred_total", "dropped_total", "failed_total", "in_flight")
     )
     assert received > 0

@@ -13,7 +13,9 @@ import pytest
 
 from streamer.cli import models_files
 from streamer.cli.main import main
+from streamer.decoding.refused_digests import RefusedDigests
 from tests.helpers.blob_images import write_blob_images
+from tests.helpers.decoders.bench import Bench
 from tests.helpers.keyed_requests import ANN, BOB
 from tests.helpers.model_factory import Input, blob_model, null_model
 from tests.helpers.model_pulls import BODY
@@ -107,3 +109,17 @@ def optimise(capsys: pytest.CaptureFixture[str]) -> Optimise:
         return code, json.loads(said.out) if not code else {"error": said.err}
 
     return run
+
+
+# -- decoders -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
+    """Run a pool of two decoder processes."""
+    bench = Bench(RefusedDigests(tmp_path / "digests"))
+    try:
+        await bench.start()
+        yield bench
+    finally:
+        bench.pool.close()

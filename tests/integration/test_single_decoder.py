@@ -12,7 +12,7 @@ import pytest
 from streamer.decoding.single_decoder import DecoderUnavailable, SingleDecoder
 from streamer.imaging.image_header import ImageError, Limits
 from tests.helpers.decoders import faulty_fork_server as faulty
-from tests.integration.test_decoder_processes import image
+from tests.helpers.decoders.bench import image
 
 
 @pytest.fixture
