@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import collections
+import functools
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
-from inference.core.metric_value import Counter, Histogram
+from inference.core.metric_value import Counter, Gauge, Histogram
 from streamer.accounting.metrics import WorkerMetrics
 from streamer.protocol.wire import DropReason
 
@@ -42,17 +44,35 @@ class _Reported:
     in_flight: int = 0
 
 
+class _Series(NamedTuple):
+    """Holds the series of one transport and version, which all of its streams share."""
+
+    received: Counter
+    inferred: Counter
+    failed: Counter
+    in_flight: Gauge
+    dropped: dict[DropReason, Counter]
+
+
+@functools.lru_cache(maxsize=16)
+def _series_of(metrics: WorkerMetrics, transport: str, version: str) -> _Series:
+    labels = transport, version
+    return _Series(
+        metrics.received.labels(*labels),
+        metrics.inferred.labels(*labels),
+        metrics.failed.labels(*labels),
+        metrics.in_flight.labels(*labels),
+        {reason: metrics.dropped.labels(*labels, reason.value) for reason in DropReason},
+    )
+
+
 class FrameCounters:
     """Adds to the metrics what has changed in a ledger since the last call."""
 
+    __slots__ = ("_last", "_last_seen", "_seen", "_series")
+
     def __init__(self, metrics: WorkerMetrics, transport: str, version: str) -> None:
-        self._received = metrics.received.labels(transport, version)
-        self._inferred = metrics.inferred.labels(transport, version)
-        self._failed = metrics.failed.labels(transport, version)
-        self._in_flight = metrics.in_flight.labels(transport, version)
-        self._dropped = {
-            reason: metrics.dropped.labels(transport, version, reason.value) for reason in DropReason
-        }
+        self._series = _series_of(metrics, transport, version)
         #: What has been added so far, by the ``id`` of the ledger, because ledgers are mutable.
         self._seen: dict[int, _Reported] = {}
         #: The ledger of the last call; None before the first.
@@ -71,23 +91,23 @@ class FrameCounters:
         drops = sum(ledger.dropped.values()) if ledger.dropped else 0
         in_flight = ledger.received - ledger.inferred - ledger.failed - drops
         if ledger.received != seen.received:
-            self._received.inc(ledger.received - seen.received)
+            self._series.received.inc(ledger.received - seen.received)
             seen.received = ledger.received
         if ledger.inferred != seen.inferred:
-            self._inferred.inc(ledger.inferred - seen.inferred)
+            self._series.inferred.inc(ledger.inferred - seen.inferred)
             seen.inferred = ledger.inferred
         if ledger.failed != seen.failed:
-            self._failed.inc(ledger.failed - seen.failed)
+            self._series.failed.inc(ledger.failed - seen.failed)
             seen.failed = ledger.failed
         if drops != seen.drops:
             seen.drops = drops
             for reason, count in ledger.dropped.items():
                 before = seen.dropped.get(reason, 0)
                 if count != before:
-                    self._dropped[reason].inc(count - before)
+                    self._series.dropped[reason].inc(count - before)
                     seen.dropped[reason] = count
         if in_flight != seen.in_flight:
-            self._in_flight.inc(in_flight - seen.in_flight)
+            self._series.in_flight.inc(in_flight - seen.in_flight)
             seen.in_flight = in_flight
 
 

@@ -42,7 +42,9 @@ class MessageDecoder:
 
     def __init__(self, control_rate: ControlRate, now: float) -> None:
         self._control_rate = control_rate
-        self._frame_rate = ControlRate(now, TEXT_FRAMES_PER_S, TEXT_FRAMES_BURST, "text frames")
+        #: Limits frames in text form; None until the first one, because they are for debugging.
+        self._frame_rate: ControlRate | None = None
+        self._began = now
 
     def decode(self, data: str | bytes, now: float) -> dict[str, Any]:
         """Return the map of a message.
@@ -56,6 +58,10 @@ class MessageDecoder:
         if size_bytes > CONTROL_MAX_BYTES and not may_be_frame:
             raise _too_large(size_bytes)
         if may_be_frame:
+            if self._frame_rate is None:
+                self._frame_rate = ControlRate(
+                    self._began, TEXT_FRAMES_PER_S, TEXT_FRAMES_BURST, "text frames"
+                )
             self._frame_rate.charge(now)
         else:
             self._control_rate.charge(now, size_bytes)

@@ -154,6 +154,8 @@ class StreamHub:
             client = self.entrance.before_upgrade(version, identity, relay)
             limit_reader(request, read_limiter)
             await socket.prepare(request)
+            # They have been sent, and would take 2 KB of every connection for as long as it is open.
+            socket.headers.clear()
             connection = Connection(
                 self,
                 relay,

@@ -52,7 +52,8 @@ class Outbox:
         self._hold = hold
         self._holding: Holding | None = None
         #: The messages, oldest first. Other modules only test whether it is empty, which saves them a call.
-        self.messages: deque[_Waiting] = deque()
+        #: It is a deque once a message has waited; an empty deque would take 0.7 KB of an idle connection.
+        self.messages: deque[_Waiting] | tuple[()] = ()
         self._bytes = 0
 
     def __len__(self) -> int:
@@ -72,6 +73,8 @@ class Outbox:
             raise OutboxFull(f"{len(self.messages)} messages wait for a client that does not read")
         if self._bytes + waiting.size_bytes > MAX_BYTES:
             raise OutboxFull(f"{self._bytes} bytes wait for a client that does not read")
+        if not isinstance(self.messages, deque):
+            self.messages = deque()
         self.messages.append(waiting)
         self._bytes += waiting.size_bytes
         if self._bytes > FREE_BYTES and not self._charge():
@@ -82,7 +85,7 @@ class Outbox:
 
     def take(self) -> Encoded | None:
         """Remove and return the oldest message, or None."""
-        if not self.messages:
+        if not isinstance(self.messages, deque) or not self.messages:
             return None
         waiting = self.messages.popleft()
         self._bytes -= waiting.size_bytes
@@ -91,7 +94,7 @@ class Outbox:
 
     def clear(self) -> None:
         """Drop everything and give all bytes back to the budget. May be called repeatedly."""
-        self.messages.clear()
+        self.messages = ()
         self._bytes = 0
         self._settle()
 

@@ -61,7 +61,9 @@ class SocketWriter:
         self._subprotocol = subprotocol
         self._send_timeout_s = send_timeout_s
         self._outbox = Outbox(self._encode, hold)
-        self._filled = asyncio.Event()
+        #: Set when a message is queued, while the task waits for one; None while it does not wait. An event
+        #: would take 0.8 KB of every idle connection.
+        self._filled: asyncio.Future[None] | None = None
         #: When the send in progress began, in monotonic seconds; 0 while none is in progress.
         self._sending_since = 0.0
 
@@ -86,7 +88,8 @@ class SocketWriter:
             replaced = self._outbox.put(message, encoded, replace_results=slow and newest_only)
         except OutboxFull as error:
             raise CloseConnection(CloseCode.SLOW_CONSUMER, str(error)) from error
-        self._filled.set()
+        if self._filled is not None and not self._filled.done():
+            self._filled.set_result(None)
         return replaced
 
     async def run(self) -> None:
@@ -98,8 +101,9 @@ class SocketWriter:
             while True:
                 encoded = self._outbox.take()
                 if encoded is None:
-                    self._filled.clear()
-                    await self._filled.wait()
+                    self._filled = asyncio.get_running_loop().create_future()
+                    await self._filled
+                    self._filled = None
                     continue
                 if len(encoded) < _SMALL_BYTES and self._has_room:
                     await self._send(encoded)
