@@ -26,6 +26,7 @@ from streamer.client.capture import Captured, Source
 from streamer.client.errors import SourceFailed
 from streamer.client.sources import SourceOptions, open_source
 from streamer.client.video import LiveVideo, VideoFile
+from tests.helpers.live_servers import LISTENING, SegmentServer, ffmpeg_server
 from tests.helpers.numbered_video import (
     FPS,
     NUMBERS,
@@ -49,6 +50,11 @@ def program(name: str) -> str:
     return found
 
 
+def ffmpeg(*arguments: str) -> contextlib.AbstractContextManager[None]:
+    """Run the `ffmpeg` program until the block ends."""
+    return ffmpeg_server(program("ffmpeg"), *arguments)
+
+
 @pytest.fixture(scope="module")
 def numbered(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("numbered") / "video.mp4"
@@ -59,18 +65,6 @@ def numbered(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _time_for_slow_machines(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("OPEN_TIMEOUT_S", "READ_TIMEOUT_S", "STALE_S"):
         monkeypatch.setattr(video, name, SOON_S)
-
-
-@contextlib.contextmanager
-def ffmpeg(*arguments: str) -> Iterator[None]:
-    """Run the `ffmpeg` program until the block ends."""
-    command = [program("ffmpeg"), "-loglevel", "error", "-nostdin", *arguments]
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-    try:
-        yield
-    finally:
-        process.kill()
-        process.wait()
 
 
 def open_soon(address: str) -> Source:
@@ -92,31 +86,6 @@ def first(source: Source) -> Captured:
         stop.set()
         found.append(frame)
     return found[0]
-
-
-LISTENING = {
-    "MPEG-TS over TCP": ("tcp", ["-f", "mpegts"], "?listen=1"),
-    "raw H.264 over TCP": ("tcp", ["-flush_packets", "1", "-f", "h264"], "?listen=1"),
-    "raw MJPEG over TCP": ("tcp", ["-c:v", "mjpeg", "-q:v", "1", "-f", "mjpeg"], "?listen=1"),
-    "RTMP": ("rtmp", ["-f", "flv", "-listen", "1"], "/live/camera"),
-    "FLV over HTTP": ("http", ["-f", "flv", "-listen", "1"], "/live"),
-    "MPEG-TS over HTTP": ("http", ["-f", "mpegts", "-listen", "1"], "/live"),
-    "MJPEG over HTTP": ("http", ["-c:v", "mjpeg", "-f", "mpjpeg", "-listen", "1"], "/live"),
-    "fragments of MP4 over HTTP": (
-        "http",
-        [
-            "-f",
-            "mp4",
-            "-movflags",
-            "empty_moov+default_base_moof",
-            "-frag_duration",
-            "200000",
-            "-listen",
-            "1",
-        ],
-        "/live",
-    ),
-}
 
 
 @pytest.mark.parametrize("kind", LISTENING)
@@ -162,63 +131,6 @@ def test_a_live_transport_stream_is_late_by_no_more_than_two_frames() -> None:
         thread.join()
     assert not steps.failed
     assert numbers == list(range(len(pieces)))
-
-
-class SegmentServer:
-    """Serves segments of a video as a live HLS stream; the test decides which of them the playlist lists."""
-
-    def __init__(self, folder: Path, segment_s: int) -> None:
-        self._segment_s = segment_s
-        #: Numbers of the first segment that is listed, and of the first one that is not.
-        self.listed = (0, 3)
-        #: Paths of the segments that were requested, in order.
-        self.requested: list[str] = []
-        outer = self
-
-        class Handler(SimpleHTTPRequestHandler):
-            def do_GET(self) -> None:
-                name = self.path.rpartition("/")[2]
-                if name == "master.m3u8":
-                    self._answer(outer.master())
-                elif name.endswith(".m3u8"):
-                    self._answer(outer.playlist())
-                else:
-                    outer.requested.append(self.path)
-                    self.path = f"/{name}"
-                    super().do_GET()
-
-            def _answer(self, text: str) -> None:
-                self.send_response(200)
-                self.send_header("Content-Type", "application/vnd.apple.mpegurl")
-                self.send_header("Content-Length", str(len(text)))
-                self.end_headers()
-                self.wfile.write(text.encode())
-
-            def log_message(self, *_: object) -> None:
-                """Say nothing."""
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=str(folder)))
-        self.server.daemon_threads = True
-        threading.Thread(
-            target=self.server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True
-        ).start()
-
-    def url(self, name: str) -> str:
-        return f"http://127.0.0.1:{self.server.server_port}/{name}"
-
-    def playlist(self) -> str:
-        begin, end = self.listed
-        lines = ["#EXTM3U", "#EXT-X-VERSION:3", f"#EXT-X-TARGETDURATION:{self._segment_s}"]
-        lines.append(f"#EXT-X-MEDIA-SEQUENCE:{begin}")
-        for number in range(begin, end):
-            lines += [f"#EXTINF:{self._segment_s:.3f},", f"{number}.ts"]
-        return "\n".join(lines) + "\n"
-
-    def master(self) -> str:
-        sizes = "".join(
-            f"#EXT-X-STREAM-INF:BANDWIDTH={n}000000,RESOLUTION=160x96\nsize{n}/live.m3u8\n" for n in (1, 2, 3)
-        )
-        return f"#EXTM3U\n{sizes}"
 
 
 @pytest.fixture(params=[2, 6])
