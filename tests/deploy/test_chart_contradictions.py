@@ -9,6 +9,7 @@ import pytest
 from tests.deploy.chart import Chart, Refused
 
 SEVERAL = {"replicaCount": 2}
+OCI_MODEL = {"uri": f"oci://registry.example.org/models/parcels@sha256:{'1' * 64}"}
 ROLLING = {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0}}
 
 
@@ -143,6 +144,31 @@ ROLLING = {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0}}
             {"hostNetwork": True, "dnsPolicy": "ClusterFirst"},
             "dnsPolicy is ClusterFirst and hostNetwork is true",
         ),
+        (
+            {"settings": {"JWT_JWKS": "https://issuer.example.org/keys"}, "networkPolicy": {"jwksCIDRs": []}},
+            "networkPolicy.jwksCIDRs is empty, and settings.JWT_JWKS names a server outside the cluster",
+        ),
+        (
+            {"sampling": {"store": "s3"}, "networkPolicy": {"s3CIDRs": []}},
+            "networkPolicy.s3CIDRs is empty, and samples go to a bucket outside the cluster",
+        ),
+        (
+            {"models": {"fetch": {"v1": OCI_MODEL}}, "networkPolicy": {"modelCIDRs": []}},
+            "networkPolicy.modelCIDRs is empty, and models.fetch.v1.uri names a server outside the cluster",
+        ),
+        (
+            {"settings": {"IMAGE_URL_HOSTS": "images.example.org"}, "networkPolicy": {"imageUrlCIDRs": []}},
+            "networkPolicy.imageUrlCIDRs is empty, and settings.IMAGE_URL_HOSTS names servers",
+        ),
+        (
+            {"webrtc": {"iceServers": ["turn:turn.example.org:3478"]}, "networkPolicy": {"turnCIDRs": []}},
+            "networkPolicy.turnCIDRs is empty, and webrtc.iceServers names servers",
+        ),
+        (
+            {"persistence": {"spool": {"enabled": False}}, "models": {"fetch": {"v1": OCI_MODEL}}},
+            "resources.limits.ephemeral-storage is 6Gi, and tmpSize (256Mi) and persistence.spool.size (4Gi) "
+            "and persistence.models.size (5Gi) may take",
+        ),
         ({"monitoring": {"metricsPort": 8000}}, "monitoring.metricsPort and containerPort are both 8000"),
         (
             {"monitoring": {"metricsPort": 9000}, "service": {"port": 9000}},
@@ -261,6 +287,9 @@ def test_values_that_contradict_each_other_are_refused(
             "updateStrategy": {"rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
         },
         {"resources": {"limits": {"nvidia.com/gpu": 1}}, "settings": {"DEVICE": "auto"}},
+        {"sampling": {"store": "s3"}, "s3": {"endpointUrl": "http://minio.storage.svc:9000"}}
+        | {"networkPolicy": {"s3CIDRs": []}},
+        {"monitoring": {"metricsPort": 80}, "service": {"type": "LoadBalancer"}},
     ],
 )
 def test_values_that_fit_each_other_are_taken(chart: Chart, values: dict[str, Any]) -> None:

@@ -183,6 +183,8 @@ def test_istio_splits_predict_by_weight_over_both_versions(chart: Chart) -> None
         shares[header[1]] = route["weight"]
     assert shares == {"v1": 90, "v2": 10}
     assert rest["timeout"] == "0s"
+    for route in (split, rest):
+        assert "503" not in route["retries"]["retryOn"], "a saturated release is not asked twice"
     rule = manifests.one("DestinationRule")["spec"]
     host = f"{manifests.one('Service')['metadata']['name']}.{NAMESPACE}.svc.cluster.local"
     assert rule["host"] == split["route"][0]["destination"]["host"] == host

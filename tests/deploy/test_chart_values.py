@@ -223,6 +223,36 @@ def test_metrics_may_have_a_port_that_only_prometheus_reaches(chart: Chart) -> N
     assert "monitoring" not in str(public["from"]), "it has no business at the public port any more"
 
 
+def test_a_public_service_has_no_port_of_the_metrics(chart: Chart) -> None:
+    values = {"monitoring": {"metricsPort": 9102, "serviceMonitor": {"enabled": True}}}
+    manifests = chart.render(values | {"service": {"type": "LoadBalancer"}})
+    assert [port["name"] for port in manifests.one("Service")["spec"]["ports"]] == ["http"]
+    service = manifests.one("Service", "-metrics")
+    assert service["spec"]["type"] == "ClusterIP"
+    assert service["spec"]["selector"] == manifests.workload["spec"]["selector"]["matchLabels"]
+    assert [port["targetPort"] for port in service["spec"]["ports"]] == ["metrics"]
+    monitor = manifests.one("ServiceMonitor")["spec"]
+    found = [
+        each
+        for each in manifests.of("Service")
+        if monitor["selector"]["matchLabels"].items() <= each["metadata"]["labels"].items()
+    ]
+    assert found == [service]
+    (endpoint,) = monitor["endpoints"]
+    job = {"targetLabel": "job", "replacement": manifests.one("Service")["metadata"]["name"]}
+    assert endpoint["relabelings"] == [job], "alerts and dashboard know the job by this name"
+
+
+def test_openshift_may_choose_the_users_of_all_pods(chart: Chart) -> None:
+    specifications = list(chart.render(None, "openshift").pod_specifications())
+    assert len(specifications) == 3, "the service, coturn and the test of helm"
+    for specification in specifications:
+        assert specification["securityContext"] == {
+            "runAsNonRoot": True,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        }
+
+
 def test_clusters_with_ipv6_listen_on_both_families(chart: Chart) -> None:
     assert chart.render().environment["HOST"] == "0.0.0.0"  # noqa: S104 - what pods listen on
     assert chart.render({"listenAddress": "::"}).environment["HOST"] == "::"

@@ -35,6 +35,8 @@
 {{- include "rtv.checkPods" . -}}
 {{- include "rtv.checkModels" . -}}
 {{- include "rtv.checkSpool" . -}}
+{{- include "rtv.checkEphemeral" . -}}
+{{- include "rtv.checkNetworks" . -}}
 {{- if and .Values.awsCredentials.accessKeyId (not .Values.awsCredentials.secretAccessKey) -}}
 {{- fail "awsCredentials.accessKeyId is set and awsCredentials.secretAccessKey is empty" -}}
 {{- end -}}

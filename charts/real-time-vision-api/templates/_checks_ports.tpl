@@ -61,7 +61,7 @@
 {{- if and $metrics (eq $metrics (int $v.containerPort)) -}}
 {{- fail (printf "monitoring.metricsPort and containerPort are both %d: set different ports, or metricsPort 0 for metrics on the public port" $metrics) -}}
 {{- end -}}
-{{- if and $metrics (eq $metrics (int $v.service.port)) -}}
+{{- if and $metrics (eq $metrics (int $v.service.port)) (not (include "rtv.metricsApart" .)) -}}
 {{- fail (printf "monitoring.metricsPort and service.port are both %d, and one Service has both: set different ports" $metrics) -}}
 {{- end -}}
 {{- end -}}

@@ -33,6 +33,19 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 app.kubernetes.io/component: coturn
 {{- end -}}
 
+{{- define "rtv.metricsLabels" -}}
+app.kubernetes.io/name: {{ include "rtv.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/component: metrics
+{{- end -}}
+
+{{/* Whether the port of the metrics has a Service of its own, because that of the service is reached from outside. */}}
+{{- define "rtv.metricsApart" -}}
+{{- if and .Values.monitoring.metricsPort (ne .Values.service.type "ClusterIP") -}}
+true
+{{- end -}}
+{{- end -}}
+
 {{/* Labels of all resources, but not for selectors of pods; the component is added if there is one. */}}
 {{- define "rtv.commonLabels" -}}
 {{ include "rtv.chartLabels" . }}

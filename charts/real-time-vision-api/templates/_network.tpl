@@ -57,14 +57,21 @@ true
 {{- include "rtv.urlEgress" (list (default "https://s3.amazonaws.com" .Values.s3.endpointUrl) .Values.networkPolicy.s3CIDRs) -}}
 {{- end -}}
 
+{{/* Namespace of a server in the cluster, by its address (`http://NAME.NAMESPACE.svc…`); nothing for any other server. */}}
+{{- define "rtv.namespaceOf" -}}
+{{- $labels := splitList "." (urlParse .).hostname -}}
+{{- if ge (len $labels) 3 -}}
+{{- if eq (index $labels 2) "svc" -}}{{- index $labels 1 -}}{{- end -}}
+{{- end -}}
+{{- end -}}
+
 {{/* One rule for the server at an address: for a server in the cluster by its namespace, with any port of its pods; for any
      other server by the networks in the second argument. */}}
 {{- define "rtv.urlEgress" -}}
 {{- $url := urlParse (first .) -}}
-{{- $labels := splitList "." $url.hostname -}}
-{{- if and (ge (len $labels) 3) (eq (index $labels 2) "svc") -}}
+{{- with include "rtv.namespaceOf" (first .) -}}
 - to:
-    {{- include "rtv.namespacePeers" (list (index $labels 1)) | trim | nindent 4 }}
+    {{- include "rtv.namespacePeers" (list .) | trim | nindent 4 }}
 {{- else -}}
 {{- $port := regexFind ":[0-9]+$" $url.host | trimPrefix ":" | default (ternary "80" "443" (eq $url.scheme "http")) -}}
 - to:
