@@ -13,6 +13,16 @@ export const CLOSE_UNAUTHORIZED = 4401;
 export const CLOSE_IDLE = 4440;
 
 /**
+ * Say why the server asks the page to connect again.
+ * @param {{ending?: string}} bye
+ * @param {string} otherwise what to say if the stream does not move to another replica
+ * @returns {string}
+ */
+export function explainBye(bye, otherwise) {
+  return bye.ending === 'moved' ? 'The stream is moving to another replica, which has more room' : otherwise;
+}
+
+/**
  * Pack one frame message: a little-endian header of 24 bytes, followed by the JPEG.
  * @param {{seq: number, tsUs: number, width: number, height: number, epoch: number, flags?: number,
  *   stream?: number, rotation?: number}} frame `tsUs`: capture time in microseconds on the page's clock;

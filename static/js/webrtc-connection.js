@@ -2,6 +2,7 @@
 
 import { authorizationHeaders, KeyRejectedError } from './authentication.js';
 import { Backoff } from './backoff.js';
+import { explainBye } from './protocol.js';
 import { RtpClock } from './rtp-clock.js';
 import { IceErrors, networkQuality } from './webrtc-diagnostics.js';
 
@@ -177,7 +178,7 @@ export class WebRtcConnection {
 
   _handleMessage(message) {
     if (message.type === 'bye') {
-      this._reconnectLater(message.reason, message.reconnect_ms);
+      this._reconnectLater(explainBye(message, message.reason), message.reconnect_ms);
     } else if (message.type === 'welcome') {
       clearTimeout(this._timer);
       this._backoff.reset();

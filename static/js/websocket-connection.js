@@ -3,7 +3,7 @@
 import { fetchTicket, KeyRejectedError } from './authentication.js';
 import { Backoff } from './backoff.js';
 import { fetchHealth } from './health.js';
-import { actionAfterClose, CLOSE_IDLE, CLOSE_UNAUTHORIZED, streamUrl, SUBPROTOCOL } from './protocol.js';
+import { actionAfterClose, CLOSE_IDLE, CLOSE_UNAUTHORIZED, explainBye, streamUrl, SUBPROTOCOL } from './protocol.js';
 
 /** Sends a ping when the server has been silent for this long although a result is due. */
 const PING_AFTER_MS = 5000;
@@ -169,7 +169,10 @@ export class WebSocketConnection {
     if (action === 'askForKey') return this._setState({ name: 'keyRequired', reason, code });
     if (action === 'stop') return this._setState({ name: 'stopped', reason, code });
     if (code === CLOSE_IDLE && this._isHidden) return this._wait(Infinity, '', code);
-    if (this._bye) return this._wait(this._bye.reconnect_ms ?? this._backoff.next(), 'The server is restarting');
+    if (this._bye) {
+      const reason = explainBye(this._bye, 'The server is restarting');
+      return this._wait(this._bye.reconnect_ms ?? this._backoff.next(), reason);
+    }
     this._wait(this._backoff.next(), upgraded ? 'The connection to the server was lost' : '', code);
     // Browsers report a refused upgrade as code 1006 without a reason. /health states it.
     const health = await fetchHealth();

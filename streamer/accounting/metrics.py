@@ -51,6 +51,7 @@ WEBRTC_END_REASONS = (
     "no_media",
     "limits",
     "shutdown",
+    "moved",
     "server_fault",
 )
 #: Reasons for which decoder processes end.

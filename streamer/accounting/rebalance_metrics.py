@@ -7,7 +7,7 @@ from prometheus_client import CollectorRegistry
 from inference.core.metric_value import Counter, Gauge
 
 #: Transports whose streams can move.
-TRANSPORTS = ("websocket",)
+TRANSPORTS = ("websocket", "webrtc")
 
 
 class RebalanceMetrics:

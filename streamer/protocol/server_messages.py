@@ -193,7 +193,11 @@ class Error(TypedDict):
 
 
 class Bye(TypedDict):
-    """The server ends the session. Sessions over WebRTC name the reason for programs in ``ending``."""
+    """The server ends the session.
+
+    Sessions over WebRTC name the reason for programs in ``ending``, and a stream that moves to another
+    replica has ``moved`` there over any transport.
+    """
 
     type: Literal["bye"]
     code: int

@@ -86,6 +86,28 @@ async def _forward_http(
         return response
 
 
+async def post(
+    client: aiohttp.ClientSession, base: str, request: web.Request, extra: Mapping[str, str], body: bytes
+) -> web.Response:
+    """Send a POST with the address and headers of the request; return the answer, which is not sent yet.
+
+    Raises aiohttp.ClientError or TimeoutError.
+    """
+    url = f"{base}{request.rel_url.raw_path_qs}"
+    async with (
+        asyncio.timeout(HEAD_S),
+        client.post(
+            url, headers=forwarded_headers(request, extra), data=body, allow_redirects=False
+        ) as answer,
+    ):
+        content = await answer.content.read(MAX_BODY_BYTES)
+        response = web.Response(status=answer.status, body=content)
+        for name, value in answer.headers.items():
+            if name.lower() not in _HOP_BY_HOP:
+                response.headers[name] = value
+        return response
+
+
 async def _read_body(request: web.Request) -> bytes:
     """Return the body, such as ICE candidates. Raises Problem 408, 413 or 503."""
     with hold_body(request) as holding:

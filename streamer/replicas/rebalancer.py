@@ -138,6 +138,14 @@ class Rebalancer:
         """Return the name of a replica that has room for a stream that is refused here; None if none has."""
         return self._policy.place(time.monotonic(), self._own(), self._reports.latest, _NEW_STREAM_LOAD)
 
+    def place_while_moving(self) -> str | None:
+        """Return where a new session goes while this overloaded replica moves streams; None: it stays here.
+
+        Sessions over WebRTC are not resumed, so an offer does not say whether its client was asked to move.
+        """
+        moving = time.monotonic() < self._shared.read("moving_until")
+        return self.place() if moving and self._own().load > STOP_LOAD else None
+
     def refused(self, name: str) -> None:
         """Note that a replica did not take a stream."""
         self._policy.refused(name)

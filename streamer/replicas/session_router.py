@@ -27,7 +27,7 @@ from streamer.http.caller import forwarded_for, identity_of
 from streamer.http.problem_details import Problem
 from streamer.http.tickets import PREFIX, SHOWED_TICKET, TicketStore, TooManyTickets, is_ticket
 from streamer.http.trace_context import trace_headers
-from streamer.replicas.proxy import CONNECT_S, forward, forwarded_headers, open_websocket
+from streamer.replicas.proxy import CONNECT_S, forward, forwarded_headers, open_websocket, post
 
 log = logging.getLogger("streamer.owners")
 
@@ -137,6 +137,26 @@ class SessionRouter:
             return None
         self._count("replica")
         return socket
+
+    async def post_elsewhere(self, name: str, request: web.Request, body: bytes) -> web.Response | None:
+        """Send a POST to another replica, at the address and with the headers of the request.
+
+        Returns its answer; None if the replica is unknown, does not answer, or refuses.
+        """
+        address = await self._replicas.find(name)
+        if address is None:
+            return None
+        target = _Target(self._client(""), address.url, in_other_replica=True)
+        try:
+            answer = await post(target.client, target.base, request, self._extra(request, target), body)
+        except (aiohttp.ClientError, TimeoutError, OSError, Problem) as error:
+            log.info("replica %s did not answer: %s", name, str(error)[:200] or type(error).__name__)
+            return None
+        if answer.status >= 400:
+            log.info("replica %s refused a session with status %d", name, answer.status)
+            return None
+        self._count("replica")
+        return answer
 
     def _extra(
         self, request: web.Request, target: _Target, redeemed: Identity | None = None

@@ -54,12 +54,17 @@ class Work:
         )
 
 
-def expected_fps(model: ServedModel, decode_ms: float, cores: int) -> float:
-    """Return the frames per second of a version alone, if decoding a frame takes ``decode_ms`` of a core."""
-    return 1.0 / _seconds(1.0 / model.capacity_fps, decode_ms / 1e3, model, cores)
+def expected_fps(
+    model: ServedModel, decode_ms: float, cores: float, device_fps: float | None = None
+) -> float:
+    """Return the frames per second of a version alone, if decoding a frame takes ``decode_ms`` of a core.
+
+    ``device_fps`` is the rate of its runs without decoding; by default that of the warm-up.
+    """
+    return 1.0 / _seconds(1.0 / (device_fps or model.capacity_fps), decode_ms / 1e3, model, cores)
 
 
-def _seconds(device_s: float, decode_s: float, model: ServedModel, cores: int) -> float:
+def _seconds(device_s: float, decode_s: float, model: ServedModel, cores: float) -> float:
     """Return the seconds of the whole replica that this much work takes.
 
     On a CPU, models and decoders use the same cores, as many as models run in parallel; elsewhere they work

@@ -18,6 +18,7 @@ from streamer.scheduling.decode_cost import Kind, LastHint
 from streamer.scheduling.device_shares import DeviceShares
 from streamer.scheduling.fair_rates import FairRates, share_for_one_more
 from streamer.scheduling.job import Job
+from streamer.scheduling.measured_capacity import expected_fps
 
 #: Period in which the rates of streams are measured and granted.
 FAIR_RATE_S = 0.5
@@ -29,6 +30,14 @@ _ASKED_GAIN = FAIR_RATE_S / 5.0
 #: Gain with which it rises while the stream is restrained: a time constant of 30 s, because it does not fall
 #: then, and frames that a network has held up arrive all at once.
 _RESTRAINED_GAIN = FAIR_RATE_S / 30.0
+#: A client obeys its grant if it sends at least this part of it; one that sends less has no more frames. A
+#: client that leaves out every second frame of its camera sends half of a grant just below the camera's rate.
+_OBEYED = 0.45
+#: Grants that have begun because streams ask for more than the capacity end when they ask for less than this
+#: part of it, so that an error of the capacity does not make them come and go.
+_RELIEVED = 0.95
+#: Gain of the mean decode time, for each frame.
+_DECODE_GAIN = 0.02
 
 
 class Source(Protocol):
@@ -119,7 +128,11 @@ class StreamRates:
         self._active: dict[int, Demand] = {}
         #: Frames per second that the device achieved in its recent runs; smoothed, 0 until it has run.
         self._observed_fps = 0.0
+        #: Mean processor time of decoding a frame in milliseconds; 0 until one was decoded.
+        self._decode_ms = 0.0
         self._granted: FairRates[int] = FairRates()
+        #: Whether streams asked for more than the device can run when the rates were last shared.
+        self._overloaded = False
         #: Mean of the rates that active streams asked for when there were any.
         self._mean_asked_fps = 0.0
 
@@ -163,13 +176,18 @@ class StreamRates:
         if demand is not None:
             demand.backlogged = result.queue_ms > max(5.0, result.inference_ms / 2)
 
+    def decoded(self, cost_ms: float) -> None:
+        """Learn from the processor time of decoding a frame or a posted image."""
+        self._decode_ms += (cost_ms - self._decode_ms) * (_DECODE_GAIN if self._decode_ms else 1.0)
+
     def capacity_fps(self, model: ServedModel) -> float:
         """Return the rate that may be promised to all streams together if they have the device alone.
 
         It is the larger of the rates at warm-up and in recent runs. The larger one is safe, because mailboxes
-        drop the frames that are too many.
+        drop the frames that are too many. On a CPU, decoding takes its part of the cores.
         """
-        return max(model.capacity_fps, self._observed_fps)
+        # Elsewhere the decoders work beside the device, so the number of cores is left out.
+        return expected_fps(model, self._decode_ms, math.inf, max(model.capacity_fps, self._observed_fps))
 
     def newcomers_share_fps(self, model: ServedModel, client: Client) -> float:
         """Return the frames per second that one more stream of ``client`` would get."""
@@ -205,18 +223,23 @@ class StreamRates:
         for key, demand in list(active.items()):
             # This smooths the rate over about a second.
             demand.fps += 0.5 * (demand.arrived / FAIR_RATE_S - demand.fps)
-            demand.update_asked(restrained=demand.backlogged or self._granted.limits(key))
+            demand.update_asked(restrained=demand.backlogged or self._obeys(key, demand))
             demand.arrived = 0
             if demand.fps < _SILENT_FPS and not self._granted.limits(key):
                 demand.fps, demand.backlogged, demand.asked_fps = 0.0, False, 0.0
                 del active[key]
         device_fps = self.capacity_fps(model)
-        arriving_fps = sum(demand.fps for demand in active.values())
-        capacity_fps = self._claimed_fps(arriving_fps, device_fps)
-        overloaded = arriving_fps > capacity_fps
-        if overloaded:
-            capacity_fps = self._claimed_fps(sum(map(self._wanted_fps, active)), device_fps)
-        wanted = {key: self._wanted_fps(key) if overloaded else demand.fps for key, demand in active.items()}
+        wanted = {key: self._sent_fps(key, demand) for key, demand in active.items()}
+        sent_fps = sum(wanted.values())
+        capacity_fps = self._claimed_fps(sent_fps, device_fps)
+        if sent_fps > capacity_fps * (_RELIEVED if self._overloaded else 1.0):
+            self._overloaded = True
+            wanted = {key: self._wanted_fps(key) for key in active}
+            capacity_fps = self._claimed_fps(sum(wanted.values()), device_fps)
+            if sent_fps <= capacity_fps:
+                capacity_fps *= _RELIEVED
+        else:
+            self._overloaded = False
         owners = {key: self._sources[key].client for key in active}
         for key, fps in self._granted.update(wanted, owners, capacity_fps, now).items():
             self._sources[key].grant(None if fps is None else max(1.0, round(fps, 1)))
@@ -226,13 +249,26 @@ class StreamRates:
         self._shares.claim(self._version, fps / device_fps, len(self._active))
         return device_fps * self._shares.share(self._version)
 
+    def _obeys(self, key: int, demand: Demand) -> bool:
+        """Return whether a grant is the reason why a stream does not send more."""
+        return self._granted.limits(key) and demand.fps >= _OBEYED * self._granted.rate(key)
+
+    def _sent_fps(self, key: int, demand: Demand) -> float:
+        """Return the rate that a stream would send without a grant, in frames per second.
+
+        While it obeys a grant, that is the rate of before. Otherwise the grants of streams that obey would
+        end, because the device has time left, and begin anew when all send more again.
+        """
+        return max(demand.fps, demand.asked_fps) if self._obeys(key, demand) else demand.fps
+
     def _wanted_fps(self, key: int) -> float:
         """Return the rate that a stream would use, in frames per second.
 
-        It is the measured rate, or the declared rate if that is larger and frames of the stream wait. It is
-        infinite if frames wait and the stream has declared no rate.
+        It is the rate that it would send, or the declared rate if that is larger and frames of the stream
+        wait. It is infinite if frames wait and the stream has declared no rate.
         """
         demand = self.demands[key]
+        sent_fps = self._sent_fps(key, demand)
         if not demand.backlogged:
-            return demand.fps
-        return max(demand.fps, self._sources[key].declared_fps or math.inf)
+            return sent_fps
+        return max(sent_fps, self._sources[key].declared_fps or math.inf)

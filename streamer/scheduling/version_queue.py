@@ -259,6 +259,7 @@ class VersionQueue:
             # or kills a decoder uses the decoder, too.
             job.decode_cpu_ms = min(_MOST_MS, (now - job.decode.begun) * 1e3)
         cost_ms = job.decode_cpu_ms
+        self.rates.decoded(cost_ms)
         demand = self._demands.get(job.stream)
         if demand is not None:
             job.client.frame_ms = demand.decode_ms = max(cost_ms, demand.decode_ms * _PEAK_DECAY)

@@ -222,6 +222,7 @@ def make_app(resources: Resources) -> tuple[web.Application, Parts]:
                 replicas,
                 LoadReports(resources.shared_status, settings.workers, app[LOAD], dispatcher.queues, health),
                 hub,
+                peers,
             ),
         ]
     )

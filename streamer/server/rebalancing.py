@@ -13,6 +13,8 @@ from streamer.replicas.peer_reports import LOAD_PATH
 from streamer.replicas.rebalance_policy import RebalancePolicy
 from streamer.replicas.rebalancer import Rebalancer
 from streamer.server.load_reports import LoadReports
+from streamer.webrtc.mover import WebrtcMover
+from streamer.webrtc.peers import Peers
 from streamer.websocket.hub import StreamHub
 from streamer.websocket.mover import WebSocketMover
 
@@ -23,6 +25,7 @@ def add_rebalancing(
     replicas: Replicas,
     reports: LoadReports,
     hub: StreamHub,
+    peers: Peers,
 ) -> Callable[[web.Application], AsyncIterator[None]]:
     """Add the route to ``app``, and return the context in which streams move.
 
@@ -42,7 +45,9 @@ def add_rebalancing(
             resume_s=settings.stream_resume_s,
         )
         rebalancer.add(WebSocketMover(hub.connections, reports.load_of, hub.background))
+        rebalancer.add(WebrtcMover(peers, reports.load_of))
         hub.rebalancer, hub.count_relays = rebalancer, metrics.relayed.set
+        peers.rebalancer = rebalancer
 
     async def lifetime(_app: web.Application) -> AsyncIterator[None]:
         if rebalancer is not None:

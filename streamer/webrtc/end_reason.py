@@ -16,7 +16,13 @@ class EndReason(StrEnum):
     NO_MEDIA = "no_media"
     LIMITS = "limits"
     SHUTDOWN = "shutdown"
+    MOVED = "moved"
     SERVER_FAULT = "server_fault"
+
+    @property
+    def asks_to_return(self) -> bool:
+        """Whether the client is asked to open a new session at once."""
+        return self in (EndReason.SHUTDOWN, EndReason.MOVED)
 
 
 _SENTENCES = {
@@ -30,6 +36,7 @@ _SENTENCES = {
     EndReason.NO_MEDIA: "no video for {limit}",
     EndReason.LIMITS: "a limit was passed",
     EndReason.SHUTDOWN: "the server is shutting down",
+    EndReason.MOVED: "another replica has more room",
     EndReason.SERVER_FAULT: "the server failed",
 }
 

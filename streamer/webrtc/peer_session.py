@@ -122,7 +122,9 @@ class PeerSession:
         self._channels = Channels(self._welcome, self.receive_control)
         self._control = SessionControl(self, dict.fromkeys(("hello", "frame", "pong"), _NOT_HERE), {})
         self._subscribers: set[ResultSubscriber] = set()
-        self._begun = time.monotonic()
+        self.opened_at = time.monotonic()
+        #: When another replica passed its offer on to this one, in monotonic seconds; None if none did.
+        self.moved_at: float | None = None
         #: When the connection was established, in monotonic seconds; None before.
         self._connected: float | None = None
         self._opened = False
@@ -158,12 +160,17 @@ class PeerSession:
         """Whether a packet of its video has arrived."""
         return self._feed.last_packet > 0
 
+    @property
+    def has_listener(self) -> bool:
+        """Whether somebody receives a `bye`: on a data channel, or as a subscriber."""
+        return self._channels.is_open or bool(self._subscribers)
+
     def _state_changed(self) -> None:
         state = self._peer.connectionState
         if state == "connected" and self._connected is None:
             self._connected = time.monotonic()
             self._registry.connected(self)
-            self.metrics.webrtc_connect_s.observe(self._connected - self._begun)
+            self.metrics.webrtc_connect_s.observe(self._connected - self.opened_at)
             if not self._registry.dispatcher.ready:
                 self.send_all(self.handle.flow.close_window(self._connected, "restarting"))
         elif state == "failed":
@@ -290,7 +297,7 @@ class PeerSession:
         settings = self._registry.settings
         if self._connected is None:
             limit_s = settings.webrtc_connect_timeout_s
-            if now - self._begun > limit_s:
+            if now - self.opened_at > limit_s:
                 self.end(EndReason.CONNECT_TIMEOUT, explain(EndReason.CONNECT_TIMEOUT, f"{limit_s:g} s"))
             return
         limit_s = settings.webrtc_media_timeout_s * (_PAUSED_FACTOR if self.handle.flow.paused else 1)
@@ -309,14 +316,7 @@ class PeerSession:
         if self._opened and (pair := self._peer.selected_pair()) is not None:
             body["candidates"] = {"local": pair[0], "remote": pair[1]}
         if (receiver := self._peer.video_receiver()) is not None:
-            body["video"] = {
-                "packets_lost": receiver.lost,
-                "jitter_ms": round(receiver.jitter / 90, 1),
-                "bytes": receiver.bytes_received,
-                "gaps": self._feed.gaps,
-                "frames": self.handle.flow.ledger.received,
-                "inferred": self.handle.flow.ledger.inferred,
-            }
+            body["video"] = receiver.describe(self._feed.gaps, self.handle.flow.ledger)
         if self.end_reason is not None:
             body["reason"] = {"code": self.end_reason.value, "text": self.reason}
         return body
@@ -329,7 +329,7 @@ class PeerSession:
         if self.end_reason is not None:
             return
         self.reason = reason or explain(end_reason)
-        code = CloseCode.RESTART if end_reason is EndReason.SHUTDOWN else CloseCode.DONE
+        code = CloseCode.RESTART if end_reason.asks_to_return else CloseCode.DONE
         self.send_all(
             [server_messages.bye(code.value, self.reason, ending=end_reason.value, reconnect_ms=reconnect_ms)]
         )

@@ -12,7 +12,7 @@ import contextlib
 import logging
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,7 @@ from streamer.config.settings import Settings
 from streamer.http.problem_details import Problem
 from streamer.imaging.image_header import Limits
 from streamer.protocol.close_codes import reconnect_delay_ms
+from streamer.replicas.rebalancer import Rebalancer
 from streamer.sampling.sampler import SamplerFactory
 from streamer.scheduling.clients import Client
 from streamer.scheduling.dispatcher import Dispatcher
@@ -122,6 +123,8 @@ class Peers:
         #: Whether the key of a client is still valid; called once a second for each session.
         self.is_still_valid: Callable[[Identity], bool] = lambda _: True
         self.ice_servers = IceServers(settings.ice_urls, settings.turn_secret, int(settings.turn_ttl_s))
+        #: Says where offers are passed on; None where streams are not moved.
+        self.rebalancer: Rebalancer | None = None
         self.background: set[asyncio.Task[None]] = set()
         self._sessions: dict[str, PeerSession] = {}
         #: Ended sessions by id, oldest first.
@@ -235,6 +238,9 @@ class Peers:
         if self._adapter_loading is None:
             self._adapter_loading = asyncio.get_running_loop().run_in_executor(None, _import_adapter)
         return self._adapter_loading
+
+    def __iter__(self) -> Iterator[PeerSession]:
+        return iter(tuple(self._sessions.values()))
 
     def get(self, session_id: str) -> PeerSession | None:
         """Return a session; None when it is unknown or has ended."""

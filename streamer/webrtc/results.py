@@ -70,6 +70,11 @@ class Channels:
         if channel.label == CONTROL:
             self._on_open()
 
+    @property
+    def is_open(self) -> bool:
+        """Whether a message would be sent."""
+        return any(channel.readyState == "open" for channel in self._channels.values())
+
     def send(self, message: ServerMessage) -> None:
         """Send one message if there is a channel. Raises ChannelFull."""
         is_result = message["type"] == "result"

@@ -13,6 +13,7 @@ from pydantic import Field, ValidationError
 from typing_extensions import TypedDict
 
 from streamer.config.network_settings import IceServer
+from streamer.config.replica_addresses import HOP_HEADER
 from streamer.http.caller import identity_of
 from streamer.http.origins import OriginPolicy, preflight_headers
 from streamer.http.problem_details import Problem
@@ -21,6 +22,7 @@ from streamer.protocol.message_values import check_values
 from streamer.protocol.server_messages import SessionDescription
 from streamer.protocol.wire import ProtocolError
 from streamer.replicas.session_router import SessionRouter
+from streamer.scheduling.errors import Saturated
 from streamer.streams.session_control import CONTROL_MAX_VALUES
 from streamer.webrtc.candidate import MAX_CANDIDATES, MAX_FRAGMENT_BYTES, BadFragment, read_candidates
 from streamer.webrtc.peers import Peers
@@ -146,12 +148,22 @@ class JsonRoutes:
         options = SessionOptions(hello.params, head.annotate, stream.name, hello.collect and stream.collect)
         if head.annotate and not offer.wants_video:
             raise Problem.invalid_parameter("annotate", "true", "true where the offer's video is sendrecv")
+        passed_on = await signalling.pass_on(request, body, refused=False)
+        if passed_on is not None:
+            return passed_on
         try:
             session, answer = await signalling.peers.create(
                 version, offer, "webrtc", options, identity_of(request)
             )
         except ProtocolError as error:
             raise _bad_field(error) from error
+        except Saturated:
+            passed_on = await signalling.pass_on(request, body, refused=True)
+            if passed_on is None:
+                raise
+            return passed_on
+        if HOP_HEADER in request.headers:
+            session.moved_at = time.monotonic()
         url = signalling.session_url(request, session)
         answered: OfferAnswer = {
             "type": "answer",

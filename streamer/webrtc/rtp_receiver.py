@@ -35,7 +35,9 @@ from aiortc.rtp import (
     unwrap_rtx,
 )
 
+from streamer.accounting.ledger import Ledger
 from streamer.imaging.turning import Turning
+from streamer.webrtc.session_state import VideoQuality
 
 #: Mean interval of receiver reports, with which peers measure loss and round-trip time.
 _REPORT_S = 1.0
@@ -126,6 +128,17 @@ class Receiver(RTCRtpReceiver):
             self.transport._unregister_rtp_receiver(self)
         if self._track is not None:
             self._track.stop()
+
+    def describe(self, gaps: int, ledger: Ledger) -> VideoQuality:
+        """Return how well the video arrives; ``gaps`` and ``ledger`` are those of its frames."""
+        return {
+            "packets_lost": self.lost,
+            "jitter_ms": round(self.jitter / 90, 1),
+            "bytes": self.bytes_received,
+            "gaps": gaps,
+            "frames": ledger.received,
+            "inferred": ledger.inferred,
+        }
 
     def send_pli(self, media_ssrc: int) -> None:
         """Send a picture loss indication (RFC 4585 section 6.3.1)."""

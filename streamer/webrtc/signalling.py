@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 import time
 from typing import TYPE_CHECKING, Any, Protocol
 
-from aiohttp import web
+from aiohttp import hdrs, web
 
+from streamer.config.replica_addresses import HOP_HEADER
+from streamer.http.body import BodyReader, hold_body, media_type
 from streamer.http.caller import identity_of
 from streamer.http.origins import OriginPolicy
 from streamer.http.path_prefix import absolute_url
@@ -22,13 +25,6 @@ from streamer.webrtc.session_state import SessionState
 
 if TYPE_CHECKING:
     from streamer.webrtc.peer_session import PeerSession
-
-
-import json
-
-from aiohttp import hdrs
-
-from streamer.http.body import BodyReader, hold_body, media_type
 
 
 class SessionAddress(Protocol):
@@ -111,6 +107,22 @@ class Signalling:
             if good and session.candidates_used < MAX_CANDIDATES:
                 session.candidates_used += 1
                 await session.add_candidate(without_related(candidate))
+
+    async def pass_on(self, request: web.Request, offer: object, *, refused: bool) -> web.Response | None:
+        """Return the answer of another replica to an offer; None if the session belongs here.
+
+        An offer is passed on while this replica moves streams away, or if it has ``refused`` the offer.
+        """
+        rebalancer = self.peers.rebalancer
+        if rebalancer is None or HOP_HEADER in request.headers:
+            return None
+        name = rebalancer.place() if refused else rebalancer.place_while_moving()
+        if name is None:
+            return None
+        answer = await self.router.post_elsewhere(name, request, json.dumps(offer).encode())
+        if answer is None:
+            rebalancer.refused(name)
+        return answer
 
     async def results(self, request: web.Request) -> web.StreamResponse:
         """Serve ``GET …/{session}/results``: a WebSocket for an upgrade, server-sent events otherwise."""

@@ -343,6 +343,7 @@ class Connection:
         if now - self.last_received > limit_s:
             self.close_soon(CloseCode.IDLE, f"no message for {limit_s:g} s")
 
-    def send_bye(self, reason: str, reconnect_ms: int) -> None:
+    def send_bye(self, reason: str, reconnect_ms: int, ending: str = "") -> None:
         """Ask the client to reconnect, and tell it why and when."""
-        self.send(server_messages.bye(CloseCode.RESTART.value, reason, reconnect_ms=reconnect_ms))
+        bye = server_messages.bye(CloseCode.RESTART.value, reason, ending=ending, reconnect_ms=reconnect_ms)
+        self.send(bye)

@@ -11,6 +11,8 @@ from streamer.replicas.rebalance_policy import MovableStream
 from streamer.websocket.connection import BYE_GRACE_S, Connection
 
 REASON = "another replica has more room"
+#: `bye.ending` of a stream that moves, as over WebRTC (`webrtc.end_reason`).
+MOVED = "moved"
 #: Interval at which the outcomes of frames in flight are checked.
 _CHECK_S = 0.02
 
@@ -65,7 +67,7 @@ class WebSocketMover:
     async def _part(self, connection: Connection, reconnect_ms: int) -> None:
         """Say bye, wait for the outcomes of frames in flight, and close."""
         try:
-            connection.send_bye(REASON, reconnect_ms)
+            connection.send_bye(REASON, reconnect_ms, MOVED)
             deadline = time.monotonic() + BYE_GRACE_S
             while connection.in_flight and time.monotonic() < deadline:
                 await asyncio.sleep(_CHECK_S)

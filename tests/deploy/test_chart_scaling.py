@@ -46,7 +46,9 @@ def test_only_one_of_both_scalers_is_made(chart: Chart) -> None:
 @pytest.mark.parametrize("spool", [True, False])
 @pytest.mark.parametrize("name", ["hpa", "keda"])
 def test_a_scaler_is_for_the_workload_there_is(chart: Chart, name: str, spool: bool) -> None:
-    manifests = chart.render({"persistence": {"spool": {"enabled": spool, "size": "4Gi"}}}, name)
+    # What fits into the ephemeral storage of a pod, where the samples are without a volume.
+    values = {"settings": {"SAMPLES_MAX_BYTES": 1 << 30}}
+    manifests = chart.render(values | {"persistence": {"spool": {"enabled": spool, "size": "4Gi"}}}, name)
     kind = "HorizontalPodAutoscaler" if name == "hpa" else "ScaledObject"
     assert manifests.one(kind)["spec"]["scaleTargetRef"] == {
         "apiVersion": "apps/v1",

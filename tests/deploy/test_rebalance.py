@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from streamer.client import DetectStream, Options, Outcome, Phase, Result, State
+from streamer.client import DetectStream, Options, Outcome, Phase, Result, State, VideoStream
 from tests.deploy.release import Release
 from tests.faults.stub_engine import StubEngine
 from tests.helpers.media import images
@@ -24,8 +24,12 @@ FPS = 2.0
 MOVED = "object_detection_streams_moved_total"
 OPEN = "object_detection_streams"
 RELAYED = "object_detection_streams_relayed"
+SESSIONS = "object_detection_webrtc_sessions"
+ENDED = "object_detection_webrtc_ended_total"
 
 SETTINGS = {
+    # A client may return to another worker than the one that asked it to move.
+    "WORKERS": "2",
     "INFERENCE_LANES": "1",
     "BATCH_MAX": "1",
     "REBALANCE_PER_MINUTE": "100",
@@ -153,3 +157,37 @@ async def test_streams_move_to_the_replica_with_room_and_lose_nothing(null: Path
             assert [len(camera.connects) for camera in staying] == [1] * STREAMS
             assert other.metric(MOVED) == fixed.metric(MOVED) == 0
             assert [balance(each) for each in (full, other, fixed)] == [0, 0, 0]
+
+
+@contextlib.asynccontextmanager
+async def videos(url: str, count: int) -> AsyncIterator[list[list[State]]]:
+    """Run clients that send video over WebRTC; yield the states that each of them reports."""
+    states: list[list[State]] = [[] for _ in range(count)]
+
+    async def run(reported: list[State]) -> None:
+        async with VideoStream(url, options=Options(fps=FPS), on_state=reported.append) as stream:
+            while True:
+                stream.offer(IMAGE)
+                await asyncio.sleep(1 / FPS)
+
+    running = [asyncio.create_task(run(reported)) for reported in states]
+    try:
+        yield states
+    finally:
+        for each in running:
+            each.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+
+
+@pytest.mark.timeout(600)
+async def test_video_moves_to_the_replica_with_room_by_a_new_offer(null: Path, engine: StubEngine) -> None:
+    """Every offer reaches the full replica, which passes it on; the video goes to the other one directly."""
+    with Release(null, SETTINGS | engine.settings | {"WEBRTC_CONNECT_TIMEOUT_S": "60"}) as release:
+        full, other = release[0], release[1]
+        async with videos(full.http_url, STREAMS) as states:
+            await until(lambda: other.metric(SESSIONS, state="connected") >= 1)
+            await until(lambda: full.metric(OPEN) + other.metric(OPEN) == STREAMS)
+            await until(lambda: full.metric(ENDED, reason="moved") == full.metric(MOVED, transport="webrtc"))
+            waits = [each.detail for reported in states for each in reported if each.phase is Phase.WAITING]
+            assert sum("another replica has more room" in detail for detail in waits) >= 1
+            assert other.metric(MOVED) == 0, "what has moved stays"

@@ -116,6 +116,19 @@ def test_equal_streams_get_equal_rates_and_small_ones_what_they_ask_for() -> Non
     assert few.least_fps > 4.0
 
 
+@pytest.mark.parametrize("mix", ["24x10", "20x5,20x30"])
+def test_grants_are_stable_while_clients_obey_and_count_the_time_of_decoding(mix: str) -> None:
+    """A frame takes 5 ms of a core besides its run of 10 ms and everything else, 1.3 ms."""
+    machine = replace(MACHINE, decode_s=5e-3)
+    report = run(mix, machine, settle_s=8.0, seconds=12.0)
+    assert report.granted
+    assert report.grant_changes < 1, "they ended and began anew, six times in this time with 24 streams"
+    streams = parse_mix(mix).streams
+    assert report.lowest_grant_fps is not None
+    promised_fps = report.lowest_grant_fps * streams
+    assert promised_fps < 1.15 * 2 / 16.3e-3, "without the decoding, 200 frames per second were promised"
+
+
 def test_the_same_seed_gives_the_same_outcome() -> None:
     cameras = replace(REGULAR, jitter_s=0.02, stall_every_s=3.0, stall_s=0.5, posts_per_s=10.0)
     first, again, other = (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 
@@ -52,7 +52,8 @@ class Camera:
 class Streams:
     """Lets cameras send for some time."""
 
-    def __init__(self, *cameras: Camera) -> None:
+    def __init__(self, *cameras: Camera, model: ServedModel = MODEL) -> None:
+        self.model = model
         self.rates = StreamRates()
         self.cameras = cameras
         self.now = 0.0
@@ -66,9 +67,9 @@ class Streams:
                     self.rates.count_arrival(camera.key)
                 queue_ms = 50.0 if waiting else 0.0
                 result = Result(1, Status.OK, NO_BOXES, queue_ms, 20.0, 0.1, 1)
-                self.rates.observe(MODEL, camera.key, result)
+                self.rates.observe(self.model, camera.key, result)
             self.now += FAIR_RATE_S
-            self.rates.share(MODEL, self.now)
+            self.rates.share(self.model, self.now)
 
     @property
     def asked_fps(self) -> float:
@@ -104,18 +105,51 @@ def test_a_client_that_obeys_its_grant_keeps_its_demand() -> None:
     assert max(asked) == pytest.approx(120, rel=0.25)
 
 
-def test_grants_that_come_and_go_do_not_hide_the_demand() -> None:
-    """Frames do not wait while clients obey, so grants are lifted, until clients send more again."""
+def test_grants_stay_while_clients_obey_them() -> None:
+    """Frames do not wait while clients obey, but they would again if the grants ended."""
     cameras = [Camera(number, 10.0, client=Client(str(number), number)) for number in range(1, 13)]
     streams = Streams(*cameras)
     streams.run(10, waiting=True)
-    lifted, seen = 0, []
+    granted = [camera.granted_fps for camera in cameras]
+    seen = []
     for _ in range(240):
         streams.run(0.5)
-        lifted += all(camera.granted_fps is None for camera in cameras)
+        assert [camera.granted_fps for camera in cameras] == granted
         seen.append(streams.asked_fps)
-    assert 0 < lifted < 240
     assert min(seen) > 90
+
+
+def test_grants_end_when_the_streams_fit() -> None:
+    cameras = [Camera(number, 10.0, client=Client(str(number), number)) for number in range(1, 13)]
+    streams = Streams(*cameras)
+    streams.run(10, waiting=True)
+    for camera in cameras[4:]:
+        streams.rates.close(camera.key)
+    streams.cameras = tuple(cameras[:4])
+    streams.run(10)
+    assert [camera.granted_fps for camera in cameras[:4]] == [None] * 4
+
+
+def test_a_camera_that_becomes_slow_leaves_its_grant_to_the_others() -> None:
+    cameras = [Camera(number, 10.0, client=Client(str(number), number)) for number in range(1, 7)]
+    streams = Streams(*cameras)
+    streams.run(10, waiting=True)
+    for camera in cameras[3:]:
+        camera.fps = 1.0
+    streams.run(60)
+    assert [camera.granted_fps for camera in cameras] == [None] * 6
+
+
+def test_decoding_on_the_same_cores_lowers_what_is_granted() -> None:
+    cameras = [Camera(number, 10.0, client=Client(str(number), number)) for number in range(1, 13)]
+    for provider, total_fps in (("cpu", 25.0), ("cuda", 50.0)):
+        model = replace(MODEL, info=replace(INFO, provider=provider))
+        assert StreamRates().capacity_fps(model) == pytest.approx(50.0)
+        streams = Streams(*cameras, model=model)
+        for _ in range(100):
+            streams.rates.decoded(20.0)  # as long as a run
+        streams.run(10, waiting=True)
+        assert streams.granted_fps == pytest.approx(total_fps, rel=0.05)
 
 
 def test_a_declared_rate_counts_until_the_client_is_known_to_send_less() -> None:

@@ -46,6 +46,8 @@ class StreamRecord:
     connected: bool = False
     #: Granted rate at the end of the measurement in frames per second; None if there is no limit.
     granted_fps: float | None = None
+    #: How often the granted rate changed.
+    grant_changes: int = 0
 
     @property
     def results(self) -> int:
@@ -214,8 +216,10 @@ class Camera:
     def _received(self, message: ServerMessage) -> None:
         for outcome in self.flow.received(message, self._loop.time()):
             self._record(outcome)
-        if self._loop.time() < self._end:
-            self.record.granted_fps = self.flow.max_fps
+        now, record = self._loop.time(), self.record
+        if now < self._end and record.granted_fps != self.flow.max_fps:
+            record.granted_fps = self.flow.max_fps
+            record.grant_changes += now >= self._begin
 
     def _record(self, outcome: Outcome) -> None:
         record = self.record

@@ -85,6 +85,8 @@ class Report:
     #: Streams with a granted rate at the end, and the lowest of these rates.
     granted: int
     lowest_grant_fps: float | None
+    #: How often the granted rate of a stream changed during the measurement, on average.
+    grant_changes: float
     utilisation: Utilisation
     #: Mean number of frames in a batch.
     batch: float
@@ -140,6 +142,7 @@ def summarise(
         ),
         granted=len(grants),
         lowest_grant_fps=min(grants, default=None),
+        grant_changes=sum(each.grant_changes for each in connected) / max(1, len(connected)),
         utilisation=used,
         batch=sum(batches.values()) / runs if runs else 0.0,
         posts=_posts(posts, seconds) if cameras.posts_per_s else None,

@@ -6,7 +6,7 @@ import { test } from 'node:test';
 import { changesDetection, enteredMaxDetections, MODEL_DEFAULTS, needsDefaults } from '../../../static/js/detection-parameters.js';
 import { cameraError, closeError, fileError, keyError } from '../../../static/js/error-messages.js';
 import { classColour, classDash } from '../../../static/js/palette.js';
-import { actionAfterClose, streamUrl } from '../../../static/js/protocol.js';
+import { actionAfterClose, explainBye, streamUrl } from '../../../static/js/protocol.js';
 import { privacyText, reportText, samplesText } from '../../../static/js/sampling-panel.js';
 import { SessionOptions } from '../../../static/js/session-options.js';
 import { loadSettings, saveSettings } from '../../../static/js/settings.js';
@@ -23,6 +23,11 @@ test('after some close codes the page does not reconnect, and after one it asks 
   for (const code of [1000, 1001, 1006, 1011, 1012, 1013, 4408, 4410, 4429, 4440, 4441]) {
     assert.equal(actionAfterClose(code), 'reconnect');
   }
+});
+
+test('the page says whether a stream moves or the server ends', () => {
+  assert.match(explainBye({ ending: 'moved' }, 'The server is restarting'), /^The stream is moving to another replica/);
+  assert.equal(explainBye({}, 'The server is restarting'), 'The server is restarting');
 });
 
 test('rates are correct from the first second on and fall to zero', () => {
