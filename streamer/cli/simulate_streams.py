@@ -178,6 +178,19 @@ def streams(
         float,
         _number("--client-ms", "the same in clients on these cores (0: they are elsewhere)", _MACHINE, "MS"),
     ] = 0.0,
+    wake_up_ms: Annotated[
+        float | None,
+        _number(
+            "--wake-up-ms",
+            "time until a sleeping process or thread gets a message (of the report, else 0)",
+            _MACHINE,
+            "MS",
+        ),
+    ] = None,
+    idle_cores: Annotated[
+        float,
+        _number("--idle-cores", "cores that are used without any stream (0)", _MACHINE),
+    ] = 0.0,
     workers: Annotated[int, _count("--workers", "WORKERS (1)", _SERVICE, 1, 64)] = 1,
     min_fps: Annotated[float, _number("--min-fps", "STREAM_MIN_FPS (5)", _SERVICE)] = 5.0,
     stale_ms: Annotated[float, _number("--stale-ms", "STREAM_MAX_AGE_MS (500)", _SERVICE, "MS")] = 500.0,
@@ -259,6 +272,7 @@ def streams(
     """
     from streamer.accounting.metrics import WorkerMetrics  # noqa: F401, PLC0415 - names the missing extra first
     from streamer.core.terminal import write_tables  # noqa: PLC0415 - as the others
+    from streamer.simulation.errors import BadScenario  # noqa: PLC0415 - see above
     from streamer.simulation.streams import tables  # noqa: PLC0415 - see above
     from streamer.simulation.streams.capacity import Limits, find_most, usual_seconds  # noqa: PLC0415 - see above
     from streamer.simulation.streams.run_times import read_run_times  # noqa: PLC0415 - see above
@@ -288,7 +302,13 @@ def streams(
         post_ms / 1e3,
         client_ms / 1e3,
         run_jitter,
+        (times.wake_up_ms if wake_up_ms is None else wake_up_ms) / 1e3,
+        idle_cores,
     )
+    if machine.idle_cores >= machine.cores:
+        raise BadScenario(
+            f"--idle-cores: expected less than the number of cores, {machine.cores}; found {idle_cores:g}"
+        )
     every_s, stall_s = stalls or (0.0, 0.0)
     cameras = Cameras(
         jitter_ms / 1e3,

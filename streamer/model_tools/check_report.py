@@ -203,6 +203,7 @@ def _served_json(result: Inspection, served: ServedModel) -> dict[str, Any]:
             "batch": served.at_once.batch,
             "ms": round(served.at_once.run_s * 1e3, 3),
         },
+        "wake_up_ms": None if served.wake_up_s is None else round(served.wake_up_s * 1e3, 4),
         "remarks": result.remarks(),
     }
 

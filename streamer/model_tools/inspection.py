@@ -19,6 +19,7 @@ from inference.models.model import ModelInfo
 from inference.models.onnx_header import NotOnnx, OnnxHeader, licence_of, read_header
 from inference.models.signature import DEFAULT_INPUT_PX, Graph, ImageInput
 from streamer.model_tools.concurrency import AtOnce, measure_at_once
+from streamer.model_tools.wake_up import measure_wake_up
 
 #: Called with the current step and the progress of the whole inspection, 0..1.
 OnProgress = Callable[[str, float], None]
@@ -54,6 +55,8 @@ class ServedModel:
     formed: tuple[int, ...] = ()
     #: A run of the largest of these batches beside others; None without timings, or with a single core.
     at_once: AtOnce | None = None
+    #: Mean seconds until a process that sleeps gets a message; None without timings.
+    wake_up_s: float | None = None
     #: What users should know about how the outputs are read.
     note: str = ""
 
@@ -136,6 +139,7 @@ def _load(path: Path, device: str, batch_max: int, timing: bool, on_progress: On
             ),
             formed,
             _at_once(detector, cores, formed[-1], on_progress) if timing else None,
+            measure_wake_up() if timing else None,
             detector.layout.note,
         )
     finally:

@@ -86,6 +86,7 @@ def test_json_has_the_same_content_and_the_times_of_each_batch(
     assert answer["cores"] == 2
     assert (answer["at_once"]["threads"], answer["at_once"]["batch"]) == (2, answer["batches_formed"][-1])
     assert answer["at_once"]["ms"] > 0
+    assert answer["wake_up_ms"] >= 0
     (tmp_path / "times.json").write_text(json.dumps(answer))
     times = read_run_times(str(tmp_path / "times.json"))
     assert (tuple(times.cost_ms), times.provider, times.cores) == ((1, 2), "cpu", 2)

@@ -55,6 +55,10 @@ def test_a_report_has_the_times_the_device_and_the_gain_of_threads(tmp_path: Pat
     assert (times.provider, times.cores, times.all_cores_ms) == ("cuda", 16, None)
     assert times.gain == pytest.approx(1.5)
     assert times.core_efficiency == pytest.approx(0.75)
+    assert times.wake_up_ms == 0.0
+    for value in (0, 0.12):
+        path.write_text(json.dumps(REPORT | {"wake_up_ms": value}))
+        assert read_run_times(str(path)).wake_up_ms == value
 
 
 def test_a_fixed_batch_keeps_its_size(tmp_path: Path) -> None:

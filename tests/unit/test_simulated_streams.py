@@ -56,6 +56,22 @@ def test_the_age_of_a_lonely_frame_is_the_sum_of_its_stages() -> None:
     assert report.utilisation.cores == pytest.approx(5 * 12.3e-3 / 2, rel=0.05)
 
 
+def test_threads_that_sleep_are_woken_up_and_busy_ones_are_not() -> None:
+    """A lonely frame wakes the event loop three times, a decoder, the reading and the inference thread."""
+    slow_to_wake = replace(MACHINE, wake_up_s=1e-3)
+    assert run("1x5", slow_to_wake).age_p50 == pytest.approx(22.3 + 6 * 1.0, abs=1e-3)
+    with_client = replace(slow_to_wake, client_s=1e-3)
+    assert run("1x5", with_client).age_p50 == pytest.approx(22.3 + 1.0 + 7 * 1.0, abs=1e-3)
+    full = run("40x10", slow_to_wake)
+    assert full.delivered_fps == pytest.approx(CAPACITY_FPS, rel=0.05)
+
+
+def test_cores_that_others_use_are_missing_at_saturation_only() -> None:
+    machine = replace(MACHINE, idle_cores=0.2)
+    assert run("40x10", machine).delivered_fps == pytest.approx(0.9 * CAPACITY_FPS, rel=0.03)
+    assert run("1x5", machine).age_p50 == pytest.approx(22.3, abs=1e-3)
+
+
 def test_a_single_frame_may_run_on_all_cores() -> None:
     machine = replace(MACHINE, run_times=RunTimes({1: 10.0}, all_cores_ms=6.0))
     report = run("1x5", machine)

@@ -191,15 +191,17 @@ class Camera:
         frame = Sent(0, self._payload, Codec.JPEG, now, None, size=self._cameras.size)
         self.flow.sending(frame, now)
         data = pack_frame(Frame(frame.codec, frame.seq, frame.ts_us, frame.payload))
-        self._on_client(lambda: self._link.up(lambda: self._worker.receive(lambda: self._deliver(data))))
+        self._on_client(
+            lambda: self._link.up(lambda: self._worker.receive(lambda: self._deliver(data))), awake=True
+        )
 
-    def _on_client(self, call: Callable[[], None]) -> None:
+    def _on_client(self, call: Callable[[], None], *, awake: bool = False) -> None:
         """Spend half of the client's processor time for a frame, if it uses the cores of the service."""
         if self._client is None:
             call()
             return
         threads, frame_s = self._client
-        threads.submit(frame_s / 2, call)
+        threads.submit(frame_s / 2, call, awake=awake)
 
     def _deliver(self, data: bytes) -> None:
         if self.connection is not None:

@@ -138,15 +138,19 @@ class InferenceProcess:
         for item in self._planner.expire(self._loop.time()):
             self._answer(item, Result(item.submit.request_id, Status.EXPIRED, NO_BOXES))
 
-    def _start_runs(self) -> None:
-        """Let each idle thread take a batch."""
+    def _start_runs(self, *, awake: bool = False) -> None:
+        """Let each idle thread take a batch; one of them may be ``awake``: it has just ended a run."""
         while self._idle:
             self._answer_late()
             batch = self._planner.next()
             if batch is None:
                 return
             self._idle -= 1
-            self._run(batch)
+            if awake:
+                self._run(batch)
+            else:
+                self._cores.wake(partial(self._run, batch))
+            awake = False
 
     def _run(self, batch: Batch) -> None:
         started, count = self._loop.time(), len(batch.items)
@@ -198,7 +202,7 @@ class InferenceProcess:
                 return
             self._planner.done(batch, self._loop.time() - started)
             self._idle += 1
-            self._start_runs()
+            self._start_runs(awake=True)
 
         self._cores.run(post_s, partial(post_processed, 0))
 

@@ -14,17 +14,17 @@ _ROUNDING_S = 1e-9
 Done = Callable[[], None]
 
 
-def core_speed(cores: int, efficiency: float = 1.0) -> Callable[[int], float]:
+def core_speed(cores: int, efficiency: float = 1.0, used: float = 0.0) -> Callable[[int], float]:
     """Return the total speed of ``cores`` by the number of running pieces of work.
 
     One piece runs at speed 1. When all cores are busy, each has the speed ``efficiency``; in between, the
-    speed changes linearly.
+    speed changes linearly. Something else uses ``used`` cores, which are missing when all are busy.
     """
 
     def speed(running: int) -> float:
         busy = min(running, cores)
         loss = (1.0 - efficiency) * (busy - 1) / (cores - 1) if cores > 1 else 0.0
-        return busy * (1.0 - loss)
+        return min(float(busy), cores - used) * (1.0 - loss)
 
     return speed
 
@@ -41,7 +41,11 @@ class Processor:
     time slice. ``speed`` maps the number of running pieces to the total speed, in seconds of work per second.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, speed: Callable[[int], float]) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, speed: Callable[[int], float], wake_up_s: float = 0.0
+    ) -> None:
+        """``wake_up_s`` is the time until a sleeping thread that executes work here gets it."""
+        self.wake_up_s = wake_up_s
         self._loop = loop
         self._speed = speed
         #: Work that each piece would have received since the start, in seconds. A piece ends when this
@@ -53,6 +57,13 @@ class Processor:
         self._timer: asyncio.TimerHandle | None = None
         #: Work done so far, in seconds.
         self.done_s = 0.0
+
+    def wake(self, call: Callable[[], None]) -> None:
+        """Call ``call`` when a thread that sleeps now is awake."""
+        if self.wake_up_s:
+            self._loop.call_later(self.wake_up_s, call)
+        else:
+            call()
 
     def run(self, work_s: float, done: Done) -> None:
         """Start a piece of ``work_s`` seconds at speed 1, and call ``done`` at its end."""
@@ -93,7 +104,10 @@ class Processor:
 
 
 class Threads:
-    """Executes calls in order on a number of threads, each of which has one piece of work at a time."""
+    """Executes calls in order on a number of threads, each of which has one piece of work at a time.
+
+    A thread without work sleeps, and has to be woken up.
+    """
 
     def __init__(self, processor: Processor, count: int = 1) -> None:
         self._processor = processor
@@ -102,11 +116,17 @@ class Threads:
         #: Work that was begun so far, in seconds.
         self.begun_s = 0.0
 
-    def submit(self, work_s: float, done: Done) -> None:
-        """Execute ``work_s`` seconds of work as soon as a thread is idle, then call ``done``."""
+    def submit(self, work_s: float, done: Done, *, awake: bool = False) -> None:
+        """Execute ``work_s`` seconds of work as soon as a thread is idle, then call ``done``.
+
+        ``awake`` says that the thread does not sleep, because a timer of its own has woken it for this work.
+        """
         if self._idle:
             self._idle -= 1
-            self._begin(work_s, done)
+            if awake:
+                self._begin(work_s, done)
+            else:
+                self._processor.wake(lambda: self._begin(work_s, done))
         else:
             self._waiting.append((work_s, done))
 

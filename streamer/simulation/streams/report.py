@@ -41,7 +41,7 @@ class Usage:
         """Return the utilisation since this object was made."""
         length_s = now - self._at
         cores_s, device_s, loops_s = self._before
-        most = machine.cores * machine.core_efficiency
+        most = (machine.cores - machine.idle_cores) * machine.core_efficiency
         cores = (self._cores.done_s - cores_s) / length_s / most
         device = (self._device.done_s - device_s) / length_s / machine.gain if machine.accelerator else cores
         busiest = max(each.begun_s - before for each, before in zip(self._event_loops, loops_s, strict=True))

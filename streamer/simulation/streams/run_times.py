@@ -39,6 +39,8 @@ class RunTimes:
     provider: str | None = None
     #: Cores of the machine on which the times were measured; None if the source does not say.
     cores: int | None = None
+    #: Milliseconds until a thread or process that sleeps gets a message; 0 if that was not measured.
+    wake_up_ms: float = 0.0
 
     @property
     def cost_s(self) -> dict[int, float]:
@@ -173,6 +175,7 @@ def _from_report(path: Path, batch_max: int | None) -> RunTimes:
         provider=report.get("device") if isinstance(report.get("device"), str) else None,
         cores=report.get("cores") if isinstance(report.get("cores"), int) else None,
         at_once=_at_once(report.get("at_once"), path),
+        wake_up_ms=_wake_up(report.get("wake_up_ms"), path),
     )
 
 
@@ -186,6 +189,11 @@ def _rising(measured: Mapping[int, float]) -> dict[int, float]:
 
 def _optional(value: object, path: Path) -> float | None:
     return None if value is None else _milliseconds(value, f"{value} in {path}")
+
+
+def _wake_up(value: object, path: Path) -> float:
+    """Return the time of a wake-up, which may be 0; 0 if the report, of an earlier version, has none."""
+    return 0.0 if value in (None, 0) else _milliseconds(value, f"`wake_up_ms` of {path}")
 
 
 def _at_once(found: Any, path: Path) -> AtOnce | None:

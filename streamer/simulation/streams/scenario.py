@@ -116,6 +116,10 @@ class Machine:
     client_s: float = 0.0
     #: Standard deviation of run times and decode times, relative to their mean.
     run_jitter: float = 0.05
+    #: Time until a thread or process that sleeps gets a message.
+    wake_up_s: float = 0.0
+    #: Cores that the service and everything else use without any stream.
+    idle_cores: float = 0.0
 
     @property
     def threads(self) -> int:

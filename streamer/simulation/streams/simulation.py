@@ -50,7 +50,8 @@ class _Simulation:
     async def run(self) -> Report:
         scenario, loop = self._scenario, asyncio.get_running_loop()
         machine = scenario.machine
-        cores = Processor(loop, core_speed(machine.cores, machine.core_efficiency))
+        speed = core_speed(machine.cores, machine.core_efficiency, machine.idle_cores)
+        cores = Processor(loop, speed, machine.wake_up_s)
         device = Processor(loop, device_speed(machine.gain)) if machine.accelerator else cores
         inference = InferenceProcess(
             loop, machine, cores, device, self._rng("runs"), scenario.settings.interactive_share
