@@ -83,6 +83,7 @@ def _number(name: str, text: str, group: str) -> typer.models.OptionInfo:
         streamer simulate autoscaling --method hpa,keda --target 80 --up 4/60,100%/60
         streamer simulate autoscaling --day monday.csv --peak 900 --capacity 45
         streamer simulate autoscaling --day flash --target 40,60,80
+        streamer simulate autoscaling --find --cold-start 60,180,600 --min-fps 10
         streamer simulate autoscaling --day ramp --cold-start 600 --plot ramp.svg
         """,
         notes="""
@@ -142,6 +143,20 @@ def autoscaling(
             parser=_numbers,
         ),
     ] = None,
+    spares: Annotated[
+        Any,
+        _several(
+            "--spares",
+            "warmSpares.count: placeholders for new replicas (0)",
+            group=_RELEASE,
+            value="N,...",
+            parser=_numbers,
+        ),
+    ] = None,
+    warm_start: Annotated[
+        float,
+        _number("--warm-start", "seconds until a replica in place of a spare is ready (30)", _RELEASE),
+    ] = 30,
     route: Annotated[
         Literal["random", "least"],
         option("--route", "replica of a new stream: random, or the one with fewest (random)", group=_RELEASE),
@@ -184,6 +199,24 @@ def autoscaling(
     max_replicas: Annotated[
         int, option("--max-replicas", "(1000)", value="N", group=_AUTOSCALER, parser=any_whole_number)
     ] = 1000,
+    schedule: Annotated[
+        Any,
+        _several(
+            "--schedule",
+            "least replicas at hours of the day, as KEDA's cron trigger: BEGIN-END:REPLICAS,...",
+            group=_AUTOSCALER,
+            value="TIMES",
+            parser=_words,
+        ),
+    ] = None,
+    find: Annotated[
+        bool,
+        option(
+            "--find",
+            "find the cheapest target and number of spares that refuse less than 0.1 percent",
+            group=_AUTOSCALER,
+        ),
+    ] = False,
     up: Annotated[
         str | None, option("--up", "policies of scaleUp (the chart's)", value="POLICY,...", group=_AUTOSCALER)
     ] = None,
@@ -240,10 +273,10 @@ def autoscaling(
     options say otherwise.
     """
     from streamer.core.terminal import write_tables  # noqa: PLC0415 - as the others
-    from streamer.simulation.autoscaling import grid, report  # noqa: PLC0415 - loads NumPy
+    from streamer.simulation.autoscaling import advice, grid, report  # noqa: PLC0415 - loads NumPy
     from streamer.simulation.autoscaling.loop import Outcome  # noqa: PLC0415 - see above
     from streamer.simulation.autoscaling.plot import write_plot  # noqa: PLC0415 - see above
-    from streamer.simulation.autoscaling.scenario import Scenario  # noqa: PLC0415 - see above
+    from streamer.simulation.autoscaling.scenario import Scenario, Scheduled  # noqa: PLC0415 - see above
     from streamer.simulation.errors import BadScenario  # noqa: PLC0415 - see above
 
     terminal = terminal_of(ctx)
@@ -263,7 +296,30 @@ def autoscaling(
         behavior=grid.behavior(up, up_window, down, down_window),
         failures=failures,
         outages=outages,
+        warm_start_s=warm_start,
+        schedule=tuple(Scheduled.parse(each) for each in schedule or ()),
     )
+    if find:
+        wanted = grid.combinations(
+            base,
+            day=day or ("weekday",),
+            capacity=capacity or (32.0,),
+            cold_start_s=cold_start or (60.0,),
+            method=method or ("hpa",),
+        )
+        found = advice.find(
+            wanted,
+            target or advice.TARGETS,
+            tuple(map(int, spares or advice.SPARES)),
+            tuple(range(seed, seed + seeds)),
+            terminal.status,
+        )
+        terminal.close()
+        if json:
+            sys.stdout.write(dumps({"advice": [each.to_dict() for each in found]}, indent=2) + "\n")
+        else:
+            write_tables(lambda: [advice.table(found)], lambda: advice.text(found))
+        return 0
     scenarios = grid.combinations(
         base,
         day=day or ("weekday",),
@@ -271,6 +327,7 @@ def autoscaling(
         cold_start_s=cold_start or (60.0,),
         method=method or ("hpa",),
         target=target or (75.0,),
+        spares=tuple(map(int, spares or (0,))),
         seed=tuple(range(seed, seed + seeds)),
     )
     if plot is not None and len(scenarios) != 1:

@@ -67,6 +67,8 @@ class Fleet:
         #: Those that new streams reach.
         self._ready: list[Replica] = []
         self._numbers = 0
+        #: When each placeholder has a node, as a heap.
+        self._spares = [0.0] * scenario.spares
         self._events: list[tuple[float, int, int, int, Replica | None]] = []
         self._sequence = 0
         #: Where each stream is served; streams that are missing wait, or are between two replicas.
@@ -103,13 +105,21 @@ class Fleet:
     def create(self, now: float, number: int, *, cold: bool = True) -> None:
         """Create replicas, which are ready after their cold start."""
         for _ in range(number):
-            ready_at = now + (self._scenario.cold_start_s if cold else 0.0)
+            ready_at = now + (self._start_s(now) if cold else 0.0)
             replica = Replica(
                 self._numbers, now, ready_at, self._scenario.capacity_fps, self._scenario.min_fps
             )
             self._numbers += 1
             self.replicas.append(replica)
             self._at(ready_at, _Kind.READY, -1, replica)
+
+    def _start_s(self, now: float) -> float:
+        """Return the time until a new replica is ready; it takes the place of a spare if there is one."""
+        cold_s = self._scenario.cold_start_s
+        if not self._spares or self._spares[0] > now:
+            return cold_s
+        heapq.heapreplace(self._spares, now + cold_s)
+        return min(cold_s, self._scenario.warm_start_s)
 
     def remove(self, now: float, number: int) -> None:
         """Drain replicas: first those that are not ready, then by the rule of the scenario."""

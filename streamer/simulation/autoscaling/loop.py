@@ -99,7 +99,7 @@ def _sync(
         wanted = _recommend(now, current, scenario, fleet.replicas, metrics)
     except hpa.NoMetrics:
         return current
-    result = limiter.apply(now, current, wanted)
+    result = limiter.apply(now, current, max(wanted, scenario.scheduled(now)))
     if result > current:
         fleet.create(now, result - current)
     elif result < current:

@@ -28,7 +28,7 @@ class Measures:
     #: Share of the time of streams in which they got less than they asked for.
     limited_percent: float
     moved: int
-    #: Hours of pods that exist, also while they start or drain.
+    #: Hours of pods that exist, also while they start or drain, and of spares, which cost as much.
     replica_hours: float
     #: The same over those of the least number that holds the demand at each moment: at the target, and full.
     over_target_optimum: float
@@ -59,7 +59,7 @@ def measure(outcome: Outcome) -> Measures:
     scenario, trace, counts = outcome.scenario, outcome.trace, outcome.counts
     full = trace.streams / scenario.capacity
     load = full / (scenario.target / 100)
-    hours = float(trace.pods.sum()) * SYNC_S / 3600
+    hours = (float(trace.pods.sum()) * SYNC_S + scenario.spares * scenario.duration_s) / 3600
     turns = direction_changes(trace.wanted, 1)
     of_demand = direction_changes(load, 1)
     return Measures(

@@ -25,6 +25,8 @@ _RANGES: dict[str, tuple[float, float]] = {
     "minutes": (0.5, 1440),
     "permanent": (0, 1),
     "cold_start_s": (0, 3600),
+    "spares": (0, 1000),
+    "warm_start_s": (0, 3600),
     "target": (1, 1000),
     "min_replicas": (1, 10_000),
     "max_replicas": (1, 10_000),
@@ -34,6 +36,31 @@ _RANGES: dict[str, tuple[float, float]] = {
     "rebalance": (0, 100),
     "days": (1, 31),
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Scheduled:
+    """Says that there are at least ``replicas`` between two hours of each day."""
+
+    begin_h: float
+    end_h: float
+    replicas: int
+
+    @classmethod
+    def parse(cls, text: str) -> Scheduled:
+        """Read ``BEGIN-END:REPLICAS``, such as ``5.5-14:10``. Raises BadScenario."""
+        hours, _, replicas = text.partition(":")
+        begin, _, end = hours.partition("-")
+        try:
+            found = cls(float(begin), float(end), int(replicas))
+        except ValueError:
+            found = cls(0, 0, 0)
+        if not (0 <= found.begin_h < found.end_h <= 24 and 1 <= found.replicas <= 10_000):
+            raise BadScenario(
+                f"--schedule: expected BEGIN-END:REPLICAS with hours from 0 to 24, such as 5.5-14:10; "
+                f"found {text!r}"
+            )
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +84,17 @@ class Scenario:
     permanent: float = 0.1
     #: Seconds from the creation of a pod until it is ready.
     cold_start_s: float = 60
+    #: Placeholders on nodes that have the image (``warmSpares.count``), and seconds until a replica that
+    #: takes the place of one is ready. A new node for the placeholder takes as long as a cold start.
+    spares: int = 0
+    warm_start_s: float = 30
     method: Method = "hpa"
     #: Load per replica, in percent of its capacity.
     target: float = 75
     min_replicas: int = 1
     max_replicas: int = 1000
+    #: Times of each day at which there are more replicas at least, as KEDA's trigger ``cron`` does it.
+    schedule: tuple[Scheduled, ...] = ()
     behavior: Behavior = CHART
     #: Replicas that die, and interruptions of the metrics, per day.
     failures: float = 0
@@ -101,6 +134,11 @@ class Scenario:
     def capacity_fps(self) -> float:
         """The frames per second that one replica can run."""
         return self.capacity * sum(self.fps) / len(self.fps)
+
+    def scheduled(self, now: float) -> int:
+        """Return the least number of replicas by the schedule at a time."""
+        hour = now % 86_400.0 / 3600
+        return max((each.replicas for each in self.schedule if each.begin_h <= hour < each.end_h), default=0)
 
     @property
     def duration_s(self) -> float:
