@@ -13,12 +13,13 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
+from streamer.simulation.autoscaling.advice import SPARES, find, growth
 from streamer.simulation.autoscaling.behavior import CHART, Behavior, Policy, Rules
 from streamer.simulation.autoscaling.loop import simulate
 from streamer.simulation.autoscaling.measures import Measures, measure
 from streamer.simulation.autoscaling.plot import plot
 from streamer.simulation.autoscaling.report import duration, percent
-from streamer.simulation.autoscaling.scenario import Method, Scenario
+from streamer.simulation.autoscaling.scenario import Method, Scenario, Scheduled
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 PAGE = DOCS / "operations" / "autoscaling-simulation.md"
@@ -38,6 +39,7 @@ METHODS: tuple[Method, ...] = ("hpa", "keda")
 #: Names of streams that accept half their rate under overload, and of those that accept nothing less.
 GIVING, RIGID = "10 fps, at least 5", "5 fps, at least 5"
 RATES = {GIVING: (10.0,), RIGID: (5.0,)}
+ADVISED_TARGETS = (95.0, 90.0, 85.0, 80.0, 75.0, 70.0, 60.0, 50.0, 40.0, 30.0, 20.0)
 TARGETS = (75.0, 70.0, 60.0, 50.0, 40.0, 30.0, 20.0, 10.0)
 #: Runs whose course is drawn, by the name of the image.
 PLOTS = {
@@ -45,6 +47,25 @@ PLOTS = {
     "ramp": Scenario(day="ramp", cold_start_s=600),
     "value": Scenario(day="weekday", cold_start_s=60, method="keda-value", rebalance=0),
 }
+
+
+#: Times at which a day starts replicas before its load comes.
+SCHEDULES = {
+    "weekday": (Scheduled(5.8, 8, 6), Scheduled(7, 9, 11)),
+    "ramp": (Scheduled(5.5, 7, 12),),
+    "flash": (Scheduled(11.8, 13.1, 12),),
+}
+#: Days and cold starts for which advice is found, and whether without a schedule and with one.
+ADVISED = (
+    ("weekday", 60.0, True, False),
+    ("weekday", 180.0, True, False),
+    ("weekday", 600.0, True, True),
+    ("weekend", 600.0, True, False),
+    ("ramp", 180.0, False, True),
+    ("ramp", 600.0, False, True),
+    ("flash", 180.0, False, True),
+    ("flash", 600.0, False, True),
+)
 
 
 class Runs:
@@ -190,6 +211,41 @@ def search_targets(runs: Runs) -> dict[tuple[str, str, float], float]:
     return found
 
 
+def advised(scenario: Scenario, spares: Sequence[int] = SPARES) -> str:
+    """Return a cell: the cheapest target and spares, and their cost over replicas that are always full."""
+    (found,) = find([scenario], ADVISED_TARGETS, spares, (0,), lambda _text, _share: None)
+    if not found.found:
+        return "-"
+    cost = f"{found.measures.over_full_optimum:.2f}"
+    cost = cost if found.keeps else f"**{cost}**"
+    return f"{found.scenario.target:g} %, {found.scenario.spares}, {cost}"
+
+
+def advice(_runs: Runs) -> list[str]:
+    """Return the table of the cheapest targets and spares, by load balancer and with a schedule."""
+    lines = [
+        row(
+            *("day", "cold start", "growth", "streams go to a random replica: target, spares, cost"),
+            *("to the one with fewest", "scheduled, to the one with fewest"),
+        ),
+        row(*["---"] * 6),
+    ]
+    for day, cold, balanced, scheduled in ADVISED:
+        base = Scenario(day=day, cold_start_s=cold, fps=RATES[RIGID])
+        least = replace(base, route="least")
+        lines.append(
+            row(
+                day,
+                duration(cold),
+                f"{growth(day, cold):.2f}",
+                advised(base),
+                advised(least) if balanced else "",
+                advised(replace(least, schedule=SCHEDULES[day]), (0,)) if scheduled else "",
+            )
+        )
+    return lines
+
+
 def highest_targets(runs: Runs) -> list[str]:
     """Return the table of the highest targets without refusals, for days that are harder than the default."""
     lines = [
@@ -286,6 +342,7 @@ def main() -> int:
     page = replace_part(page, "replicas", replicas(runs))
     page = replace_part(page, "faults", faults(runs))
     page = replace_part(page, "targets", highest_targets(runs))
+    page = replace_part(page, "advice", advice(runs))
     PAGE.write_text(replace_part(page, "comparison", comparison(runs)))
     for name, scenario in PLOTS.items():
         (DOCS / "images" / f"autoscaling-{name}.svg").write_text(plot(simulate(scenario)))

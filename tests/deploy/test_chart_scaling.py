@@ -57,6 +57,15 @@ def test_a_scaler_is_for_the_workload_there_is(chart: Chart, name: str, spool: b
     }
 
 
+def test_a_known_hour_may_have_a_trigger_of_its_own(chart: Chart) -> None:
+    hour = {"timezone": "Europe/Berlin", "start": "30 5 * * *", "end": "0 7 * * *", "desiredReplicas": "12"}
+    cron = {"type": "cron", "metadata": hour}
+    values = {"autoscaling": {"keda": {"extraTriggers": [cron]}}}
+    triggers = chart.render(values, "keda").one("ScaledObject")["spec"]["triggers"]
+    assert [trigger["type"] for trigger in triggers] == ["prometheus", "cron"]
+    assert triggers[-1] == cron
+
+
 def test_the_hpa_follows_metrics_that_the_adapter_makes_of_series_that_there_are(chart: Chart) -> None:
     manifests = chart.render(None, "hpa")
     spec = manifests.one("HorizontalPodAutoscaler")["spec"]
