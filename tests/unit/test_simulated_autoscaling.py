@@ -198,7 +198,7 @@ def test_every_command_of_the_page_runs(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.chdir(tmp_path)
     page = ROOT / "docs" / "operations" / "autoscaling-simulation.md"
     commands = [command for block in blocks(page, "sh") for command in block.commands()]
-    assert len(commands) == 3
+    assert len(commands) == 4
     for command in commands:
         program, *words = shlex.split(command)
         assert program == "streamer"
