@@ -58,9 +58,13 @@ class Prometheus:
         with urllib.request.urlopen(address, timeout=10) as answer:
             return json.load(answer)["data"]
 
-    def query(self, expression: str) -> list[dict[str, Any]]:
-        """Return the instant vector of an expression. Raises HTTPError if the expression is wrong."""
-        found: list[dict[str, Any]] = self._get("query", query=expression)["result"]
+    def query(self, expression: str, at: float | None = None) -> list[dict[str, Any]]:
+        """Return the instant vector of an expression, now or at a time in unix seconds.
+
+        Raises HTTPError if the expression is wrong.
+        """
+        time_of = {} if at is None else {"time": f"{at:.3f}"}
+        found: list[dict[str, Any]] = self._get("query", query=expression, **time_of)["result"]
         return found
 
     def rules(self) -> dict[str, str]:

@@ -8,9 +8,10 @@ import json
 import math
 import re
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import aiohttp
 import pytest
@@ -69,8 +70,19 @@ async def call(service: Service, done: asyncio.Event) -> None:
             await asyncio.sleep(2)
 
 
-async def load(service: Service, server: Prometheus) -> None:
-    """Load the service until Prometheus has scraped it often enough and has seen new WebRTC connections."""
+class Scraped(NamedTuple):
+    """A service, the Prometheus that scrapes it, and when the load of the service ended, in unix seconds."""
+
+    service: Service
+    server: Prometheus
+    loaded_at: float
+
+
+async def load(service: Service, server: Prometheus) -> float:
+    """Load the service until Prometheus has scraped it often enough and has seen new WebRTC connections.
+
+    Returns when the load ended, in unix seconds.
+    """
     done = asyncio.Event()
     connections = "object_detection_webrtc_connect_seconds_count"
     enough = f"count_over_time({connections}[5m]) and rate({connections}[5m]) > 0"
@@ -78,51 +90,53 @@ async def load(service: Service, server: Prometheus) -> None:
         tasks.create_task(post_and_stream(service, done))
         tasks.create_task(call(service, done))
         await asyncio.to_thread(server.wait_for, enough, SCRAPES)
+        loaded_at = time.time()
         done.set()
+    return loaded_at
 
 
 @pytest.fixture(scope="module")
-def scraped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Service, Prometheus]]:
+def scraped(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scraped]:
     tool("prometheus", "prometheus")
     folder = tmp_path_factory.mktemp("prometheus")
     with (
         Service({"UNCERTAINTY_THRESHOLD": "0"}, bundled=True) as service,
         Prometheus(folder, service.port, ALERTS) as server,
     ):
-        asyncio.run(load(service, server))
-        yield service, server
+        yield Scraped(service, server, asyncio.run(load(service, server)))
 
 
-def test_every_query_of_every_panel_returns_data(scraped: tuple[Service, Prometheus]) -> None:
+def test_every_query_of_every_panel_returns_data(scraped: Scraped) -> None:
     # A part of the sampling process measures drift, and a build may lack this part.
-    drift = "data_drift_active" in scraped[0].get("/metrics")[1].decode()
+    drift = "data_drift_active" in scraped.service.get("/metrics")[1].decode()
     empty = []
     for name, expression in queries():
         if "data_drift" in expression and not drift:
             continue
-        values = [float(sample["value"][1]) for sample in scraped[1].query(expression)]
+        values = [float(sample["value"][1]) for sample in scraped.server.query(expression, scraped.loaded_at)]
         if not any(math.isfinite(value) for value in values):
             empty.append(f"{name}: {expression} gives {values}")
     assert empty == []
 
 
-def test_the_load_is_seen(scraped: tuple[Service, Prometheus]) -> None:
+def test_the_load_is_seen(scraped: Scraped) -> None:
     for version, transport in (("v1", "http"), ("v2", "http"), ("v1", "websocket"), ("v1", "webrtc")):
         name = f'object_detection_frames_inferred_total{{version="{version}",transport="{transport}"}}'
-        assert float(scraped[1].query(name)[0]["value"][1]) > 0, name
+        assert float(scraped.server.query(name)[0]["value"][1]) > 0, name
 
 
 def test_every_rule_can_be_evaluated_and_none_fires_on_a_healthy_service(
-    scraped: tuple[Service, Prometheus],
+    scraped: Scraped,
 ) -> None:
-    assert scraped[1].rules() == dict.fromkeys(alert_rules(), "ok")
-    assert scraped[1].query('ALERTS{alertstate="firing"}') == []
+    wait_for(lambda: "unknown" not in scraped.server.rules().values(), "every rule is evaluated")
+    assert scraped.server.rules() == dict.fromkeys(alert_rules(), "ok")
+    assert scraped.server.query('ALERTS{alertstate="firing"}') == []
 
 
-def test_the_metrics_are_as_prometheus_wants_them(scraped: tuple[Service, Prometheus]) -> None:
+def test_the_metrics_are_as_prometheus_wants_them(scraped: Scraped) -> None:
     done = subprocess.run(
         [tool("promtool", "prometheus"), "check", "metrics"],
-        input=scraped[0].get("/metrics")[1],
+        input=scraped.service.get("/metrics")[1],
         capture_output=True,
         check=False,
     )
