@@ -1,7 +1,7 @@
 // Connects the buttons and settings of the page with the app, and shows their state.
 
 import { enteredMaxDetections, MODEL_DEFAULTS } from './detection-parameters.js';
-import { modelTexts } from './view-choice.js';
+import { modelHint, modelTexts } from './view-choice.js';
 
 export class Controls {
   /**
@@ -120,9 +120,7 @@ export class Controls {
       radio.parentElement.title = isAvailable ? models[radio.value].name : `This server has no ${radio.value} model`;
     }
     const model = models[version];
-    element('model-hint').textContent = model
-      ? `${model.name} · ${model.classes} ${model.classes === 1 ? 'class' : 'classes'}`
-      : '';
+    element('model-hint').textContent = model ? modelHint(model) : '';
   }
 
   /** Show why WebSocket is used although WebRTC is selected. @param {string} reason empty: hide the message */

@@ -59,3 +59,16 @@ export function modelTexts(models, timesMs) {
     }),
   );
 }
+
+/**
+ * Say what a model knows, and what it scored when it was last judged.
+ * @param {{name: string, classes: number, lineage?: {scores: Record<string, {map50?: number}>}}} model
+ * @returns {string}
+ */
+export function modelHint({ name, classes, lineage }) {
+  const { promotion, test, val } = lineage?.scores ?? {};
+  const map50 = (promotion ?? test ?? val)?.map50;
+  const parts = [name, `${classes} ${classes === 1 ? 'class' : 'classes'}`];
+  if (map50 !== undefined) parts.push(`mAP50 ${map50.toFixed(2)}`);
+  return parts.join(' · ');
+}

@@ -66,6 +66,18 @@ EXIT_CODES: Mapping[str, Mapping[str, int]] = {
         "inference.core.errors.ModelRefused": 4,
         "inference.core.errors.DeviceUnavailable": 8,
     },
+    "promote": {
+        "streamer.promotion.errors.Worse": 1,
+        "streamer.promotion.errors.BadRequest": EXIT_USAGE,
+        "streamer.datasets.sample.BadRequest": EXIT_USAGE,
+        "streamer.datasets.sample.CannotRead": 3,
+        "streamer.datasets.sample.DamagedSample": 4,
+        "streamer.datasets.label_file.BadSet": 4,
+        "inference.core.errors.ModelRefused": 4,
+        "streamer.datasets.sample.CannotWrite": 5,
+        "builtins.OSError": 5,
+        "inference.core.errors.DeviceUnavailable": 8,
+    },
     "simulate": {"streamer.simulation.errors.BadScenario": EXIT_USAGE},
 }
 #: Commands that need the extra `server`, and their exit codes when it is not installed.
@@ -80,7 +92,7 @@ SERVER_COMMANDS = {
 }
 
 #: Commands that need more than the extra `server`: the extra, which includes it.
-COMMAND_EXTRAS = {"evaluate": "evaluate"}
+COMMAND_EXTRAS = {"evaluate": "evaluate", "promote": "evaluate"}
 
 
 def exit_code(command: str, error: Exception) -> int | None:

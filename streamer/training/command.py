@@ -7,7 +7,7 @@ import json
 import platform
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import numpy as np
 import onnx
 import torch
 
+from inference.core.detections import Boxes
 from streamer.core.durable import write_durably
 from streamer.datasets.label_file import BadSet
 from streamer.datasets.labelled_set import LabelledPicture, LabelledSet, load_set
@@ -28,7 +29,7 @@ from streamer.training.plan import Flips, Plan, augmentation_for
 from streamer.training.recovery import Recovered, recover, with_classes
 from streamer.training.report import Judged, write_report
 from streamer.training.trainer import CHECKPOINT, Outcome, Trainer
-from streamer.training.validation import Score, detect, hold, score
+from streamer.training.validation import Held, Score, detect, hold, score
 
 SCRATCH = "scratch"
 #: What was trained on what, beside the checkpoints.
@@ -37,6 +38,8 @@ TRAINING_FILE = "training.json"
 MIN_SIDE, MAX_SIDE = 96, 1280
 #: Most held-out pictures that an evaluation looks at; it happens thirty times.
 _MOST_HELD = 400
+#: Pictures of the part `test` in memory at a time.
+_AT_ONCE = 64
 
 Progress = Callable[[str, float | None], None]
 
@@ -186,8 +189,13 @@ def _network(plan: Plan, base: Recovered | None, size: str) -> Detector:
 
 
 def _score(network: Detector, pictures: tuple[LabelledPicture, ...], plan: Plan) -> Score:
-    held = hold(pictures, plan.side)
-    return score(detect(network, held, plan.side, torch.device("cpu")), held, len(plan.classes))
+    held: list[Held] = []
+    found: list[Boxes] = []
+    for start in range(0, len(pictures), _AT_ONCE):
+        some = hold(pictures[start : start + _AT_ONCE], plan.side)
+        found += detect(network, some, plan.side, torch.device("cpu"))
+        held += [replace(one, planes=one.planes[:, :0]) for one in some]  # the score needs boxes alone
+    return score(found, held, len(plan.classes))
 
 
 def _described(plan: Plan, outcome: Outcome, trained: int, held: int) -> dict[str, Any]:

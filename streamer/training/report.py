@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from inference.core.detections import Boxes
 from streamer.core.durable import write_durably
+from streamer.imaging.draw import draw_box
 from streamer.training.history import Row
 from streamer.training.plots import confusion_matrix, curves
 from streamer.training.validation import Held, Score, confusion, errors
@@ -71,7 +72,7 @@ def _page(title: str, plots: dict[str, str], judged: Judged, facts: dict[str, An
     if not worst:
         pictures = "<p>No object is missed, and no box is false.</p>"
     listed = "".join(
-        f"<tr><td>{escape(name)}</td><td>{escape(str(value))}</td></tr>" for name, value in facts.items()
+        f"<tr><td>{escape(name)}</td><td>{escape(_fact(value))}</td></tr>" for name, value in facts.items()
     )
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
@@ -101,6 +102,12 @@ def _scores(judged: Judged) -> str:
         for name, values in rows
     )
     return f"<table><tr><th></th>{parts}</tr>{body}</table>"
+
+
+def _fact(value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {entry}" for name, entry in value.items())
+    return str(value)
 
 
 def _shown(value: float) -> str:
@@ -134,18 +141,9 @@ def _drawn(judged: Judged, number: int) -> bytes:
     scale = _SHOWN_PX / image.shape[0]
     image = np.asarray(cv2.resize(image, (_SHOWN_PX, _SHOWN_PX), interpolation=cv2.INTER_AREA), np.uint8)
     for box, class_id in zip(picture.boxes, picture.source.classes, strict=True):
-        _box(image, box * scale, judged.classes[class_id], _TRUE)
+        draw_box(image, (box * scale).tolist(), judged.classes[class_id], _TRUE)
     for row in judged.found[number]:
         if row[4] >= judged.threshold:
-            _box(image, row[:4] * scale, f"{judged.classes[int(row[5])]} {row[4]:.2f}", _FOUND)
+            text = f"{judged.classes[int(row[5])]} {row[4]:.2f}"
+            draw_box(image, (row[:4] * scale).tolist(), text, _FOUND)
     return bytes(cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, 85])[1])
-
-
-def _box(
-    image: npt.NDArray[np.uint8], box: npt.NDArray[np.float32], text: str, colour: tuple[int, int, int]
-) -> None:
-    x1, y1, x2, y2 = (round(float(value)) for value in box)
-    cv2.rectangle(image, (x1, y1), (x2, y2), colour, 2)
-    at = (max(2, x1), y1 - 4 if colour == _TRUE and y1 > 12 else min(_SHOWN_PX - 4, y2 + 12))
-    cv2.putText(image, text, at, cv2.FONT_HERSHEY_SIMPLEX, 0.4, (255, 255, 255), 3, cv2.LINE_AA)
-    cv2.putText(image, text, at, cv2.FONT_HERSHEY_SIMPLEX, 0.4, colour, 1, cv2.LINE_AA)

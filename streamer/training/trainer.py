@@ -133,13 +133,15 @@ class Trainer:
         if not state.finished:
             try:
                 self._learn_until_end(on_progress, save_every_s)
+                if state.best is None:  # interrupted during the only evaluation
+                    self._evaluate()
             except KeyboardInterrupt:
                 self._save()
                 raise
             state.finished = True
             self._save()
         network = Detector(self._network.shape, self._network.class_count)
-        assert state.best is not None  # noqa: S101 - the last step evaluates
+        assert state.best is not None  # noqa: S101 - set above, or before the checkpoint
         network.load_state_dict(state.best)
         network.eval()
         found = detect(network, self._held, plan.side, torch.device("cpu"))

@@ -36,6 +36,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "labels": ("", "nonsense"),
     "labels import": ("", "a.json --from xml --out x"),
     "labels delete": ("", "set"),
+    "promote": ("", "a.onnx --as v3", "a.onnx --as v2 --unless-worse -1"),
     "train": ("", "set --out a.onnx", "set --from scratch --out a.onnx --steps 0"),
     "evaluate": ("", "set", "set v1 --part all"),
     "simulate": ("", "nonsense"),

@@ -6,6 +6,7 @@ import csv
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from streamer.training.export import export  # noqa: E402
 from streamer.training.holdout import hold_out, near_duplicates  # noqa: E402
 from streamer.training.network import Detector, Shape  # noqa: E402
 from streamer.training.pictures import load, read  # noqa: E402
-from streamer.training.plan import Flips, augmentation_for  # noqa: E402
+from streamer.training.plan import Flips, Plan, augmentation_for  # noqa: E402
 from streamer.training.validation import Held, confusion, errors, hold, score  # noqa: E402
 from tests.training.drawn_set import CLASSES, write_set  # noqa: E402
 
@@ -98,6 +99,13 @@ def test_flips_follow_the_names_of_the_classes(
 def test_flips_that_contradict_the_names_are_refused() -> None:
     with pytest.raises(ValueError, match="the words left"):
         augmentation_for(("turn left",), Flips.ALL)
+
+
+def test_progress_is_that_of_the_minutes_or_of_the_steps() -> None:
+    plan = Plan(("mug",), "", None, SIDE, 2.0, None, 4, 0.002, 1, 12)
+    assert [plan.progress(7, seconds) for seconds in (0, 30, 120, 500)] == [0, 0.25, 1, 1]
+    counted = replace(plan, minutes=None, steps=10)
+    assert [counted.progress(step, 1e6) for step in (0, 5, 10, 11)] == [0, 0.5, 1, 1]
 
 
 # -- what is held out -----------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
-import { modelTexts, ViewChoice } from '../../../static/js/view-choice.js';
+import { modelHint, modelTexts, ViewChoice } from '../../../static/js/view-choice.js';
 
 const measured = (delayMs, unmatched = 0) => ({ delayMs, unmatched });
 
@@ -41,4 +41,12 @@ test('models have their name and the measured time; equal names are told apart',
   });
   const same = modelTexts({ v1: { name: 'nano' }, v2: { name: 'nano' } }, new Map());
   assert.deepEqual(same, { v1: { name: 'nano (v1)', time: '' }, v2: { name: 'nano (v2)', time: '' } });
+});
+
+test('the hint of a model has the score by which it was judged last', () => {
+  assert.equal(modelHint({ name: 'codes_v1', classes: 5 }), 'codes_v1 · 5 classes');
+  const lineage = { scores: { val: { map50: 0.84 }, test: { map50: 0.791 } } };
+  assert.equal(modelHint({ name: 'own', classes: 1, lineage }), 'own · 1 class · mAP50 0.79');
+  const promoted = { scores: { ...lineage.scores, promotion: { map50: 0.8 } } };
+  assert.equal(modelHint({ name: 'own', classes: 3, lineage: promoted }), 'own · 3 classes · mAP50 0.80');
 });
