@@ -12,29 +12,14 @@ import numpy as np
 from tqdm import tqdm
 
 from inference.core.detection_params import DetectionParams
-from inference.core.detections import Boxes
 from inference.engine.detector import Detector
-from inference.preprocess.letterbox import Letterbox
 from models.training.photos import Photo, is_validation, read_photos
-from models.training.score import Score
+from models.training.score import Score, score_photos
 from models.training.symbols import CLASSES
-from streamer.imaging.decode import decode
-from streamer.imaging.image_header import Limits
+from streamer.evaluation.model_run import detect_file
 
 _DEFAULTS = (Path("models/codes_v1.onnx"), Path("models/codes_v2.onnx"))
 _TIMED_ROUNDS, _TIMED_RUNS = 5, 20
-
-
-def detect(detector: Detector, photo: Photo, threshold: float) -> Boxes:
-    """Return the boxes of a photograph as a POST of its file would."""
-    model = detector.model
-    data = photo.path.read_bytes()
-    image = decode(data, Limits().read_header(data)).pixels
-    slot = np.empty((model.input_height, model.input_width, 3), np.uint8)
-    place = Letterbox.fit(image.shape[1], image.shape[0], model)
-    place.write(image, slot)
-    raw = detector.infer([slot], thread=0)
-    return place.to_source(detector.postprocess(raw, 0, DetectionParams(conf_threshold=threshold)))
 
 
 def open_model(path: Path) -> Detector:
@@ -44,10 +29,12 @@ def open_model(path: Path) -> Detector:
 
 def score(detector: Detector, photos: Sequence[Photo], threshold: float) -> Score:
     """Return the score of a detector on the photographs."""
-    result = Score()
-    for photo in tqdm(photos, desc=detector.model.name, unit="photo", leave=False):
-        result.add(photo, detect(detector, photo, threshold))
-    return result
+    params = DetectionParams(conf_threshold=threshold)
+    found = [
+        detect_file(detector, photo.path, params).boxes
+        for photo in tqdm(photos, desc=detector.model.name, unit="photo", leave=False)
+    ]
+    return score_photos(photos, found, threshold)
 
 
 def rates(detectors: Sequence[Detector]) -> list[float]:
@@ -115,12 +102,15 @@ def main() -> None:
     names = [d.model.name for d in (*detectors, *others)]
     rows: list[tuple[str, list[str]]] = [("threshold", [f"{threshold:.2f}" for threshold, _ in scores])]
     rows += [
-        (f"recall {name}", [f"{s.recall(name):.3f} of {s.codes[name]}" for _, s in scores])
+        (f"recall {name}", [f"{s.recall(name):.3f} of {s.codes(name)}" for _, s in scores])
         for name in CLASSES
     ]
     rows.append(("precision", [f"{s.precision:.3f}" for _, s in scores]))
     rows.append(
-        ("false per empty photo", [f"{s.false_per_empty:.2f} of {s.empty_photos}" for _, s in scores])
+        (
+            "false per empty photo",
+            [f"{s.false_per_empty:.2f} of {int(s.point.is_empty.sum())}" for _, s in scores],
+        )
     )
     rows.append(("images/s on one core", [f"{speed:.1f}" for speed in speeds]))
     print(table(["", *names], rows))

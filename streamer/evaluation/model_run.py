@@ -103,27 +103,36 @@ def detect(model: OpenModel, picture: LabelledPicture) -> PictureDetections:
 
     Boxes of classes that the set does not have are left out. Raises CannotRead or DamagedSample.
     """
+    params = DetectionParams(
+        conf_threshold=LOWEST_SCORE,
+        max_detections=MOST_BOXES,
+        agnostic_nms=model.detector.model.default_params.agnostic_nms,
+        class_ids=tuple(np.nonzero(model.class_map >= 0)[0].tolist()),
+    )
+    found = detect_file(model.detector, picture.path, params)
+    boxes = found.boxes.copy()
+    boxes[:, 5] = model.class_map[boxes[:, 5].astype(np.int64)]
+    return PictureDetections(boxes, found.run_s)
+
+
+def detect_file(detector: Detector, path: Path, params: DetectionParams) -> PictureDetections:
+    """Return the boxes of an image file as a POST of it would, with the model's class ids.
+
+    Raises CannotRead or DamagedSample.
+    """
     try:
-        data = picture.path.read_bytes()
+        data = path.read_bytes()
     except OSError as error:
-        raise CannotRead(f"{picture.path}: {error.strerror or error}") from error
-    image = upright_pixels(data, str(picture.path))
-    info = model.detector.model
+        raise CannotRead(f"{path}: {error.strerror or error}") from error
+    image = upright_pixels(data, str(path))
+    info = detector.model
     slot = np.empty((info.input_height, info.input_width, 3), np.uint8)
     place = Letterbox.fit(image.shape[1], image.shape[0], info)
     place.write(image, slot)
     begun = time.perf_counter()
-    raw = model.detector.infer([slot], thread=0)
+    raw = detector.infer([slot], thread=0)
     run_s = time.perf_counter() - begun
-    params = DetectionParams(
-        conf_threshold=LOWEST_SCORE,
-        max_detections=MOST_BOXES,
-        agnostic_nms=info.default_params.agnostic_nms,
-        class_ids=tuple(np.nonzero(model.class_map >= 0)[0].tolist()),
-    )
-    boxes = place.to_source(model.detector.postprocess(raw, 0, params)).copy()
-    boxes[:, 5] = model.class_map[boxes[:, 5].astype(np.int64)]
-    return PictureDetections(boxes, run_s)
+    return PictureDetections(place.to_source(detector.postprocess(raw, 0, params)), run_s)
 
 
 def detect_all(

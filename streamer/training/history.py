@@ -1,4 +1,4 @@
-"""Keeps one row for each evaluation of a training, and writes them as "results.csv"."""
+"""Keeps one row for each evaluation of a training, and writes them as a CSV file."""
 
 from __future__ import annotations
 

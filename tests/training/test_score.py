@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from models.training.photos import Photo
-from models.training.score import Score
+from models.training.score import score_photos
 from models.training.symbols import CLASSES
 
 
@@ -25,35 +25,33 @@ def boxes(
 
 
 def test_a_linear_code_is_found_by_its_middle_whatever_the_height() -> None:
-    score = Score()
-    score.add(photo(("barcode", (0, 40, 100, 44))), boxes(("barcode", (5, 0, 95, 80))))
+    code = photo(("barcode", (0, 40, 100, 44)))
+    score = score_photos([code], [boxes(("barcode", (5, 0, 95, 80)))])
     assert (score.recall("barcode"), score.precision) == (1.0, 1.0)
-    score.add(photo(("barcode", (0, 40, 100, 44))), boxes(("barcode", (60, 0, 100, 80))))
+    found = [boxes(("barcode", (5, 0, 95, 80))), boxes(("barcode", (60, 0, 100, 80)))]
+    score = score_photos([code, code], found)
     assert (score.recall("barcode"), score.precision) == (0.5, 0.5)
 
 
 def test_other_codes_need_half_an_overlap_and_the_right_class() -> None:
     wanted = photo(("qr_code", (0, 0, 100, 100)))
-    for found, hits in (
+    for found, recall in (
         (("qr_code", (0, 0, 100, 51)), 1),
         (("qr_code", (0, 0, 100, 49)), 0),
         (("aztec", (0, 0, 100, 100)), 0),
     ):
-        score = Score()
-        score.add(wanted, boxes(found))
-        assert (score.found["qr_code"], score.false) == (hits, 1 - hits)
+        score = score_photos([wanted], [boxes(found)])
+        assert (score.recall("qr_code"), score.precision, score.codes("qr_code")) == (recall, recall, 1)
 
 
 def test_two_boxes_on_one_code_are_one_hit_and_one_false_box() -> None:
-    score = Score()
-    score.add(photo(("aztec", (0, 0, 10, 10))), boxes(("aztec", (0, 0, 10, 10)), ("aztec", (0, 0, 10, 9))))
-    assert (score.found["aztec"], score.false, score.wrong) == (1, 1, ["ean13-1_7.jpg"])
+    found = boxes(("aztec", (0, 0, 10, 10)), ("aztec", (0, 0, 10, 9)))
+    score = score_photos([photo(("aztec", (0, 0, 10, 10)))], [found])
+    assert (score.recall("aztec"), score.precision, score.wrong) == (1, 0.5, ["ean13-1_7.jpg"])
 
 
 def test_boxes_on_photos_without_codes_are_counted_apart() -> None:
-    score = Score()
-    score.add(photo(), boxes(("barcode", (0, 0, 9, 9))))
-    score.add(photo(), boxes())
+    score = score_photos([photo(), photo()], [boxes(("barcode", (0, 0, 9, 9))), boxes()])
     assert score.false_per_empty == 0.5
     assert math.isnan(score.precision)
     assert math.isnan(score.recall("barcode"))
