@@ -19,7 +19,7 @@ from streamer.datasets.sample import BadRequest, CannotWrite
 class SetFolder:
     """A labelled set that may not exist yet; the first write creates it.
 
-    Every file is written completely or not at all. Write images first, then classes and parts, then labels:
+    Every file is written completely or not at all. Write classes first, then images, then parts, then labels:
     what a crash leaves behind is then an image that no label file names, which readers ignore.
     """
 
@@ -27,7 +27,7 @@ class SetFolder:
         """Read what the set has. Raises BadSet for a damaged set, BadRequest for a folder of other files."""
         self.folder = folder
         exists = (folder / SET_FILE).exists()
-        if not exists and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        if not exists and folder.exists() and (not folder.is_dir() or _has_files(folder)):
             raise BadRequest(f"{folder} is not a labelled set: it has other files, and no {SET_FILE}")
         self.classes: tuple[str, ...] = read_classes(folder) if exists else ()
         self.parts: dict[str, str] = read_parts(folder / PARTS_FILE) if exists else {}
@@ -88,3 +88,8 @@ class SetFolder:
             write_durably(path, data, path.with_name(f".{path.name}.partial"), flush_folder=flush_folder)
         except OSError as error:
             raise CannotWrite(f"{path}: {error.strerror or error}") from error
+
+
+def _has_files(folder: Path) -> bool:
+    """Return whether a folder has files, apart from those that a crash left unfinished."""
+    return any(not path.name.startswith(".") for path in folder.iterdir())

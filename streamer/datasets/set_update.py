@@ -60,10 +60,10 @@ def update_set(
         result.notes.append(
             f"{len(moved)} pictures are in another part than the export says, with their near-duplicates"
         )
+    opened.write_classes(classes, source)
     for name, found in plan.images.items():
         if name in assignment.parts:
             opened.write_image(labels[name].image, found.read())
-    opened.write_classes(classes, source)
     opened.write_parts(new_parts)
     opened.write_labels(entry for name, entry in plan.labels.items() if name not in assignment.left_out)
     for entry in opened.labels.values():

@@ -302,6 +302,30 @@ def test_an_unchanged_import_writes_nothing(tmp_path: Path, images: Path) -> Non
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
 
 
+def test_an_import_that_is_killed_at_any_moment_leaves_a_set_that_the_next_one_completes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = write_cvat_coco(tmp_path / "1.zip", {name: [A] for name in NAMES[:3]}, ["bolt"])
+    rename, left = Path.rename, [0]
+
+    def killed(path: Path, target: Path) -> Path:
+        left[0] -= 1
+        if left[0] < 0:
+            raise KeyboardInterrupt
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", killed)
+    for writes in range(9):  # the classes, three images, the parts and three label files
+        out = tmp_path / f"set{writes}"
+        left[0] = writes
+        _import(file, "coco", out, code=130 if writes < 8 else 0)
+        if writes:
+            load_set(out)
+        left[0] = 99
+        _import(file, "coco", out)
+        assert _boxes(out) == {name: [A] for name in NAMES[:3]}
+
+
 # -- parts ---------------------------------------------------------------------------------------------
 
 
