@@ -108,6 +108,12 @@ class IceServers:
 
 
 _PREFIX = re.compile(r"(/[A-Za-z0-9._~-]{1,100}){1,10}")
+#: Paths of routes, and the beginnings of such paths; a test compares them with the table of routes.
+_ROUTE_OR_PARENT = re.compile(
+    r"/(predict|stream|health|livez|metrics|tickets(/[^/]+)?|replicas(/load)?|drift(/(status|report))?"
+    r"|reference(/update)?|favicon\.ico|openapi\.json|docs|docs-init\.js|redoc|static|data(/sample\.mp4)?"
+    r"|v[0-9]+(/(predict|stream|webrtc|whip)(/.*)?)?)"
+)
 
 
 def normal_prefix(text: str) -> str:
@@ -217,7 +223,13 @@ class NetworkSettings(AccessSettings):
     @field_validator("root_path")
     @classmethod
     def _is_path(cls, text: str) -> str:
-        return normal_prefix(text)
+        prefix = normal_prefix(text)
+        if _ROUTE_OR_PARENT.fullmatch(prefix):
+            raise ValueError(
+                f"{prefix} is a path of the service itself, which could not tell its own requests from "
+                "those of the proxy; choose another one, such as /vision"
+            )
+        return prefix
 
     @field_validator("ice_servers")
     @classmethod

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
@@ -13,6 +14,8 @@ from pydantic_settings import BaseSettings
 
 from streamer.core.extras import image_command
 
+#: A name without empty parts, or an IPv6 address, perhaps with a zone.
+_HOST = re.compile(r"[^\s.:/@\[\]]+(\.[^\s.:/@\[\]]+)*\.?|[0-9a-f:.]*:[0-9a-f:.]*(%[\w.~%-]+)?")
 #: Variables that are set where the environment has AWS credentials. The role of an instance sets none of
 #: them, so it needs `SAMPLES_STORE=s3`.
 _AWS_CREDENTIALS = (
@@ -22,6 +25,27 @@ _AWS_CREDENTIALS = (
     "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
     "AWS_CONTAINER_CREDENTIALS_FULL_URI",
 )
+
+
+def _host_of_endpoint(url: str) -> str:
+    """Return the host of the address of a store. Raises ValueError with what is wrong with the address."""
+    allowed = "allowed are addresses such as http://minio:9000 or https://[2001:db8::1]:9000"
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname or "", parts.port
+    except ValueError:
+        raise ValueError(
+            f"its port is no number of 1 to 65535, or its brackets are wrong; {allowed}"
+        ) from None
+    if parts.scheme not in ("http", "https") or not _HOST.fullmatch(host) or port == 0:
+        raise ValueError(f"it is not an http or https address with a host; {allowed}")
+    if "@" in parts.netloc:
+        raise ValueError(f"credentials belong in AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY; {allowed}")
+    if parts.path not in ("", "/") or parts.query or parts.fragment:
+        raise ValueError(
+            f"an address has no path: S3_BUCKET_NAME and S3_PREFIX say where objects go; {allowed}"
+        )
+    return host
 
 
 class SamplingSettings(BaseSettings):
@@ -54,7 +78,6 @@ class SamplingSettings(BaseSettings):
     )
     s3_endpoint_url: str = Field(
         "",
-        pattern=r"^(https?://[^\s/]+/?)?$",
         description="Address of an S3-compatible store; empty: AWS, or `AWS_ENDPOINT_URL_S3`.",
     )
     aws_region: str = Field("", description="Region of the bucket; if empty, `AWS_DEFAULT_REGION`.")
@@ -167,9 +190,10 @@ class SamplingSettings(BaseSettings):
 
     @field_validator("s3_endpoint_url")
     @classmethod
-    def _has_no_bucket(cls, url: str, info: ValidationInfo) -> str:
+    def _is_endpoint(cls, url: str, info: ValidationInfo) -> str:
+        url = url.strip()
+        host = _host_of_endpoint(url) if url else ""
         bucket = info.data.get("s3_bucket_name", "")
-        host = urlsplit(url).hostname or ""
         if info.data.get("s3_addressing_style") == "auto" and bucket and host.startswith(f"{bucket}."):
             raise ValueError(
                 f"the address begins with the bucket {bucket!r}, so objects would end up below a second "

@@ -17,6 +17,7 @@ from streamer.config.network_settings import normal_prefix
 from streamer.config.settings import SettingsError, load_settings
 from streamer.http.caller import ClientAddresses
 from streamer.http.path_prefix import PATH_PREFIX, PathPrefix, absolute_url
+from streamer.http.route_policy import ROUTES
 from streamer.server.openapi import openapi_document
 from streamer.server.pages import add_pages
 
@@ -129,3 +130,25 @@ def test_what_is_no_path_is_refused(text: str) -> None:
         return
     with pytest.raises(SettingsError, match=r"ROOT_PATH.* is not a path; allowed are paths such as /vision"):
         load_settings(root_path=text)
+
+
+def test_no_prefix_is_a_path_of_the_service_itself() -> None:
+    """With `/health` as prefix, a probe of `/health` would get the page."""
+    names = {"{version}": "v1", "{kind}": "whip", "{session}": "abc"}
+    routes = {path for _, path in ROUTES} | {
+        "/openapi.json",
+        "/docs",
+        "/redoc",
+        "/static",
+        "/data/sample.mp4",
+    }
+    for route in routes - {"/"}:
+        path = route
+        for name, value in names.items():
+            path = path.replace(name, value)
+        while path.strip("/"):
+            with pytest.raises(SettingsError, match=r"ROOT_PATH.* is a path of the service itself"):
+                load_settings(root_path=path)
+            path = path.rpartition("/")[0]
+    for other in ("/vision", "/apps/v1", "/v1/vision", "/healthy", "/streams", "/docs2"):
+        assert load_settings(root_path=other).root_path == other

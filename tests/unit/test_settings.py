@@ -172,3 +172,43 @@ def test_two_files_read_a_setting_besides_the_settings() -> None:
         if isinstance(node, ast.Constant) and node.value in names
     }
     assert readers == {("healthcheck.py", "PORT"), ("serve.py", "LOG_FORMAT")}
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "http://minio:9000",
+        "http://minio:9000/",
+        "HTTPS://store.example.com",
+        "https://[2001:db8::1]:9000",
+        "http://[fe80::1%25eth0]",
+        "http://10.0.0.1",
+        " http://minio:9000 ",
+    ],
+)
+def test_addresses_of_stores_are_accepted(url: str) -> None:
+    assert load_settings(s3_endpoint_url=url).s3_endpoint_url == url.strip()
+
+
+@pytest.mark.parametrize(
+    ("url", "text"),
+    [
+        ("minio:9000", "not an http or https address with a host"),
+        ("s3://bucket", "not an http or https address with a host"),
+        ("http://", "not an http or https address with a host"),
+        ("https://s3..example.com", "not an http or https address with a host"),
+        ("http://::1:9000", "its port is no number of 1 to 65535, or its brackets are wrong"),
+        ("http://minio:99999", "its port is no number"),
+        ("http://minio:0", "not an http or https address"),
+        ("https://store.example.com/prefix", "an address has no path: S3_BUCKET_NAME and S3_PREFIX"),
+        ("https://store.example.com?a=b", "an address has no path"),
+        ("https://key:canary@store.example.com", "credentials belong in AWS_ACCESS_KEY_ID"),
+    ],
+)
+def test_what_is_no_address_of_a_store_is_refused_with_what_is_allowed(url: str, text: str) -> None:
+    with pytest.raises(SettingsError) as refusal:
+        load_settings(s3_endpoint_url=url)
+    assert text in str(refusal.value)
+    assert "such as http://minio:9000 or https://[2001:db8::1]:9000" in str(refusal.value)
+    assert "canary" not in str(refusal.value)
