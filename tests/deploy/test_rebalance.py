@@ -112,12 +112,16 @@ def balance(service: Service) -> float:
 async def strangers() -> AsyncIterator[list[str]]:
     """Run two servers that replicas take for peers: one answers nonsense, and one nothing at all."""
 
+    writers: list[asyncio.StreamWriter] = []
+
     async def nonsense(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
         await reader.readuntil(b"\r\n\r\n")
         writer.write(b'HTTP/1.1 200 OK\r\nContent-Length: 30\r\n\r\n{"load": 0, "available": "yes"')
         writer.close()
 
     async def silence(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
         await reader.read()
         writer.close()
 
@@ -127,6 +131,10 @@ async def strangers() -> AsyncIterator[list[str]]:
     finally:
         for server in servers:
             server.close()
+        for writer in writers:
+            writer.close()
+            with contextlib.suppress(ConnectionError):
+                await writer.wait_closed()
 
 
 @pytest.mark.timeout(600)
