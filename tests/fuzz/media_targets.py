@@ -15,6 +15,7 @@ from streamer.imaging.pixel_limits import read_orientation
 from streamer.imaging.png import PngFile
 from streamer.imaging.png_strips import decode_strips
 from streamer.protocol.wire import Codec
+from streamer.sampling.candidate_image import strip_metadata
 from streamer.webrtc.depacketizer import BadPayload, BadVideo, depacketise, read_video_header
 from streamer.webrtc.jitter_buffer import JitterBuffer, RtpPayload
 from tests.fuzz.target import Target
@@ -39,6 +40,23 @@ def _images() -> Iterator[bytes]:
     yield from (jpeg[:-2], encode(image, ".jpg", cv2.IMWRITE_JPEG_PROGRESSIVE, 1)[:-2])
     yield from (libheif_file(image), libavif_file(image), tiled([hevc()] * 2, 2, 100, 60, irot(1)).build())
     yield encode(scene(200, 150))  # with the limits of `_SMALL`, the decoder reduces it
+
+
+def _with_metadata() -> Iterator[bytes]:
+    image = scene(32, 24)
+    png, webp = encode(image, ".png"), encode(image, ".webp", cv2.IMWRITE_WEBP_QUALITY, 80)
+    yield from (with_exif(data, 6) for data in (encode(image), png, webp))
+    yield png[:-12]
+    yield with_jpeg_segment(encode(image), 0xE1, b"http://ns.adobe.com/xap/1.0/\0<x/>")
+
+
+def _strip(data: bytes) -> None:
+    """Remove the metadata of an image as for a sample; what is left must be an image of the same size."""
+    header = read_header(data, _LIMITS)
+    if header.codec not in (Codec.JPEG, Codec.PNG, Codec.WEBP):
+        return
+    after = read_header(strip_metadata(data, header.codec, header.orientation), _LIMITS)
+    assert after.upright_size == header.upright_size
 
 
 def _pngs() -> Iterator[bytes]:
@@ -145,6 +163,7 @@ def _strips(data: bytes) -> None:
 TARGETS = (
     Target("image", _decode, (ImageError,), _images, 65_536),
     Target("image_header", lambda data: read_header(data, _LIMITS), (ImageError,), _images, 65_536),
+    Target("metadata", _strip, (ImageError, ValueError), _with_metadata, 65_536),
     Target("png_strips", _strips, (ImageError,), _pngs, 65_536),
     Target("exif", read_orientation, (), _exif),
     Target("vp8_header", _as(Codec.VP8, read_video_header), (BadVideo,), _vp8),

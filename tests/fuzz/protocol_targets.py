@@ -11,6 +11,7 @@ import msgpack
 
 from inference.core.detection_params import DetectionParams
 from streamer.http.problem_details import Problem
+from streamer.http.trace_context import parse_traceparent
 from streamer.predict.parameters import read_collect, read_name, read_parameters
 from streamer.protocol.client_messages import Configure, Hello, TextFrame, parse_message, resolve_params
 from streamer.protocol.wire import (
@@ -167,6 +168,19 @@ def _read_query(data: bytes) -> None:
     assert 1 <= params.max_detections <= 1000
 
 
+def _trace_contexts() -> Iterator[bytes]:
+    yield b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\nvendor=value"
+    yield b"cc-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-more\n"
+
+
+def _read_trace_context(data: bytes) -> None:
+    """Read `traceparent` and `tracestate`, one on each line; what is passed on must be valid again."""
+    parent, _, state = data.decode("latin-1").partition("\n")
+    found = parse_traceparent(parent, state)
+    if found is not None:
+        assert parse_traceparent(found.traceparent, found.state) == found
+
+
 TARGETS = (
     Target("frame", unpack_frame, (ProtocolError,), _frames),
     Target("control_json", _obey_text, (ProtocolError,), _texts),
@@ -175,4 +189,5 @@ TARGETS = (
     Target("candidate", _check_candidate, (BadCandidate,), _candidates),
     Target("trickle", _read_trickle, (BadFragment, IceRestartRequested), _fragments, 16_384),
     Target("query", _read_query, (Problem,), _queries),
+    Target("trace_context", _read_trace_context, (), _trace_contexts),
 )
