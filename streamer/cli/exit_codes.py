@@ -55,7 +55,6 @@ EXIT_CODES: Mapping[str, Mapping[str, int]] = {
         "streamer.training.errors.NotRecoverable": 4,
         "streamer.training.errors.Busy": 5,
         "builtins.OSError": 5,
-        "streamer.model_zoo.download_url.Unavailable": 8,
     },
     "evaluate": {
         "streamer.datasets.sample.BadRequest": EXIT_USAGE,
@@ -92,7 +91,7 @@ SERVER_COMMANDS = {
 }
 
 #: Commands that need more than the extra `server`: the extra, which includes it.
-COMMAND_EXTRAS = {"evaluate": "evaluate", "promote": "evaluate"}
+COMMAND_EXTRAS = {"train": "train", "evaluate": "evaluate", "promote": "evaluate"}
 
 
 def exit_code(command: str, error: Exception) -> int | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import sys
-from importlib.util import find_spec
 from json import dumps
 from pathlib import Path
 from types import FrameType
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
     from streamer.training.command import Trained
 
 EXIT_UNAVAILABLE = 8
-_NEEDS_TORCH = f"this command needs PyTorch: {install_command('train')}"
 
 app = typer.Typer(add_completion=False)
 
@@ -137,10 +135,6 @@ def train(
     held out, and no near-duplicate of them is trained on. Checkpoints, results.csv and a report are in
     NAME.training beside the model.
     """
-    from streamer.model_zoo.download_url import Unavailable  # noqa: PLC0415 - as the others
-
-    if find_spec("torch") is None or find_spec("onnx") is None:  # these packages are an optional extra
-        raise Unavailable(_NEEDS_TORCH)
     from streamer.training.command import Options  # noqa: PLC0415 - loads PyTorch
     from streamer.training.command import train as run  # noqa: PLC0415 - see above
     from streamer.training.errors import BadRequest  # noqa: PLC0415 - see above
