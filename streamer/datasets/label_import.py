@@ -54,7 +54,8 @@ class Plan:
     parts: dict[str, str] = field(default_factory=dict)
     #: Parts that the labelling tool states, by id. Near-duplicates of pictures in other parts leave them.
     hints: dict[str, str] = field(default_factory=dict)
-    #: Number of pictures: new, changed, unchanged, kept (the set's labels are newer), skipped.
+    #: Number of pictures: new, changed, unchanged, kept (the set's labels are newer), skipped, and repeated
+    #: (the same file under another name).
     counts: Counter[str] = field(default_factory=Counter)
     #: Conflicts and what was left out, one sentence each.
     notes: list[str] = field(default_factory=list)
@@ -90,6 +91,7 @@ def plan_import(
             earlier = plan.labels.get(found.id) or known[found.id]
             if not earlier.says_the_same(labels):
                 faults.append(f"{picture.where}: {found.place} is the same picture as {places[found.id]}")
+            plan.counts["repeated"] += 1
             continue
         places[found.id] = found.place
         if found.part:

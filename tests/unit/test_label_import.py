@@ -512,5 +512,14 @@ def test_pictures_of_one_name_are_told_apart_by_folder_or_refused(
     assert "may be any of" in capsys.readouterr().err
 
 
+def test_a_file_under_two_names_is_one_picture(
+    tmp_path: Path, images: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (images / "again.png").write_bytes((images / "p1.png").read_bytes())
+    file = write_cvat_coco(tmp_path / "1.zip", {"p1.png": [A], "again.png": [A]}, ["bolt"], images=False)
+    _import(file, "coco", tmp_path / "set", "--in", images, "--json")
+    assert json.loads(capsys.readouterr().out)["pictures"] == {"new": 1, "repeated": 1}
+
+
 def test_sizes_of_the_builders_are_those_of_the_pictures() -> None:
     assert picture(3).shape == (HEIGHT, WIDTH, 3)
