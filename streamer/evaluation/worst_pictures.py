@@ -17,8 +17,10 @@ from streamer.evaluation.model_score import ModelScore
 from streamer.imaging.draw import draw_box
 from streamer.imaging.palette import score_text
 
-#: At most this many pictures are shown, reduced to this width or height.
-MOST_PICTURES, _SIDE_PX = 24, 640
+#: At most this many pictures are shown.
+MOST_PICTURES = 24
+#: Limits of the longer side of a shown picture. On smaller ones, texts would hide what they name.
+_LEAST_PX, _MOST_PX = 320, 640
 _QUALITY = 80
 #: Colour (BGR, light enough for dark letters on it) and dash.
 _FOUND = ((90, 220, 60), ())
@@ -61,9 +63,10 @@ def _drawn(picture: LabelledPicture, score: ModelScore, index: int) -> WorstPict
         image = upright_pixels(picture.path.read_bytes(), str(picture.path))
     except OSError as error:
         raise CannotRead(f"{picture.path}: {error.strerror or error}") from error
-    scale = min(1.0, _SIDE_PX / max(image.shape[:2]))
+    longest = max(image.shape[:2])
+    scale = min(max(longest, _LEAST_PX), _MOST_PX) / longest
     size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
-    canvas = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    canvas = cv2.resize(image, size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC)
     errors, kept = score.point.errors[index], _kept(score, index)
     for number, box in enumerate(picture.boxes * scale):
         is_missed = number in errors.missed
