@@ -16,11 +16,12 @@ from typing import Protocol
 from streamer.imaging.image_header import ImageError, ImageHeader, read_header
 from streamer.imaging.pixel_limits import NoPixelLimits
 from streamer.protocol.wire import Codec
+from streamer.sampling.appearance import Appearance, decoded_size, subjects
+from streamer.sampling.appearance import describe as describe_appearance
 from streamer.sampling.candidate import SampleCandidate
 from streamer.sampling.candidate_image import (
     Decode,
     decode_here,
-    fingerprint,
     image_bytes,
     image_of,
     stored_as_jpeg,
@@ -42,8 +43,6 @@ DISK_PAUSE_S = 60.0
 LOG_EVERY_S = 600.0
 #: Number of reports that are remembered, so that a frame that is reported twice is recognised.
 REMEMBERED_REPORTS = 4096
-#: Size in pixels to which images may be reduced for a fingerprint.
-_FINGERPRINT_PX = (160, 160)
 #: Extension of each format in which images are stored; others become JPEGs.
 _EXTENSIONS = {Codec.JPEG: "jpg", Codec.PNG: "png", Codec.WEBP: "webp"}
 
@@ -103,12 +102,11 @@ class Collector:
     def consider(self, candidate: SampleCandidate) -> None:
         """Decide whether a candidate becomes a sample at once, at the end of its interval, or not at all."""
 
-        def get_fingerprint() -> int:
-            return fingerprint(image_of(candidate, _FINGERPRINT_PX, self.decode))
-
         drifting = self.drift is not None and self.drift.wants_sample(candidate)
         try:
-            choices = self._selection.consider(candidate, self._clock(), get_fingerprint, drifting=drifting)
+            choices = self._selection.consider(
+                candidate, self._clock(), lambda: self._appearance(candidate), drifting=drifting
+            )
         except (ImageError, MemoryError, OSError):
             # This is rare, because the worker has decoded the image before. The next frame can replace it.
             self._metrics.drops.labels("damaged").inc()
@@ -129,9 +127,7 @@ class Collector:
             return refused("duplicate", sample=self._reported[frame])
         before = self._selection.dropped["report_budget"]
         try:
-            choices = self._selection.consider(
-                candidate, now, lambda: fingerprint(image_of(candidate, _FINGERPRINT_PX, self.decode))
-            )
+            choices = self._selection.consider(candidate, now, lambda: self._appearance(candidate))
         except (ImageError, MemoryError, OSError):
             self._metrics.drops.labels("damaged").inc()
             return refused("damaged")
@@ -162,6 +158,11 @@ class Collector:
     def flush(self) -> None:
         """Keep all held candidates before the process ends."""
         self._keep(self._selection.flush(self._clock()))
+
+    def _appearance(self, candidate: SampleCandidate) -> Appearance:
+        found = subjects(candidate.boxes, candidate.before, candidate.threshold)
+        size = decoded_size(found, candidate.width, candidate.height)
+        return describe_appearance(image_of(candidate, size, self.decode), found, candidate.width)
 
     def _features(self, candidate: SampleCandidate) -> dict[str, float]:
         """Return the numeric columns of drift; an empty dictionary if the image cannot be decoded."""

@@ -15,6 +15,7 @@ import socket
 import sys
 import time
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 import msgpack
@@ -47,7 +48,7 @@ from streamer.sampling.policy import Policy
 from streamer.sampling.process_handle import REQUEST_BIT, SamplingStatus, pack_response
 from streamer.sampling.reports import REPORT_METHOD, ReportOutcome, outcome_fields, refused
 from streamer.sampling.selection import Selection
-from streamer.sampling.selection_file import SelectionFile
+from streamer.sampling.selection_file import MEMORY_EVERY_S, SelectionFile
 from streamer.sampling.spool import Spool
 from streamer.sampling.store import describe_store, open_store
 
@@ -214,8 +215,9 @@ async def serve(
         delivery = Delivery(spool, store, metrics)
         delivery.start()
         selection = Selection(Policy.of(settings), random.Random(), encoded)  # noqa: S311 - not a secret
-        state_file = SelectionFile(settings.samples_dir / ".spool" / "selection", selection)
-        state_file.restore(time.monotonic(), time.time())
+        state_files = _state_files(settings.samples_dir / ".spool", selection)
+        for file in state_files:
+            file.restore(time.monotonic(), time.time())
         collector = Collector(
             selection,
             spool,
@@ -232,14 +234,16 @@ async def serve(
         log.info("samples go to %s; %d wait from before", describe_store(settings), len(spool))
         while not stop.is_set():
             collector.tick()
-            state_file.tick(time.monotonic(), time.time())
+            for file in state_files:
+                file.tick(time.monotonic(), time.time())
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), TICK_S)
         # The workers have ended already; their last candidates may still be in the sockets.
         if receiver.tasks:
             await asyncio.wait(receiver.tasks, timeout=LAST_CANDIDATES_S)
         collector.flush()
-        state_file.write(time.monotonic(), time.time())
+        for file in state_files:
+            file.write(time.monotonic(), time.time())
         await asyncio.to_thread(delivery.stop, settings.samples_drain_s)
     finally:
         beating.cancel()
@@ -249,6 +253,13 @@ async def serve(
         if drift is not None and ticking is not None:
             ticking.cancel()
             await drift.close()
+
+
+def _state_files(folder: Path, selection: Selection) -> tuple[SelectionFile, SelectionFile]:
+    return (
+        SelectionFile(folder / "selection", selection),
+        SelectionFile(folder / "appearances", selection.memories, MEMORY_EVERY_S),
+    )
 
 
 def _post_beat(shared_status: SharedStatus) -> None:

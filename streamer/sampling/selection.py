@@ -10,11 +10,11 @@ import math
 import random
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
-
+from streamer.sampling.appearance import Appearance, Descriptor
+from streamer.sampling.appearance_memory import RADIUS, AppearanceMemories
 from streamer.sampling.candidate import PIXELS, SampleCandidate
 from streamer.sampling.informativeness import ClassBalance, disagreement, flicker, uncertainty
 from streamer.sampling.policy import Budget, Policy, ReportBudget
@@ -26,10 +26,6 @@ from streamer.sampling.sampler import boxes_above
 MAX_STREAMS = 1000
 #: Limit of all images that are held until their interval ends. Beyond it, the oldest interval ends early.
 MAX_HELD_BYTES = 32 << 20
-#: Fingerprints of duplicates differ in at most this many bits.
-DUPLICATE_BITS = 6
-#: Number of fingerprints that are remembered per stream.
-REMEMBERED = 512
 #: Bytes of pixels of a video frame for one byte of the JPEG in which it is stored, roughly.
 PIXEL_BYTES_PER_STORED_BYTE = 8
 
@@ -46,7 +42,9 @@ class Choice:
     components: dict[str, float]
     #: The candidate with the highest rank in its interval is taken.
     rank: float
-    fingerprint: int
+    appearance: Appearance
+    #: Distance in levels from what earlier samples of the stream show; infinity for the first one.
+    novelty: float = math.inf
     #: Probability with which a random sample was drawn; None for all others.
     probability: float | None = None
 
@@ -61,31 +59,10 @@ class Choice:
         return max(self.components.values(), default=0.0)
 
 
-class FingerprintHistory:
-    """Keeps the last fingerprints of one stream; a new one overwrites the oldest."""
-
-    def __init__(self, capacity: int = REMEMBERED) -> None:
-        self._hashes = np.zeros(capacity, np.uint64)
-        self._count = 0
-
-    def add(self, value: int) -> None:
-        """Remember a fingerprint."""
-        self._hashes[self._count % len(self._hashes)] = value
-        self._count += 1
-
-    def nearest_bits(self, value: int) -> int:
-        """Return the number of bits in which the most similar fingerprint differs; 64 if there is none."""
-        known = self._hashes[: min(self._count, len(self._hashes))]
-        if not known.size:
-            return 64
-        return int(np.bitwise_count(known ^ np.uint64(value)).min())
-
-
 @dataclass(slots=True)
 class _StreamState:
     """Holds the state of one stream; times are monotonic seconds except ``last_sample_at``."""
 
-    history: FingerprintHistory = field(default_factory=FingerprintHistory)
     #: Capture time of the last sample, unix seconds.
     last_sample_at: float = -math.inf
     #: The best candidate of the interval that began at ``held_since``.
@@ -112,6 +89,8 @@ class Selection:
         self.report_budget = ReportBudget(policy)
         self._schedule = RandomSchedule(policy.random_every_s, policy.random_day_bytes, rng)
         self._streams: OrderedDict[str, _StreamState] = OrderedDict()
+        #: How the samples of each stream look.
+        self.memories = AppearanceMemories()
         self._balances: dict[str, ClassBalance] = {}
         self._held_bytes = 0
         #: Candidates that were worth taking but dropped, by reason (duplicate, budget, report_budget). Counts
@@ -122,11 +101,11 @@ class Selection:
         self,
         candidate: SampleCandidate,
         now: float,
-        get_fingerprint: Callable[[], int],
+        get_appearance: Callable[[], Appearance],
         *,
         drifting: bool = False,
     ) -> list[Choice]:
-        """Return the candidates to store now. ``get_fingerprint`` decodes the image, which is expensive.
+        """Return the candidates to store now. ``get_appearance`` decodes the image, which is expensive.
 
         ``drifting`` says that the stream no longer looks like its reference, which is one more reason.
         """
@@ -140,23 +119,26 @@ class Selection:
         if drifting:
             reasons.insert(0, "drift")
         if candidate.reported:
-            choice = Choice(candidate, ("user", *reasons), components, rank, get_fingerprint())
+            choice = self._choice(candidate, ("user", *reasons), components, rank, get_appearance())
             return taken + self._take_report(stream, choice, now)
         drawn, probability = self._schedule.draw(name, candidate.captured_at, _stored_bytes(candidate))
         if drawn:
             reasons.insert(0, "random")
-            choice = Choice(candidate, tuple(reasons), components, rank, get_fingerprint(), probability)
+            choice = self._choice(candidate, tuple(reasons), components, rank, get_appearance())
+            choice = replace(choice, probability=probability)
             return [*taken, self._remember(stream, self._with_encoded_image(choice))]
         if candidate.captured_at - stream.last_sample_at < self._policy.spacing_s or not reasons:
             return taken
-        rank *= self._balance(candidate).weight(_classes(candidate))
+        weight = self._balance(candidate).weight(_classes(candidate))
+        rank *= weight
         if stream.held is not None and rank <= stream.held.rank:
             return taken
-        fingerprint = get_fingerprint()
-        if stream.history.nearest_bits(fingerprint) <= DUPLICATE_BITS:
+        choice = self._choice(candidate, tuple(reasons), components, rank, get_appearance())
+        # A frame with a rare class needs to be less different from earlier ones.
+        if choice.novelty <= RADIUS / max(1.0, weight):
             self.dropped["duplicate"] += 1
             return taken
-        self._hold(stream, Choice(candidate, tuple(reasons), components, rank, fingerprint), now)
+        self._hold(stream, choice, now)
         return taken + self._end_intervals_early(now)
 
     def due(self, now: float) -> list[Choice]:
@@ -197,6 +179,21 @@ class Selection:
             components["disagreement"] = disagreement(candidate.boxes, candidate.shadow.boxes)
             rank = max(rank, components["disagreement"])
         return components, rank
+
+    def _choice(
+        self,
+        candidate: SampleCandidate,
+        reasons: tuple[str, ...],
+        components: dict[str, float],
+        rank: float,
+        appearance: Appearance,
+    ) -> Choice:
+        """Return a choice with the novelty of its objects, and of the frame if it has none or drifts."""
+        frames: list[Descriptor] = []
+        if not appearance.objects or "drift" in reasons:
+            frames = [appearance.frame]
+        novelty = self.memories.novelty(candidate.stream.name, appearance.objects, frames)
+        return Choice(candidate, reasons, components, rank, appearance, novelty)
 
     def _hold(self, stream: _StreamState, choice: Choice, now: float) -> None:
         choice = self._with_encoded_image(choice)
@@ -249,8 +246,8 @@ class Selection:
         return [self._remember(stream, choice)]
 
     def _remember(self, stream: _StreamState, choice: Choice) -> Choice:
-        candidate = choice.candidate
-        stream.history.add(choice.fingerprint)
+        candidate, appearance = choice.candidate, choice.appearance
+        self.memories.add(candidate.stream.name, appearance.objects, appearance.frame)
         stream.last_sample_at = max(stream.last_sample_at, candidate.captured_at)
         self._balance(candidate).count(_classes(candidate))
         return choice

@@ -13,6 +13,7 @@ import numpy as np
 from inference.core.detections import Boxes
 from streamer.imaging.image_header import Limits, read_header
 from streamer.protocol.wire import Codec
+from streamer.sampling.appearance import COLOUR_CELLS, PADDED_CELLS, Appearance, Descriptor
 from streamer.sampling.candidate import SampleCandidate, StreamInfo
 from streamer.sampling.selection import Choice
 from streamer.sampling.sidecar import StoredImage, describe, image_key, sidecar_key
@@ -49,9 +50,21 @@ def candidate(
     return SampleCandidate(**(values | fields))
 
 
+def look(number: int, *objects: int) -> Appearance:
+    """Return the appearance of a frame with these objects; those of different numbers are far apart."""
+    return Appearance(tuple(_descriptor(index) for index in objects), _descriptor(number), number)
+
+
+def _descriptor(number: int) -> Descriptor:
+    rng = np.random.default_rng(number)
+    light = rng.normal(0, 30, (PADDED_CELLS, PADDED_CELLS)).astype(np.float32)
+    colour = rng.normal(0, 5, (COLOUR_CELLS, COLOUR_CELLS, 2)).astype(np.float32)
+    return Descriptor(light, colour, 110.0, 0.5, 0.1, 0.01)
+
+
 def choice(found: SampleCandidate, *reasons: str) -> Choice:
     """Return a selection of this candidate."""
-    return Choice(found, reasons or ("uncertainty",), {"uncertainty": 0.9}, 0.8, 0x0123456789ABCDEF)
+    return Choice(found, reasons or ("uncertainty",), {"uncertainty": 0.9}, 0.8, look(0x0123456789ABCDEF))
 
 
 def store_sample(folder: Path, data: bytes, *reasons: str, **fields: Any) -> str:

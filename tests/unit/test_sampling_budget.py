@@ -51,3 +51,15 @@ def test_no_order_of_arrivals_gets_past_a_rate(arrivals: list[tuple[str, float]]
         taken[stream] += rules.take(stream, 1, now, 0.0)
     assert max(taken.values()) <= STREAM_BURST + 20 * now / 3600 + 1e-6
     assert sum(taken.values()) <= TOTAL_BURST + 200 * now / 3600 + 1e-6
+
+
+def test_a_restart_does_not_fill_the_budgets() -> None:
+    rules = budget(per_day=5)
+    assert [rules.take("a", 1, 1000.0, DAY_S) for _ in range(4)] == [True, True, True, False]
+    second = budget(per_day=5)
+    # The clock of the new process begins elsewhere; 60 s have passed.
+    second.restore(rules.state(1000.0, DAY_S), 5.0, DAY_S + 60)
+    assert not second.take("a", 1, 5.0, DAY_S + 60)
+    assert second.take("a", 1, 5.0 + 121, DAY_S + 181)
+    assert second.take("b", 1, 5.0 + 121, DAY_S + 181)
+    assert not second.take("c", 1, 5.0 + 121, DAY_S + 181), "five on this day"

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import random
 from typing import Any
 
+import numpy as np
 import pytest
 
 from streamer.sampling import selection as module
+from streamer.sampling.appearance import Appearance
 from streamer.sampling.candidate import ENCODED, SampleCandidate, ShadowResult
-from streamer.sampling.candidate_image import fingerprint
 from streamer.sampling.policy import Policy
-from streamer.sampling.selection import Choice, FingerprintHistory, Selection
-from tests.helpers.candidates import boxes, candidate
-from tests.unit.images import scene
+from streamer.sampling.selection import Choice, Selection
+from tests.helpers.candidates import boxes, candidate, look
 
 T0 = 1_800_000_000.0
-#: Fingerprints, each with another byte set to 0xFF, so that any two differ in 16 bits.
-HASHES = [0xFF << (8 * index) for index in range(8)]
 
 
 def quiet(**rules: float) -> Policy:
@@ -34,11 +33,17 @@ class SelectionRun:
         self.decoded = 0
 
     def consider(
-        self, now: float, *scores: float, fingerprint: int = 0, drifting: bool = False, **fields: Any
+        self,
+        now: float,
+        *scores: float,
+        shown: int = 0,
+        objects: tuple[int, ...] = (),
+        drifting: bool = False,
+        **fields: Any,
     ) -> list[Choice]:
-        def count() -> int:
+        def count() -> Appearance:
             self.decoded += 1
-            return fingerprint
+            return look(shown, *objects)
 
         found = candidate(*scores, at=T0 + now, **fields)
         return self.selection.consider(found, now, count, drifting=drifting)
@@ -51,7 +56,7 @@ def seqs(choices: list[Choice]) -> list[int]:
 def test_the_best_of_an_interval_is_taken_at_its_end() -> None:
     run = SelectionRun(quiet(interval_s=60))
     assert run.consider(0, 0.6, seq=1) == []
-    assert run.consider(1, 0.52, seq=2, fingerprint=HASHES[1]) == []
+    assert run.consider(1, 0.52, seq=2, shown=1) == []
     assert run.consider(2, 0.62, seq=3) == []
     assert run.selection.due(59.0) == []
     (choice,) = run.selection.due(60.0)
@@ -66,7 +71,7 @@ def test_a_stream_in_drift_is_sampled_whatever_the_model_thinks_within_the_rules
     assert run.selection.due(60) == []
     taken = []
     for minute in range(1, 5):
-        run.consider(minute * 100.0, seq=minute, fingerprint=HASHES[minute], drifting=True)
+        run.consider(minute * 100.0, seq=minute, shown=minute, drifting=True)
         taken += run.selection.due(minute * 100.0 + 60)
     assert [choice.reasons for choice in taken] == [("drift",)] * 2
     assert run.selection.dropped["budget"] == 2
@@ -86,25 +91,58 @@ def test_what_cannot_win_is_never_decoded() -> None:
 
 def test_samples_of_a_stream_keep_their_distance_in_time() -> None:
     run = SelectionRun(quiet(interval_s=0, spacing_s=10))
-    run.consider(0, 0.5, seq=1, fingerprint=HASHES[0])
+    run.consider(0, 0.5, seq=1, shown=0)
     assert seqs(run.selection.due(0.0)) == [1]
-    run.consider(9, 0.5, seq=2, fingerprint=HASHES[1])
+    run.consider(9, 0.5, seq=2, shown=1)
     assert run.selection.due(9.0) == []
-    run.consider(10, 0.5, seq=3, fingerprint=HASHES[2])
+    run.consider(10, 0.5, seq=3, shown=2)
     assert seqs(run.selection.due(10.0)) == [3]
 
 
-def test_an_image_that_was_taken_already_is_dropped() -> None:
+def test_a_frame_that_shows_nothing_new_is_dropped() -> None:
     run = SelectionRun(quiet(interval_s=0, spacing_s=0))
-    run.consider(0, 0.5, fingerprint=HASHES[0])
-    run.selection.due(0.0)
-    run.consider(20, 0.5, fingerprint=HASHES[0] ^ 0b111111)
-    assert run.selection.due(20.0) == []
-    assert run.selection.dropped == {"duplicate": 1}
-    run.consider(40, 0.5, fingerprint=HASHES[0] ^ 0b1111111)
-    assert len(run.selection.due(40.0)) == 1
-    run.consider(60, 0.5, fingerprint=HASHES[0], stream="other")
-    assert len(run.selection.due(60.0)) == 1
+    run.consider(0, 0.5, shown=1, objects=(11, 12))
+    (first,) = run.selection.due(0.0)
+    assert first.novelty == math.inf
+    # The same objects before another background, each and both.
+    for now, known in ((20, (11, 12)), (40, (12,))):
+        run.consider(now, 0.5, shown=now, objects=known)
+        assert run.selection.due(now) == []
+    assert run.selection.dropped == {"duplicate": 2}
+    run.consider(60, 0.5, shown=1, objects=(11, 13))
+    (new,) = run.selection.due(60.0)
+    assert 10 < new.novelty < math.inf
+    run.consider(80, 0.5, shown=1, objects=(11,), stream="other")
+    assert len(run.selection.due(80.0)) == 1, "each stream has its own memory"
+    # Without objects, and in drift, the frame as a whole counts.
+    for now, shown, described, drifting, expected in (
+        (100, 1, (), True, 0),
+        (120, 5, (), True, 1),
+        (140, 6, (11,), False, 0),
+        (160, 6, (11,), True, 1),
+    ):
+        run.consider(now, 0.5, shown=shown, objects=described, drifting=drifting)
+        assert len(run.selection.due(now)) == expected, now
+
+
+def test_a_rare_class_needs_to_be_less_new() -> None:
+    taken = {}
+    for label in (0, 1):
+        run = SelectionRun(quiet(interval_s=0, spacing_s=0))
+        # Many samples of class 0, and one of class 1.
+        for index in range(12):
+            found = boxes(0.5, label=index == 11)
+            run.consider(index, boxes=found, shown=0, objects=(index,))
+            run.selection.due(index)
+        nearly = look(0, 3)
+        (crop,) = nearly.objects
+        crop = dataclasses.replace(crop, colour=crop.colour + np.float32(6))
+        # The distance to the object of number 3 is 6 * sqrt(1.5), 7.3 levels.
+        nearly = dataclasses.replace(nearly, objects=(crop,))
+        following = candidate(at=T0 + 100, boxes=boxes(0.5, label=label))
+        run.selection.consider(following, 100, iter((nearly,)).__next__)
+        taken[label] = len(run.selection.due(100))
+    assert taken == {0: 0, 1: 1}
 
 
 def test_a_person_comes_first_and_passes_everything_but_a_budget_of_reports() -> None:
@@ -190,20 +228,6 @@ def test_the_stream_unheard_for_longest_gives_way_and_loses_nothing(monkeypatch:
     assert seqs(taken) == [0, 1]
 
 
-def test_fingerprints_survive_a_little_noise_and_tell_images_apart() -> None:
-    image = scene()
-    noisy = image.copy()
-    noisy[::2] += 1
-    known = FingerprintHistory(2)
-    assert known.nearest_bits(0) == 64
-    known.add(fingerprint(image))
-    assert known.nearest_bits(fingerprint(noisy)) <= 6
-    assert known.nearest_bits(fingerprint(image[:, ::-1].copy())) > 6
-    for value in (1, 2):
-        known.add(value)
-    assert known.nearest_bits(fingerprint(image)) > 6
-
-
 def test_pixels_are_encoded_when_they_are_held_or_taken_and_only_then() -> None:
     encoded: list[int] = []
 
@@ -212,9 +236,9 @@ def test_pixels_are_encoded_when_they_are_held_or_taken_and_only_then() -> None:
         return dataclasses.replace(found, data=b"small", source=ENCODED)
 
     selection = Selection(quiet(interval_s=60, day_bytes=5), random.Random(2), encode)
-    for now, score, value in ((0, 0.6, 0), (1, 0.52, 0xFF), (2, 0.62, 0xFF00)):
+    for now, score in ((0, 0.6), (1, 0.52), (2, 0.62)):
         found = candidate(score, at=T0 + now, seq=now, data=b"large" * 100)
-        assert selection.consider(found, now, iter((value,)).__next__) == []
+        assert selection.consider(found, now, iter((look(now),)).__next__) == []
     # The budget counts the encoded bytes, and has room for one encoded image.
     (choice,) = selection.due(60.0)
     assert (choice.candidate.seq, choice.candidate.data, choice.candidate.source) == (1, b"small", ENCODED)
