@@ -26,7 +26,7 @@ SET_FILE, PARTS_FILE = "set.json", "parts.json"
 class LabelledPicture:
     """One picture and its true boxes; a picture without boxes has nothing in it (a true negative)."""
 
-    #: Of a collected sample, its sample id.
+    #: SHA-256 of the original image file, by which descriptions of samples name it, too.
     id: str
     #: The image file in the set. Its pixels are upright: no EXIF orientation applies to it.
     path: Path
