@@ -75,7 +75,7 @@ const BADGE_TEXTS = {
 
 /** Number of columns that are shown of a group. */
 const MAX_BARS = 4;
-/** A bar is full at this multiple of the threshold: from there the server calls a drift severe. */
+/** A bar is full at this multiple of the threshold: from there one window alone begins a drift. */
 export const FULL_RATIO = 3;
 const DEFAULT_HOURS = 24;
 /** The server accepts no more. */
@@ -109,13 +109,21 @@ export function driftBars({ columns = [] }) {
 
 /**
  * Describe the state of one group in a few words.
- * @param {{status: string, since: string | null, severity: string | null}} group
+ * @param {{status: string, since: string | null, severity: string | null, kind?: string | null, changed_at?: string | null,
+ *     recurring?: boolean, cannot_judge?: string | null}} group
  * @param {(time: Date) => string} formatTime
  */
-export function describeGroup({ status, since, severity }, formatTime) {
+export function describeGroup(group, formatTime) {
+  const { status, severity, kind, cannot_judge: gap } = group;
   const { text } = driftBadge(status) ?? { text: status };
-  if (status !== 'drift') return text === 'none' ? 'no drift' : text;
-  return `${severity ?? 'drift'}${since ? `, since ${formatTime(new Date(since))}` : ''}`;
+  if (status !== 'drift') {
+    if (gap) return gap;
+    if (group.recurring) return 'no drift: a change that recurs every day';
+    return text === 'none' ? 'no drift' : text;
+  }
+  const begin = group.changed_at ?? group.since;
+  const words = [severity ?? 'drift', ...(kind ? [kind] : []), ...(begin ? [`since ${formatTime(new Date(begin))}`] : [])];
+  return words.join(', ');
 }
 
 /**

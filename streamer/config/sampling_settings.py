@@ -166,10 +166,10 @@ class SamplingSettings(BaseSettings):
     drift_window_s: float = Field(1800, ge=60, le=86_400, description="Length of a window of rows.")
     drift_step_s: float = Field(600, ge=20, le=86_400, description="Time between two evaluations.")
     drift_alpha: float = Field(
-        0.001,
+        0.01,
         gt=0,
-        le=0.1,
-        description="False-positive rate per window; an episode needs two flagged windows of three.",
+        le=1,
+        description="False episodes of a stream per day that the thresholds of a new reference allow.",
     )
     drift_samples: int = Field(
         20, ge=0, description="Samples taken because of one episode, within the other budgets."

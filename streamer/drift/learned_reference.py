@@ -16,9 +16,16 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, SkipValidation, ValidationError
 
 from streamer.core.durable import write_durably
-from streamer.drift.calibration import MAX_ROWS, MIN_WINDOWS
 from streamer.drift.errors import ReferenceBroken, UpdateRefused
-from streamer.drift.reference import ANY, MAX_TOTAL_ROWS, GroupReference, Reference, learn
+from streamer.drift.reference import (
+    ANY,
+    MAX_ROWS,
+    MAX_TOTAL_ROWS,
+    MIN_WINDOWS,
+    GroupReference,
+    Reference,
+    learn,
+)
 from streamer.drift.reference_document import PLAIN_ROW_SCHEMA, document_of, parse, parse_plain_rows
 from streamer.drift.rows import Row
 
@@ -169,7 +176,7 @@ def learn_groups(
         except ValueError as error:
             learned.skipped[name] = str(error)
             continue
-        if not reference.whole.calibration.calibrated and not force:
+        if not reference.calibrated and not force:
             hours = MIN_WINDOWS * window_s / 3600
             learned.skipped[name] = (
                 f"{reference.span_h:.1f} h of rows; to calibrate, about {hours:g} h are needed"

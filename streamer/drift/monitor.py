@@ -13,11 +13,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+import numpy as np
+
 from streamer.config.settings import Settings
-from streamer.drift.calibration import MIN_ROWS
-from streamer.drift.episode import Episode
-from streamer.drift.reference import ColumnScore, GroupReference, Reference, ReferenceScorer
+from streamer.drift.blocks import Blocks
+from streamer.drift.change_points import GAP, SCALES
+from streamer.drift.episode import Episode, Onset
+from streamer.drift.limits import KEPT_BLOCKS, Limits
+from streamer.drift.reference import MIN_ROWS, ColumnScore, GroupReference, Reference, ReferenceScorer
 from streamer.drift.rows import Row, Table
+from streamer.drift.severity import effect_on_detections
 
 #: A window is divided into this many parts, and at least this share of them must contain rows.
 PARTS, MIN_COVERAGE = 30, 0.5
@@ -72,6 +77,10 @@ class RecentRows:
         """Capture time of the newest row; 0 without rows."""
         return self._rows[-1].at if self._rows else 0.0
 
+    def between(self, begin: float, end: float) -> list[Row]:
+        """Return the rows of [``begin``, ``end``) in order of time."""
+        return sorted((row for row in self._rows if begin <= row.at < end), key=lambda row: row.at)
+
     def window(self, end: float) -> Window:
         """Return the window that ends at that time."""
         begin = end - self._window_s
@@ -107,8 +116,8 @@ class DriftConfig:
     interval_s: float = 5.0
     window_s: float = 1800.0
     step_s: float = 600.0
-    #: False-positive rate per window, over all columns of a group.
-    alpha: float = 0.001
+    #: False episodes of a group per day that the limits of a reference allow, over all columns.
+    alpha: float = 0.01
     #: Samples kept for one episode.
     samples: int = 20
 
@@ -130,7 +139,8 @@ class Check:
 
     group: str
     window: Window
-    #: `no_reference`, `insufficient_data`, or `scored`.
+    #: `no_reference`, `insufficient_data`, `not_seen` (the reference does not know this time of day), or
+    #: `scored`.
     outcome: str
     columns: list[ColumnScore] = field(default_factory=list)
     #: Whether the window has too few rows of the reference's model.
@@ -139,6 +149,10 @@ class Check:
     scorer: ReferenceScorer | None = None
     #: Whether Evidently shall score the window, too.
     ask: bool = False
+    #: How much the detections have changed; from 1 on, it is severe.
+    effect: float = 0.0
+    #: How and when the column that moved most began to change; None if that cannot be told.
+    onset: Onset | None = None
     engine: Literal["evidently", "builtin"] = "builtin"
 
     @property
@@ -160,6 +174,10 @@ class Group:
     #: Episodes since the process started, and samples taken for the present one.
     episodes: int = 0
     samples: int = 0
+    #: The last blocks, without the present one; None before the first and without limits.
+    blocks: Blocks | None = None
+    #: End of the last episode; a sudden change before it is the end of that episode.
+    ended_at: float = 0.0
 
 
 class Monitor:
@@ -190,18 +208,22 @@ class Monitor:
         self._reference = reference
         for group in self.groups.values():
             group.recent.clear()
-            group.episode.reset()
-            group.check = None
+            group.episode = Episode()
+            group.check = group.blocks = None
 
     def add(self, row: Row) -> list[Check]:
         """Add a row, and return the checks that were due before it."""
         checks = self.advance(row.at)
-        self._group(row.stream).recent.add(row)
+        self.restore(row)
         return checks
 
     def restore(self, row: Row) -> None:
-        """Add a row of an earlier process without checking anything."""
-        self._group(row.stream).recent.add(row)
+        """Add a row without checking anything, as one of an earlier process."""
+        group = self._group(row.stream)
+        limits = self._limits(row.stream)
+        if limits is not None:
+            self._roll(group, row.stream, limits, row.at)
+        group.recent.add(row)
 
     def advance(self, at: float) -> list[Check]:
         """Return the checks that are due at that time."""
@@ -233,8 +255,18 @@ class Monitor:
         group.check = check
         if check.scorer is None:
             return False
-        calibrated = check.scorer.calibration.calibrated
-        begun = group.episode.add_window(check.ratio, check.window.end, calibrated=calibrated)
+        was_on = group.episode.running
+        check.onset = self._onset(check, group)
+        begun = group.episode.add_window(
+            check.ratio,
+            check.window.end,
+            calibrated=check.scorer.calibrated,
+            effect=check.effect,
+            onset=check.onset,
+            columns={column.name: column.ratio for column in check.columns},
+        )
+        if was_on and not group.episode.running:
+            group.ended_at = check.window.end
         if begun:
             group.episodes += 1
             group.samples = 0
@@ -267,18 +299,73 @@ class Monitor:
         self.groups.move_to_end(name)
         return group
 
+    def _limits(self, name: str) -> Limits | None:
+        reference = self._reference.of(name) if self._reference is not None else None
+        return reference.limits if reference is not None else None
+
+    def _roll(self, group: Group, name: str, limits: Limits, at: float) -> None:
+        """Summarise the rows before the block of that time, as far as they are not yet summarised."""
+        first = int(at // limits.block_s)
+        known = group.blocks
+        if (
+            known is not None
+            and known.first + len(known) - 2 * KEPT_BLOCKS < first < known.first + len(known) - 2
+        ):
+            known = None  # the clock was set back
+        begin = known.first + len(known) if known is not None else first - 1
+        if first <= begin:
+            return
+        if known is not None and first - begin > KEPT_BLOCKS:
+            known, begin = None, first - 1  # a long gap
+        later = self._blocks(group, name, limits, begin, first - begin)
+        group.blocks = (known.extended(later) if known is not None else later).last(KEPT_BLOCKS)
+
+    def _blocks(self, group: Group, name: str, limits: Limits, first: int, count: int) -> Blocks:
+        rows = group.recent.between(first * limits.block_s, (first + count) * limits.block_s)
+        table = Table.of(rows)
+        values = limits.signals.values(table)
+        model = self._reference.of(name).model if self._reference is not None else ""  # type: ignore[union-attr]
+        if model:
+            other = np.array([row.model != model for row in rows], np.bool_)
+            values[np.ix_(other, limits.signals.of_model)] = np.nan
+        return Blocks.of(table.at, values, limits.block_s, first, count)
+
     def _check(self, name: str, group: Group, at: float) -> Check:
         window = group.recent.window(at)
         reference = self._reference.of(name) if self._reference is not None else None
         if reference is None:
             return Check(name, window, "no_reference")
+        if reference.limits is not None:
+            self._roll(group, name, reference.limits, at)
         if not window.enough:
             return Check(name, window, "insufficient_data")
+        if reference.limits is not None and not reference.limits.seen.covers(window.begin, window.end):
+            return Check(name, window, "not_seen")
         check = self.score(name, window, reference)
+        if reference.limits is not None and group.blocks is not None:
+            span_s = (2 * max(SCALES) + GAP) * reference.limits.block_s
+            steps = not group.episode.running and at - group.ended_at > span_s
+            evidence = reference.limits.judge(group.blocks, steps=steps)
+            for column in check.columns:
+                if column.skipped != "other_model":
+                    column.evidence = evidence.get(column.name)
         if check.ratio >= RESCORE_FROM or at - group.asked_at >= ASK_EVERY_S:
             check.ask = True
             group.asked_at = at
         return check
+
+    def _onset(self, check: Check, group: Group) -> Onset | None:
+        """Return how and when the column that moved most began to change."""
+        limits, blocks = self._limits(check.group), group.blocks
+        if check.ratio < 1 or limits is None or blocks is None:
+            return None
+        column = max(check.columns, key=lambda found: found.ratio)
+        if column.evidence is None:
+            return None
+        found = limits.beginning(blocks, column.evidence.signal)
+        if column.evidence.basis == "step":
+            return Onset("sudden", found[1] if found is not None else check.window.begin)
+        return Onset(*found) if found is not None else None
 
     @staticmethod
     def score(name: str, window: Window, reference: GroupReference) -> Check:
@@ -286,5 +373,7 @@ class Monitor:
         scorer = reference.at((window.begin + window.end) / 2)
         of_model = [row for row in window.rows if not reference.model or row.model == reference.model]
         stale = len(of_model) < MIN_ROWS
-        scores = scorer.score(Table.of(window.rows), None if stale else Table.of(of_model))
-        return Check(name, window, "scored", scores, stale, scorer)
+        table = None if stale else Table.of(of_model)
+        scores = scorer.score(Table.of(window.rows), table)
+        effect = effect_on_detections(scorer, table) if table is not None else 0.0
+        return Check(name, window, "scored", scores, stale, scorer, effect=effect)

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,28 +13,34 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from streamer.drift.calibration import (
-    DAY_BUCKETS,
+from streamer.drift.blocks import BLOCKS_PER_WINDOW
+from streamer.drift.day import SEASON_S, Floats, hour_of, hours_apart
+from streamer.drift.distances import (
     JENSEN_SHANNON,
-    MAX_ROWS,
-    MIN_ROWS,
+    MIN_DEVIATION,
     MIN_VALUES,
-    SEASON_S,
     WASSERSTEIN,
-    Calibration,
-    calibrate,
-    day_bucket,
-    default_calibration,
     jensen_shannon,
     wasserstein,
     wasserstein_without_outliers,
 )
+from streamer.drift.limits import Evidence, Limits
 from streamer.drift.rows import CATEGORY_COLUMNS, MODEL_DEPENDENT, NUMERIC, Categories, Row, Table
+from streamer.drift.window_limits import DEFAULT_THRESHOLDS, WindowLimits, learn_window_limits
 
 #: Name of the reference for all groups that have no reference of their own.
 ANY = "*"
-#: Most rows that a reference keeps, all groups together.
-MAX_TOTAL_ROWS = 40_000
+#: A window needs this many rows to be scored.
+MIN_ROWS = 100
+#: Limits need rows in this many windows that do not overlap.
+MIN_WINDOWS = 20
+#: Most rows that represent the reference of a group, and of all groups together.
+MAX_ROWS, MAX_TOTAL_ROWS = 5000, 40_000
+#: Rows of other days count if their time of day is less than this away, the closer the more of them.
+NEAR_H = 2.0
+#: Evidence of longer means and of steps counts only if the window itself is at least this far from the
+#: reference.
+LEAST_DISTANCE, LEAST_CATEGORY_DISTANCE = 0.2, 0.05
 
 
 @dataclass(slots=True)
@@ -43,20 +50,38 @@ class ColumnScore:
     name: str
     method: str
     threshold: float
-    #: None when there is no score; ``skipped`` gives the reason, `few_values` or `other_model`.
+    #: None when there is no score; ``skipped`` gives the reason: `few_values`, `other_model`, `too_variable`.
     score: float | None = None
     skipped: str = ""
     #: The score without outlier rows; None for category columns.
     without_outliers: float | None = None
     #: Median of the reference and of the window; None for category columns.
     medians: tuple[float, float] | None = None
+    #: What longer means and sudden changes say; None if they say nothing.
+    evidence: Evidence | None = None
 
     @property
     def ratio(self) -> float:
-        """Score divided by threshold; a column with a ratio of 1 or more has drifted. 0 without a score.
+        """How far the column is from the reference; from 1 on it has drifted.
 
-        Uses the lower of the scores with and without outliers.
+        This is the score divided by the threshold, the lower of those with and without outliers, or the ratio
+        of the longer means and sudden changes, if that is more and the score does not contradict it.
         """
+        alone = self._score_ratio
+        if self.evidence is None or self.evidence.ratio <= alone:
+            return alone
+        least = LEAST_CATEGORY_DISTANCE if self.method == JENSEN_SHANNON else LEAST_DISTANCE
+        if self.score is not None and self.score < least:
+            return max(alone, min(self.evidence.ratio, 0.99))
+        return self.evidence.ratio
+
+    @property
+    def basis(self) -> str:
+        """What the ratio was measured with: `window`, or the basis of the evidence."""
+        return self.evidence.basis if self.evidence and self.ratio > self._score_ratio else "window"
+
+    @property
+    def _score_ratio(self) -> float:
         if self.score is None:
             return 0.0
         lower = self.score if self.without_outliers is None else min(self.score, self.without_outliers)
@@ -66,8 +91,9 @@ class ColumnScore:
 class ReferenceScorer:
     """Scores windows against a table of reference rows."""
 
-    def __init__(self, table: Table, calibration: Calibration) -> None:
-        self.calibration = calibration
+    def __init__(self, table: Table, limits: WindowLimits | None, unix_s: float) -> None:
+        """Score by ``limits`` at a time, or by default thresholds if they are None."""
+        self.calibrated = limits is not None
         #: The finite values of each column, sorted.
         self.numbers: dict[str, npt.NDArray[np.float32]] = {}
         self._deviations: dict[str, float] = {}
@@ -77,6 +103,11 @@ class ReferenceScorer:
             self.numbers[name] = values
             self._deviations[name] = float(values.std(dtype=np.float64)) if len(values) else 0.0
         self.categories = {name: Categories.of(table.categories[name]) for name in CATEGORY_COLUMNS}
+        self.thresholds = dict(DEFAULT_THRESHOLDS)
+        if limits is not None:
+            for name, limit in limits.at(unix_s).items():
+                scale = max(self._deviations[name], MIN_DEVIATION) if name in self._deviations else 1.0
+                self.thresholds[name] = limit / scale
 
     def score(self, window: Table, of_model: Table | None) -> list[ColumnScore]:
         """Return a score for each column.
@@ -87,10 +118,12 @@ class ReferenceScorer:
         scores = []
         for name in (*NUMERIC, *CATEGORY_COLUMNS):
             method = JENSEN_SHANNON if name in CATEGORY_COLUMNS else WASSERSTEIN
-            column = ColumnScore(name, method, self.calibration.thresholds[name])
+            column = ColumnScore(name, method, self.thresholds[name])
             rows = of_model if name in MODEL_DEPENDENT else window
             if rows is None:
                 column.skipped = "other_model"
+            elif not math.isfinite(column.threshold):
+                column.skipped = "too_variable"
             elif name in CATEGORY_COLUMNS:
                 self._score_categories(column, rows)
             else:
@@ -119,21 +152,62 @@ class ReferenceScorer:
         column.score = jensen_shannon(known.counts, counts)
 
 
+class NearRows:
+    """Chooses the rows of a reference that a time is compared with.
+
+    With a reference of two days or more, these are the rows around the same time of day, on either side with
+    triangular weights: half the rows an hour away, none two hours away. There are no edges between parts of
+    the day.
+    """
+
+    def __init__(self, table: Table) -> None:
+        self._table = table
+        self._seasonal = len(table) > 0 and float(table.at[-1] - table.at[0]) >= SEASON_S
+        self._hours: Floats = hour_of(table.at)
+        # Evenly spread over (0, 1], so that the chosen share of the rows falls with their distance.
+        self._reach = NEAR_H * (1 - (np.arange(len(table)) * (math.sqrt(5) - 1) / 2) % 1)
+
+    def at(self, unix_s: float, keep: npt.NDArray[np.bool_] | None = None) -> Table:
+        """Return the rows to compare that time with; of those that ``keep`` selects."""
+        chosen = np.ones(len(self._table), np.bool_) if keep is None else keep
+        if self._seasonal:
+            apart = hours_apart(self._hours, float(hour_of(np.array([unix_s]))[0]))
+            near = chosen & (apart <= self._reach)
+            if near.sum() >= MIN_ROWS:
+                chosen = near
+        return self._table if chosen.all() else self._table.take(chosen)
+
+
 @dataclass(frozen=True, slots=True)
 class GroupReference:
     """Holds the reference of one group."""
 
     #: Name of the model as in its rows; empty if it is not known, which matches every model.
     model: str
-    rows: int
+    #: The rows that windows are compared with.
+    table: Table
     span_h: float
-    whole: ReferenceScorer
-    #: Scorers by bucket of the day, for the buckets that have enough rows for a calibration of their own.
-    seasons: Mapping[int, ReferenceScorer] = field(default_factory=dict)
+    #: None for a reference that is too short to learn limits from it.
+    limits: Limits | None
+    windows: WindowLimits | None
+    _near: NearRows = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_near", NearRows(self.table))
+
+    @property
+    def rows(self) -> int:
+        """Number of its rows."""
+        return len(self.table)
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether thresholds were learned from its rows."""
+        return self.windows is not None
 
     def at(self, unix_s: float) -> ReferenceScorer:
         """Return the scorer for a window around that time."""
-        return self.seasons.get(day_bucket(unix_s), self.whole)
+        return ReferenceScorer(self._near.at(unix_s), self.windows, unix_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,11 +233,12 @@ def newest_model(rows: Sequence[Row]) -> str:
 def learn(
     rows: Sequence[Row], window_s: float, alpha: float, max_rows: int = MAX_ROWS
 ) -> tuple[GroupReference, list[Row]]:
-    """Return a group's reference with its thresholds, and the rows to store, at most ``max_rows``.
+    """Return a group's reference with its limits, and the rows to store, at most ``max_rows``.
 
-    Only rows of the newest model are used. Thresholds are computed before the rows are thinned out, because a
-    block must hold as many rows as a window will. Without enough rows for a calibration, the thresholds are
-    the default ones. Raises ValueError if there are fewer than ``MIN_ROWS`` rows.
+    Only rows of the newest model are used. ``alpha`` is the number of false episodes per day that the limits
+    allow. They are learned before the rows are thinned out, because a mean must be of as many rows as it will
+    be later. Without enough rows there are default thresholds. Raises ValueError if there are fewer than
+    ``MIN_ROWS`` rows.
     """
     model = newest_model(rows)
     rows = sorted((row for row in rows if row.model == model), key=lambda row: row.at)
@@ -174,19 +249,17 @@ def learn(
     positions = range(len(rows)) if len(rows) <= max_rows else _evenly(len(rows), max_rows)
     kept = [rows[position] for position in positions]
     thin = Table.of(kept)
-    seasons = {}
-    if span_s >= SEASON_S - window_s:
-        for bucket in range(DAY_BUCKETS):
-            own = calibrate(table, window_s, alpha, bucket)
-            if own is not None:
-                seasons[bucket] = ReferenceScorer(season_rows(thin, bucket), own)
-    whole = ReferenceScorer(thin, calibrate(table, window_s, alpha) or default_calibration())
-    return GroupReference(model, len(kept), span_s / 3600, whole, seasons), kept
+    limits = windows = None
+    if _count_windows(table, window_s) >= MIN_WINDOWS:
+        limits = Limits.learn(table, window_s / BLOCKS_PER_WINDOW, alpha)
+        windows = learn_window_limits(limits, table, NearRows(thin), thin.at, window_s)
+    return GroupReference(model, thin, span_s / 3600, limits, windows), kept
 
 
-def season_rows(table: Table, bucket: int) -> Table:
-    """Return the rows of one bucket of the day."""
-    return table.take(np.array([day_bucket(at) == bucket for at in table.at], np.bool_))
+def _count_windows(table: Table, window_s: float) -> int:
+    """Return the number of windows that hold enough rows, when the windows do not overlap."""
+    _, held = np.unique(np.floor((table.at - table.at[0]) / window_s), return_counts=True)
+    return int((held >= MIN_ROWS / 2).sum())
 
 
 def _evenly(count: int, chosen: int) -> list[int]:

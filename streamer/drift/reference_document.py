@@ -1,7 +1,7 @@
-"""Reads and writes the file format of a reference: JSON, `schema` 1, which docs/drift.md describes.
+"""Reads and writes the file format of a reference: JSON, `schema` 2, which docs/drift.md describes.
 
 This module also reads plain rows: a list of maps from column to value, which people can write by hand or from
-a notebook.
+a notebook; and files of schema 1, whose rows it learns from again.
 """
 
 from __future__ import annotations
@@ -20,12 +20,14 @@ import numpy as np
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from streamer.drift.calibration import DAY_BUCKETS, MIN_ROWS, Calibration, default_calibration
 from streamer.drift.errors import ReferenceBroken
-from streamer.drift.reference import ANY, GroupReference, Reference, ReferenceScorer, learn, season_rows
+from streamer.drift.limits_document import StoredLimits, describe_limits, parse_limits
+from streamer.drift.reference import ANY, MIN_ROWS, GroupReference, Reference, learn
 from streamer.drift.rows import ALL, CATEGORICAL, CLASSES, FEATURE_VERSION, NUMERIC, Row, Table
 
-SCHEMA = 1
+SCHEMA = 2
+#: Files of this schema hold the same rows, and thresholds that are not used any more.
+OLD_SCHEMA = 1
 #: Fields of a document, as the text of an error.
 _NAMED_FIELDS = "schema, feature_version, created, window_s, columns, groups, sha256"
 #: The last field of a file while its digest is empty. The digest is computed over the text with this field.
@@ -57,28 +59,13 @@ PLAIN_ROW_SCHEMA: dict[str, Any] = {
 }
 
 
-class StoredThresholds(TypedDict):
-    """Thresholds of one group."""
-
-    blocks: NotRequired[Annotated[int, Field(description="Number of blocks of rows that they come from.")]]
-    thresholds: Annotated[
-        dict[str, float], Field(description="By column: the score from which the column has moved.")
-    ]
-
-
 class StoredGroup(TypedDict):
-    """One group of a reference: its rows, and thresholds that were computed from them."""
+    """One group of a reference: its rows, and limits that were learned from them."""
 
     model: NotRequired[Annotated[str, Field(description="Version and digest of the model.")]]
     span_h: NotRequired[Annotated[float, Field(description="Hours between the first and the last row.")]]
-    calibration: NotRequired[
-        Annotated[StoredThresholds | None, Field(description="Its thresholds; defaults when absent.")]
-    ]
-    seasons: NotRequired[
-        Annotated[
-            dict[str, StoredThresholds] | None,
-            Field(description="Thresholds for parts of the day, by number."),
-        ]
+    limits: NotRequired[
+        Annotated[StoredLimits | None, Field(description="Its limits; default thresholds when absent.")]
     ]
     rows: Annotated[
         list[list[Any]],
@@ -128,7 +115,7 @@ def parse(text: bytes, *, window_s: float, alpha: float) -> Reference:
         raise ReferenceBroken(f"not JSON that fits: {error}") from error
     if isinstance(document, dict) and "groups" in document:
         _check_digest(document, text)
-        return _parse_document(document, hashlib.sha256(text).hexdigest())
+        return _parse_document(document, hashlib.sha256(text).hexdigest(), window_s, alpha)
     rows = document.get("rows") if isinstance(document, dict) else document
     by_group = parse_plain_rows(rows.open() if isinstance(rows, _Packed) else rows)
     groups = {}
@@ -236,11 +223,7 @@ def _describe(reference: GroupReference, rows: Sequence[Row]) -> StoredGroup:
     return {
         "model": reference.model,
         "span_h": round(reference.span_h, 2),
-        "calibration": _describe_calibration(reference.whole.calibration),
-        "seasons": {
-            str(bucket): _describe_calibration(scorer.calibration)
-            for bucket, scorer in reference.seasons.items()
-        },
+        "limits": describe_limits(reference.windows) if reference.windows is not None else None,
         "rows": [
             [
                 round(row.at, 1),
@@ -254,16 +237,11 @@ def _describe(reference: GroupReference, rows: Sequence[Row]) -> StoredGroup:
     }
 
 
-def _describe_calibration(calibration: Calibration) -> StoredThresholds:
-    return {
-        "blocks": calibration.blocks,
-        "thresholds": {name: float(f"{value:.6g}") for name, value in calibration.thresholds.items()},
-    }
-
-
-def _parse_document(document: dict[str, Any], digest: str) -> Reference:
-    if document.get("schema") != SCHEMA:
-        raise ReferenceBroken(f"schema is {_shown(document.get('schema'))}; this release reads {SCHEMA}")
+def _parse_document(document: dict[str, Any], digest: str, window_s: float, alpha: float) -> Reference:
+    if document.get("schema") not in (SCHEMA, OLD_SCHEMA):
+        raise ReferenceBroken(
+            f"schema is {_shown(document.get('schema'))}; this release reads {OLD_SCHEMA} and {SCHEMA}"
+        )
     if document.get("feature_version") != FEATURE_VERSION:
         raise ReferenceBroken(
             f"feature_version is {_shown(document.get('feature_version'))}; this release measures "
@@ -274,11 +252,18 @@ def _parse_document(document: dict[str, Any], digest: str) -> Reference:
         raise ReferenceBroken(f"columns is {_shown(columns)}; allowed are {', '.join(COLUMNS)}")
     if not isinstance(groups, dict) or not groups:
         raise ReferenceBroken("groups is empty; needed is a map of group to its rows")
-    parsed = {str(name): _parse_group(str(name), group, columns) for name, group in groups.items()}
+    old = document["schema"] == OLD_SCHEMA
+    parsed = {
+        str(name): _parse_group(str(name), group, columns, (window_s, alpha) if old else None)
+        for name, group in groups.items()
+    }
     return Reference(parsed, str(document.get("created", "")), digest)
 
 
-def _parse_group(name: str, group: Any, columns: list[str]) -> GroupReference:
+def _parse_group(
+    name: str, group: Any, columns: list[str], learning: tuple[float, float] | None
+) -> GroupReference:
+    """Parse a group; with ``learning``, learn it again with this window and false-alarm rate."""
     where = f"group {name!r}"
     if not isinstance(group, dict) or not isinstance(group.get("rows"), _Packed):
         raise ReferenceBroken(f"{where} has no list `rows`")
@@ -290,32 +275,13 @@ def _parse_group(name: str, group: Any, columns: list[str]) -> GroupReference:
         rows.append(_row(dict(zip(columns, values, strict=True)), model, f"{where}, row {number}"))
     if len(rows) < MIN_ROWS:
         raise ReferenceBroken(f"{where} has {len(rows)} rows; needed are {MIN_ROWS}")
+    if learning is not None:
+        return learn(rows, *learning)[0]
     table = Table.of(rows)
-    whole = ReferenceScorer(table, _parse_calibration(group.get("calibration"), where))
-    seasons = {}
-    for key, calibration in (group.get("seasons") or {}).items():
-        if key not in {str(bucket) for bucket in range(DAY_BUCKETS)}:
-            raise ReferenceBroken(f"{where}, seasons: {_shown(key)}; allowed are 0 to {DAY_BUCKETS - 1}")
-        bucket = int(key)
-        seasons[bucket] = ReferenceScorer(season_rows(table, bucket), _parse_calibration(calibration, where))
+    stored = group.get("limits")
+    windows = parse_limits(stored, where) if stored is not None else None
     span_h = float(table.at[-1] - table.at[0]) / 3600
-    return GroupReference(model, len(rows), span_h, whole, seasons)
-
-
-def _parse_calibration(calibration: Any, where: str) -> Calibration:
-    defaults = default_calibration()
-    if calibration is None:
-        return defaults
-    if not isinstance(calibration, dict) or not isinstance(calibration.get("thresholds"), dict):
-        raise ReferenceBroken(f"{where}: calibration has no map `thresholds`")
-    thresholds = dict(defaults.thresholds)
-    for name, value in calibration["thresholds"].items():
-        if name not in thresholds:
-            raise ReferenceBroken(f"{where}: a threshold for {name!r}; known are {', '.join(ALL)}")
-        thresholds[name] = _number(value, f"{where}: threshold of {name}")
-        if not thresholds[name] > 0:
-            raise ReferenceBroken(f"{where}: threshold of {name} is {value}; allowed is more than 0")
-    return Calibration(thresholds, int(_number(calibration.get("blocks", 0), f"{where}: blocks")))
+    return GroupReference(model, table, span_h, windows.limits if windows is not None else None, windows)
 
 
 def _row(values: Mapping[str, Any], model: str, where: str) -> Row:

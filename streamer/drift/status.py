@@ -10,11 +10,14 @@ from typing import Annotated, Literal, NotRequired
 from pydantic import ConfigDict, Field, with_config
 from typing_extensions import TypedDict
 
-from streamer.drift.calibration import MIN_ROWS
-from streamer.drift.episode import SEVERE, Severity, severity
+from streamer.drift.change_points import Kind
+from streamer.drift.day import HOUR_S, SEASON_S
+from streamer.drift.levels import UNKNOWN_DAY
 from streamer.drift.monitor import Check, Group, Monitor
-from streamer.drift.reference import ColumnScore, Reference
+from streamer.drift.reference import MIN_ROWS, ColumnScore, GroupReference, Reference
+from streamer.drift.severity import Severity
 
+_SEVERITIES: tuple[Severity, ...] = ("minor", "moderate", "severe")
 #: At most this many columns are listed as moved.
 MAX_MOVED = 5
 
@@ -58,7 +61,14 @@ class DriftColumn(TypedDict):
     threshold: Annotated[float | None, Field(description="The distance from which the column has moved.")]
     ratio: Annotated[
         float | None,
-        Field(description="Score divided by threshold, both with and without outliers; the smaller one."),
+        Field(
+            description="How far the column is from the reference; from 1 on it has drifted. This is the "
+            "score divided by the threshold, or what a longer mean or a sudden change says if that is more."
+        ),
+    ]
+    basis: Annotated[
+        str,
+        Field(description="What the ratio was measured with: `window`, a mean over `1 h`, or a `step`."),
     ]
     drifted: Annotated[bool, Field(description="Whether the ratio is at least 1.")]
     skipped: Annotated[str | None, Field(description="Why the column has no score; null if it has one.")]
@@ -79,7 +89,29 @@ class DriftGroup(TypedDict):
 
     status: Annotated[DriftWord, Field(description="Status of this group.")]
     since: Annotated[Moment | None, Field(description="When the present drift began; null without drift.")]
-    severity: Annotated[Severity | None, Field(description="How far it went at most; null without drift.")]
+    kind: Annotated[
+        Kind | None,
+        Field(
+            description="Whether it began suddenly or gradually; null without drift, or if it is not clear."
+        ),
+    ]
+    changed_at: Annotated[
+        Moment | None, Field(description="When the change is estimated to have begun, earlier than `since`.")
+    ]
+    severity: Annotated[
+        Severity | None,
+        Field(
+            description="By the probability of the change and its effect on detections; null without drift."
+        ),
+    ]
+    recurring: Annotated[
+        bool,
+        Field(description="Whether the present change has come and gone on earlier days, and is no drift."),
+    ]
+    cannot_judge: Annotated[
+        str | None,
+        Field(description="What the reference has not seen and thus cannot judge now; null if it can."),
+    ]
     episodes: Annotated[int, Field(ge=0, description="Number of times that this group has begun to drift.")]
     samples: Annotated[
         int, Field(ge=0, description="Number of images that were kept as samples of the present drift.")
@@ -110,8 +142,18 @@ class ReferenceGroup(TypedDict):
     rows: Annotated[int, Field(ge=0, description="Number of rows that the reference was learned from.")]
     span_h: Annotated[float, Field(description="Hours between the first and the last of them.")]
     calibrated: Annotated[bool, Field(description="Whether its thresholds were computed from these rows.")]
-    blocks: Annotated[int, Field(description="Number of blocks of rows that the thresholds come from.")]
-    buckets: Annotated[list[int], Field(description="Parts of the day that have thresholds of their own.")]
+    by_time_of_day: Annotated[
+        bool,
+        Field(
+            description="Whether it spans two days, so that windows are compared with the same time of day."
+        ),
+    ]
+    not_seen: Annotated[
+        list[str],
+        Field(
+            description="Times of day that it has not seen, such as `18:00-08:00`; `weekend`, `working days`."
+        ),
+    ]
     model: Annotated[str, Field(description="Version and digest of the model; empty if it is not known.")]
 
 
@@ -201,7 +243,7 @@ def group_status(group: Group) -> DriftStatus:
     if group.episode.on:
         return DriftStatus.DRIFT
     check = group.check
-    if check is None or check.outcome == "insufficient_data":
+    if check is None or check.outcome in ("insufficient_data", "not_seen"):
         return DriftStatus.INSUFFICIENT_DATA
     if check.outcome == "no_reference":
         return DriftStatus.NO_REFERENCE
@@ -215,20 +257,20 @@ def needs_attention(monitor: Monitor) -> bool:
     together would have one a day.
     """
     on = [group.episode for group in monitor.groups.values() if group.episode.on]
-    return len(on) >= min(2, len(monitor.groups)) > 0 or any(episode.worst >= SEVERE for episode in on)
+    return len(on) >= min(2, len(monitor.groups)) > 0 or any(episode.severity == "severe" for episode in on)
 
 
 def describe(monitor: Monitor, error: str, check_seconds: float) -> MonitorStatus:
     """Return the fields that follow from the monitor; ``check_seconds`` is how long the last check took."""
     on = [group.episode for group in monitor.groups.values() if group.episode.on]
-    worst = max((episode.worst for episode in on), default=None)
+    worst = max((_SEVERITIES.index(episode.severity) for episode in on), default=None)
     return {
         "status": overall_status(monitor, error).name.lower(),
         "alert": needs_attention(monitor),
         "error": error or None,
         "since": _timestamp(min(episode.since or 0.0 for episode in on)) if on else None,
-        "severity": severity(worst) if worst is not None else None,
-        "groups": {name: _describe_group(monitor, name, group) for name, group in monitor.groups.items()},
+        "severity": _SEVERITIES[worst] if worst is not None else None,
+        "groups": {name: _describe_state(monitor, name, group) for name, group in monitor.groups.items()},
         "reference": _describe_reference(monitor.reference),
         "last_check": {"at": _timestamp(monitor.last_check), "seconds": round(check_seconds, 3)},
         "next_check": _timestamp(monitor.next_check),
@@ -241,17 +283,21 @@ def moved_columns(check: Check) -> list[ColumnScore]:
     return sorted(over, key=lambda column: -column.ratio)[:MAX_MOVED]
 
 
-def _describe_group(monitor: Monitor, name: str, group: Group) -> DriftGroup:
+def _describe_state(monitor: Monitor, name: str, group: Group) -> DriftGroup:
     check, episode = group.check, group.episode
     reference = monitor.reference.of(name) if monitor.reference is not None else None
     return {
         "status": group_status(group).name.lower(),
-        "since": _timestamp(episode.since or 0.0),
-        "severity": severity(episode.worst) if episode.on else None,
+        "since": _timestamp(episode.since or 0.0) if episode.on else None,
+        "kind": episode.onset.kind if episode.on and episode.onset else None,
+        "changed_at": _timestamp(episode.onset.at) if episode.on and episode.onset else None,
+        "severity": episode.severity if episode.on else None,
+        "recurring": episode.recurring,
+        "cannot_judge": _cannot_judge(check, reference),
         "episodes": group.episodes,
         "samples": group.samples,
         "engine": check.engine if check is not None and check.scorer is not None else None,
-        "calibrated": check.scorer.calibration.calibrated if check and check.scorer else None,
+        "calibrated": check.scorer.calibrated if check and check.scorer else None,
         "reference_model": reference.model if reference is not None else None,
         "hot_last3": [ratio >= 1 for ratio in episode.ratios],
         "window": _describe_window(check),
@@ -281,6 +327,7 @@ def _describe_column(column: ColumnScore) -> DriftColumn:
         "score": _rounded(column.score),
         "threshold": _rounded(column.threshold),
         "ratio": _rounded(column.ratio),
+        "basis": column.basis,
         "drifted": column.ratio >= 1,
         "skipped": column.skipped or None,
     }
@@ -295,18 +342,40 @@ def _describe_reference(reference: Reference | None) -> DriftReference | None:
     return {
         "sha256": reference.sha256,
         "created": reference.created or None,
-        "groups": {
-            name: {
-                "rows": group.rows,
-                "span_h": round(group.span_h, 2),
-                "calibrated": group.whole.calibration.calibrated,
-                "blocks": group.whole.calibration.blocks,
-                "buckets": sorted(group.seasons),
-                "model": group.model,
-            }
-            for name, group in reference.groups.items()
-        },
+        "groups": {name: describe_group(group) for name, group in reference.groups.items()},
     }
+
+
+def describe_group(group: GroupReference) -> ReferenceGroup:
+    """Return what is said of the reference of one group."""
+    return {
+        "rows": group.rows,
+        "span_h": round(group.span_h, 2),
+        "calibrated": group.calibrated,
+        "by_time_of_day": group.calibrated and group.span_h * HOUR_S >= SEASON_S,
+        "not_seen": group.limits.seen.gaps if group.limits is not None else [],
+        "model": group.model,
+    }
+
+
+def thresholds_now(group: GroupReference) -> dict[str, float]:
+    """Return the thresholds at the time of day at which a reference ends; without what is not judged."""
+    thresholds = group.at(float(group.table.at[-1])).thresholds
+    return {name: float(f"{value:.4g}") for name, value in thresholds.items() if math.isfinite(value)}
+
+
+def _cannot_judge(check: Check | None, reference: GroupReference | None) -> str | None:
+    """Return what the reference does not know of the present; None if it knows it."""
+    seen = reference.limits.seen if reference is not None and reference.limits is not None else None
+    if check is None or seen is None:
+        return None
+    if check.outcome == "not_seen":
+        times = ", ".join(gap for gap in seen.gaps if gap[0].isdigit())
+        return f"The reference has no rows of {times}; nothing is compared at these times."
+    if not seen.knows_day(check.window.end):
+        missing = "no weekend" if seen.working_days else "no working day"
+        return f"The reference has {missing}; thresholds are {UNKNOWN_DAY:g} times as wide today."
+    return None
 
 
 def _rounded(value: float | None) -> float | None:

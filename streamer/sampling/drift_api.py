@@ -12,7 +12,6 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from streamer.core.free_memory import return_free_memory
-from streamer.drift.calibration import Calibration
 from streamer.drift.engine import NOT_INSTALLED, installed
 from streamer.drift.errors import DriftError, EngineFailed, ReferenceBroken, UpdateRefused
 from streamer.drift.learned_reference import (
@@ -28,7 +27,7 @@ from streamer.drift.monitor import Check
 from streamer.drift.reference import ANY, Reference
 from streamer.drift.reference_document import parse
 from streamer.drift.rows import Row
-from streamer.drift.status import ReferenceGroup
+from streamer.drift.status import ReferenceGroup, describe_group, thresholds_now
 from streamer.sampling.drift_service import DriftService
 
 log = logging.getLogger("streamer.drift")
@@ -38,7 +37,11 @@ class LearnedGroup(ReferenceGroup):
     """One group that was learned."""
 
     thresholds: Annotated[
-        dict[str, float], Field(description="By column: the score from which the column has moved.")
+        dict[str, float],
+        Field(
+            description="By column: the score from which the column has moved, at the time of day at which "
+            "the reference ends. Columns that are too variable are left out."
+        ),
     ]
     ratio_before: Annotated[
         float | None,
@@ -227,15 +230,9 @@ class DriftApi:
     ) -> ReferenceUpdate:
         groups: dict[str, LearnedGroup] = {}
         for name, (reference, _) in learned.groups.items():
-            whole: Calibration = reference.whole.calibration
             groups[name] = {
-                "rows": reference.rows,
-                "span_h": round(reference.span_h, 2),
-                "model": reference.model,
-                "calibrated": whole.calibrated,
-                "blocks": whole.blocks,
-                "buckets": sorted(reference.seasons),
-                "thresholds": {column: float(f"{value:.4g}") for column, value in whole.thresholds.items()},
+                **describe_group(reference),
+                "thresholds": thresholds_now(reference),
                 "ratio_before": self._ratio(name, old),
                 "ratio_after": self._ratio(name, Reference({name: reference}, "", "")),
             }

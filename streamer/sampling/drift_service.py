@@ -18,7 +18,6 @@ from streamer.config.settings import Settings
 from streamer.core.free_memory import return_free_memory
 from streamer.drift import status
 from streamer.drift.engine import NOT_INSTALLED, EvidentlyEngine, installed
-from streamer.drift.episode import severity
 from streamer.drift.errors import EngineFailed, ReferenceBroken
 from streamer.drift.history import History
 from streamer.drift.learned_reference import load
@@ -40,6 +39,8 @@ LATE_S = 30.0
 PUBLISH_EVERY_S = 10.0
 #: Seconds after which an episode that continues is logged again.
 REMIND_AFTER_S = 86_400.0
+#: Seconds of rows that a new process reads from the history: the longest mean, and the window before it.
+RESTORED_S = 7 * 3600.0
 #: Largest number of checks that wait for Evidently. The builtin engine decides all further ones.
 MAX_PENDING = 512
 
@@ -89,7 +90,7 @@ class DriftService:
     # -- life cycle ----------------------------------------------------------------------------------
 
     async def open(self) -> None:
-        """Read the reference, and restore the rows of the last window from the history."""
+        """Read the reference, and restore the rows of the last hours from the history."""
         problem = await asyncio.to_thread(self.history.open)
         if problem:
             log.warning("drift rows are not kept, so no reference can be learned from them: %s", problem)
@@ -111,7 +112,8 @@ class DriftService:
         self.history.close()
 
     def _last_rows(self) -> list[Row]:
-        since = time.time() - self.config.window_s
+        # Longer means than a window need rows from before it, too.
+        since = time.time() - max(RESTORED_S, self.config.window_s)
         return [row for group in self.history.groups() for row in self.history.read(group, since)]
 
     # -- rows ----------------------------------------------------------------------------------------
@@ -255,7 +257,7 @@ class DriftService:
             log.warning(
                 "%s is in drift (%s); scores as multiples of their thresholds: %s",
                 check.group,
-                severity(episode.worst),
+                episode.severity,
                 columns,
             )
         elif was_on and not episode.on:

@@ -40,7 +40,7 @@ def test_edits_change_what_they_say() -> None:
 
 
 def test_a_clip_in_a_loop_is_no_drift_and_edits_of_it_are() -> None:
-    recording = record_clip(CLIP, 2, 0.25, 0.6, frames=10, levels=3)
+    recording = record_clip(CLIP, 2, 0.25, 1.0, frames=10, levels=3)
     now, series = recording.now, recording.series
     detector = ServiceDetector(series.between(0, now))
     begin = now + 3 * HOUR_S

@@ -1,49 +1,31 @@
-"""A day without drift raises no alarm, and a shift of two standard deviations raises one within 40 minutes.
+"""Simulated cameras: days without a fault begin no episode, and each kind of fault begins one.
 
-The rows come from simulated cameras (`World`) with five seeds, whose half-hours differ from each other. The
-tests add rows to the monitor as the sampling process does.
+The rows come from worlds that know nothing of the monitor (`drift_worlds`); with `--full`, more cameras run
+for longer. `make bench BENCH=drift_worlds` makes the table of docs/drift.md.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-import numpy as np
-import numpy.typing as npt
 import pytest
 
-from streamer.drift.monitor import DriftConfig, Monitor
-from streamer.drift.reference import Reference, learn
-from streamer.drift.rows import NUMERIC, Row
-from tests.helpers.drift_rows import INTERVAL_S, START, World, rows
+from tests.helpers.drift_faults import COVERED, DIRT, FOCUS
+from tests.helpers.drift_series import HOUR_S
+from tests.helpers.drift_trial import Summary, Trial, run
 
-#: Half as many rows as by default. Half-hours differ as much, so this is the harder case, in half the time.
-CONFIG = DriftConfig(interval_s=2 * INTERVAL_S)
-DAY_S = 86_400.0
-DAY = int(DAY_S / CONFIG.interval_s)
+SUDDEN = (COVERED, FOCUS)
 
 
-def camera(values: npt.NDArray[np.float32], begin: float) -> Iterator[Row]:
-    return rows(values, begin, interval_s=CONFIG.interval_s)
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_a_quiet_day_and_then_a_shift(seed: int) -> None:
-    world = World(seed)
-    known = list(camera(world.values(2 * DAY)[::2], START))
-    reference, _ = learn(known, CONFIG.window_s, CONFIG.alpha)
-    monitor = Monitor(CONFIG)
-    monitor.set_reference(Reference({"gate": reference}, "", ""))
-    values = world.values(2 * (DAY + 720))[::2]
-    moved = np.random.default_rng(seed).choice(len(NUMERIC), 3, replace=False)
-    values[DAY:, moved] += 2.0
-    begun = START + 2 * DAY_S
-    entered = [
-        check.window.end - begun - DAY_S
-        for row in camera(values, begun)
-        for check in monitor.add(row)
-        if monitor.settle(check)
-    ]
-    assert len(entered) == 1
-    assert 0 < entered[0] <= 40 * 60
-    assert monitor.groups["gate"].episode.on
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize(("world", "hours"), [("slow", 24), ("day_night", 72), ("first_night", 10)])
+def test_days_without_a_fault_and_then_faults(world: str, hours: float, full: bool) -> None:
+    days, seeds = (10.0, range(2000, 2010)) if full else (3.0, range(2000, 2001))
+    kinds = (*SUDDEN, DIRT) if full and hours == 72 else SUDDEN
+    summary = Summary([run(Trial(world, hours, days, seed, kinds, hours / 24)) for seed in seeds])
+    assert summary.false <= len(seeds) // 4
+    for kind in kinds:
+        found, of = summary.found(kind)
+        assert found >= 0.9 * of, kind
+    for kind in SUDDEN if world == "day_night" else ():
+        assert summary.median_delay_h(kind) <= 1, kind
+    if DIRT in kinds:
+        assert summary.median_delay_h(DIRT) * HOUR_S <= 6 * HOUR_S

@@ -10,10 +10,11 @@ from collections.abc import Iterable
 import numpy as np
 import pytest
 
-from streamer.drift.episode import Episode, severity
+from streamer.drift.episode import Episode
 from streamer.drift.monitor import MAX_GROUPS, Check, DriftConfig, Monitor, RecentRows
 from streamer.drift.reference import GroupReference, Reference, learn
 from streamer.drift.rows import NUMERIC, Row
+from streamer.drift.severity import severity
 from streamer.drift.status import describe, group_status, needs_attention
 from streamer.sampling.feature_extractor import RowThrottle
 from tests.helpers.drift_rows import START, World, rows
@@ -93,7 +94,7 @@ def test_a_shift_is_found_once_and_ends_when_it_ends() -> None:
     assert (group.episode.on, group.episodes) == (True, 1)
     found = describe(monitor, "", 0.0)
     assert found["status"] == "drift"
-    assert {"brightness", "noise", "conf_mean"} <= set(found["groups"]["gate"]["moved"])
+    assert {"noise", "conf_mean"} <= set(found["groups"]["gate"]["moved"])
     assert found["severity"] in ("minor", "moderate", "severe")
     feed(monitor, rows(World(3).values(1440), LATER + 14_400))
     assert not group.episode.on
@@ -119,7 +120,34 @@ def test_two_of_three_strong_windows_or_one_severe_begin_an_episode_three_clean_
     assert run([3.1]) == ([0], True)
     assert run([5.0, 1.2, 0.5], calibrated=False) == ([], False)
     assert run([1.2, 1.2, 1.2], calibrated=False) == ([2], True)
-    assert [severity(r) for r in (1.0, 1.5, 3.0)] == ["minor", "moderate", "severe"]
+
+
+def test_severity_follows_from_probability_and_from_the_effect_on_detections() -> None:
+    assert [severity(ratio, 0.0) for ratio in (1.0, 2.0, 5.0)] == ["minor", "moderate", "severe"]
+    assert [severity(1.0, effect) for effect in (0.4, 0.5, 1.0)] == ["minor", "moderate", "severe"]
+
+
+def test_what_comes_and_goes_every_day_is_no_drift_from_its_third_day_on() -> None:
+    episode = Episode()
+    day, step = 86_400.0, 600.0
+    begun = []
+    for window in range(int(6 * day / step)):
+        at = window * step
+        dark = 18 <= at % day / 3600 < (23 if at > 5 * day else 20)
+        columns = {"brightness": 2.0, "noise": 1.1} if dark else {"brightness": 0.2, "noise": 0.3}
+        if episode.add_window(max(columns.values()), at, calibrated=True, columns=columns):
+            begun.append((at // day, at % day / 3600))
+        if at < 5 * day:
+            assert not (episode.on and at > 2 * day)
+    # On the last day it takes so much longer that it is drift after all.
+    assert [day for day, _ in begun] == [0, 1, 5]
+    assert begun[-1][1] > 21
+    other = Episode()
+    for window in range(int(4 * day / step)):
+        at = window * step
+        columns = {("noise", "contrast", "saturation")[int(at // day) % 3]: 2.0 if at % day < 7200 else 0.1}
+        other.add_window(max(columns.values()), at, calibrated=True, columns=columns)
+        assert not other.recurring
 
 
 def test_near_a_threshold_and_once_an_hour_evidently_is_asked_and_its_scores_count() -> None:
@@ -165,12 +193,12 @@ def test_a_fleet_is_in_drift_when_two_are_or_one_severely() -> None:
     for name in ("gate", "yard"):
         feed(monitor, rows(World(2).values(10), LATER, stream=name))
     gate, yard = monitor.groups["gate"].episode, monitor.groups["yard"].episode
-    gate.since, gate.worst = LATER, 1.4
+    gate.since, gate.worst = LATER, 1.4  # a minor one
     assert not needs_attention(monitor)
     assert describe(monitor, "", 0.0)["status"] == "drift"
-    gate.worst = 3.2
+    gate.effect = 1.2
     assert needs_attention(monitor)
-    gate.worst, yard.since = 1.4, LATER
+    gate.effect, yard.since = 0.0, LATER
     assert needs_attention(monitor)
 
 

@@ -9,12 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
+from streamer.drift.blocks import Blocks
 from streamer.drift.errors import ReferenceBroken
 from streamer.drift.learned_reference import KEPT, load, save
 from streamer.drift.reference import Reference, learn
 from streamer.drift.reference_document import document_of, parse
-from streamer.drift.rows import NUMERIC
-from tests.helpers.drift_rows import World, rows
+from streamer.drift.rows import NUMERIC, Table
+from tests.helpers.drift_rows import START, World, rows
 
 CONFIG = {"window_s": 1800.0, "alpha": 0.001}
 
@@ -38,11 +39,23 @@ def test_what_is_read_measures_as_what_was_written() -> None:
     text = document_of({"gate": (learnt, kept)}, window_s=1800, interval_s=5)
     read = parse(text, **CONFIG).groups["gate"]
     assert (read.model, read.rows) == (learnt.model, learnt.rows)
-    assert read.whole.calibration.blocks == learnt.whole.calibration.blocks > 20
-    for name, threshold in learnt.whole.calibration.thresholds.items():
-        assert read.whole.calibration.thresholds[name] == pytest.approx(threshold, rel=1e-5)
-    np.testing.assert_allclose(read.whole.numbers["noise"], learnt.whole.numbers["noise"], rtol=1e-5)
-    assert read.whole.categories["classes"].names == learnt.whole.categories["classes"].names
+    assert read.calibrated
+    for hour in (0, 7):
+        ours, theirs = (each.at(START + hour * 3600) for each in (learnt, read))
+        assert theirs.thresholds == pytest.approx(ours.thresholds, rel=1e-3)
+        np.testing.assert_allclose(theirs.numbers["noise"], ours.numbers["noise"], rtol=1e-5)
+        assert theirs.categories["classes"].names == ours.categories["classes"].names
+    assert read.limits is not None
+    assert learnt.limits is not None
+    assert read.limits.seen.gaps == learnt.limits.seen.gaps
+    signals = learnt.limits.signals
+    later = World(9).values(1440)
+    at = np.asarray(START + 5.0 * np.arange(1440), np.float64)
+    blocks = Blocks.of(at, signals.values(Table.of(list(rows(later)))), 300, int(START // 300), 24)
+    judged = [each.judge(blocks, steps=True) for each in (learnt.limits, read.limits)]
+    assert judged[0].keys() == judged[1].keys()
+    for name, evidence in judged[0].items():
+        assert judged[1][name].ratio == pytest.approx(evidence.ratio, rel=0.02)
 
 
 def test_plain_rows_without_times_load_uncalibrated_for_every_group() -> None:
@@ -51,7 +64,7 @@ def test_plain_rows_without_times_load_uncalibrated_for_every_group() -> None:
         reference = parse(json.dumps(text).encode(), **CONFIG)
         found = reference.of("any stream at all")
         assert found is not None
-        assert (found.rows, found.model, found.whole.calibration.calibrated) == (200, "", False)
+        assert (found.rows, found.model, found.calibrated) == (200, "", False)
 
 
 @pytest.mark.parametrize(
@@ -67,14 +80,16 @@ def test_plain_rows_without_times_load_uncalibrated_for_every_group() -> None:
         (json.dumps([{"brightness": 1, "hue": 2}]).encode(), "row 0 has the column 'hue'"),
         (json.dumps([{"brightness": "x"}]).encode(), "row 0: brightness is 'x'"),
         (json.dumps([{"brightness": 1}] * 99).encode(), "has 99 rows"),
-        (edited({"schema": 2}), "schema is 2; this release reads 1"),
+        (edited({"schema": 3}), "schema is 3; this release reads 1 and 2"),
         (edited({"feature_version": 9}), "feature_version is 9"),
         (edited({"columns": ["at", "hue"]}), "columns is ['at', 'hue']"),
         (edited({"groups": {}}), "groups is empty"),
         (edited({}, rows=[[1, 2]]), "group 'gate', row 0: needed is a list of 33 values"),
-        (edited({}, calibration={"thresholds": {"hue": 1}}), "a threshold for 'hue'"),
-        (edited({}, calibration={"thresholds": {"noise": 0}}), "threshold of noise is 0"),
-        (edited({}, seasons={"7": {}}), "seasons: '7'; allowed are 0 to 5"),
+        (edited({}, limits=3), "group 'gate': limits is no map"),
+        (edited({}, limits={"labels": 1}), "group 'gate': limits: labels is 1; needed is a list"),
+        (edited({}, limits={"labels": []}), "limits: expected is missing"),
+        (edited({}, limits={"labels": [], "expected": [[["x"]]]}), "expected is no array of numbers"),
+        (edited({}, limits={"labels": [], "expected": [[[1]]]}), "needed is (1 or 7, 48, 27)"),
         (document().replace(b'"span_h":0.4', b'"span_h":9.4'), "sha256 does not fit"),
     ],
 )
@@ -113,5 +128,19 @@ def test_columns_may_be_fewer_than_they_are_today() -> None:
     whole["columns"] = ["at", "brightness"]
     whole["groups"]["gate"]["rows"] = [[i, i % 5] for i in range(200)]
     found = parse(json.dumps(whole).encode(), **CONFIG).groups["gate"]
-    assert len(found.whole.numbers["brightness"]) == 200
-    assert len(found.whole.numbers[NUMERIC[1]]) == 0
+    assert len(found.at(0).numbers["brightness"]) == 200
+    assert len(found.at(0).numbers[NUMERIC[1]]) == 0
+
+
+def test_a_file_of_an_older_release_is_learned_again_from_its_rows() -> None:
+    learnt, kept = learn(list(rows(World(4).values(8000))), 1800, 0.01)
+    whole = json.loads(document_of({"gate": (learnt, kept)}, window_s=1800, interval_s=5))
+    del whole["sha256"]
+    group = whole["groups"]["gate"]
+    del group["limits"]
+    old = {"calibration": {"blocks": 30, "thresholds": {"noise": 0.4}}, "seasons": {}}
+    text = json.dumps(whole | {"schema": 1, "groups": {"gate": group | old}}).encode()
+    found = parse(text, **CONFIG).groups["gate"]
+    assert found.calibrated
+    assert found.rows == 5000
+    assert found.at(START).thresholds["noise"] == pytest.approx(learnt.at(START).thresholds["noise"], rel=0.2)

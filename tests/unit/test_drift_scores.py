@@ -8,8 +8,7 @@ import math
 import numpy as np
 import pytest
 
-from streamer.drift.calibration import (
-    default_calibration,
+from streamer.drift.distances import (
     jensen_shannon,
     wasserstein,
     wasserstein_without_outliers,
@@ -57,9 +56,7 @@ def test_rare_and_new_words_are_one() -> None:
 
 def scored(window: list[Row], known: list[Row]) -> dict[str, float | None]:
     table = Table.of(window)
-    return {
-        c.name: c.score for c in ReferenceScorer(Table.of(known), default_calibration()).score(table, table)
-    }
+    return {c.name: c.score for c in ReferenceScorer(Table.of(known), None, 0.0).score(table, table)}
 
 
 def test_columns_without_values_are_left_out_and_say_so() -> None:
@@ -67,7 +64,7 @@ def test_columns_without_values_are_left_out_and_say_so() -> None:
     window[:, NUMERIC.index("conf_mean")] = np.nan
     known[:480, NUMERIC.index("jpeg_bpp")] = np.nan
     table = Table.of(list(rows(window)))
-    columns = ReferenceScorer(Table.of(list(rows(known))), default_calibration()).score(table, table)
+    columns = ReferenceScorer(Table.of(list(rows(known))), None, 0.0).score(table, table)
     assert {c.name for c in columns if c.skipped} == {"conf_mean", "jpeg_bpp"}
     assert all(c.ratio == 0 for c in columns if c.skipped)
 
@@ -87,7 +84,7 @@ def test_one_row_is_no_error() -> None:
 
 def test_without_rows_of_its_model_predictions_are_not_compared() -> None:
     table = Table.of(list(rows(World(1).values(200))))
-    columns = ReferenceScorer(table, default_calibration()).score(table, None)
+    columns = ReferenceScorer(table, None, 0.0).score(table, None)
     assert {c.name for c in columns if c.skipped == "other_model"} >= {"n_boxes", "top_class", "classes"}
     assert all(c.score is not None for c in columns if c.name in ("brightness", "resolution"))
 

@@ -53,7 +53,12 @@ test('bars are those of the columns that are furthest from the reference', () =>
 test('a group is described with the beginning of its drift', () => {
   const drifting = { status: 'drift', since: '2026-01-02T03:04:05+00:00', severity: 'severe' };
   assert.equal(describeGroup(drifting, (time) => time.toISOString()), 'severe, since 2026-01-02T03:04:05.000Z');
+  const sudden = { ...drifting, kind: 'sudden', changed_at: '2026-01-02T02:50:00+00:00' };
+  assert.equal(describeGroup(sudden, (time) => time.toISOString()), 'severe, sudden, since 2026-01-02T02:50:00.000Z');
   assert.equal(describeGroup({ status: 'ok', since: null, severity: null }, String), 'no drift');
+  assert.equal(describeGroup({ status: 'ok', recurring: true }, String), 'no drift: a change that recurs every day');
+  const night = { status: 'insufficient_data', cannot_judge: 'The reference has no rows of 18:00-08:00.' };
+  assert.equal(describeGroup(night, String), 'The reference has no rows of 18:00-08:00.');
 });
 
 test('the hours to learn are those since the drift began, else a day', () => {
