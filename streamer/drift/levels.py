@@ -36,6 +36,8 @@ MOST_DEVIATIONS = 8.0
 MIN_COUNT_SHARE = 0.25
 #: Half hours that a reference without a second day must have seen to know a whole day.
 WHOLE_DAY_SLOTS = 46
+#: Otherwise a limit is at least this share of what ordinary days may have between them.
+PART_OF_DAY = 0.5
 #: With so many days, weekdays may have expectations of their own; other weekdays count with this weight.
 WEEKDAYS_FROM_DAYS, OTHER_WEEKDAY = 13, 0.1
 #: They have them where that lowers the mean square of the deviations to this share.
@@ -231,7 +233,7 @@ def _limits(
         limit = np.maximum(np.minimum(factor * local, most), floors)
         limit = np.maximum(limit, 1.3 * greatest(near))
         if part:
-            limit = np.maximum(limit, between)
+            limit = np.maximum(limit, PART_OF_DAY * between)
         limits[slot] = np.where(enough, limit, np.inf)
     erratic, boxes, fast = (
         np.array([name in kind for name in columns]) for kind in (ERRATIC, OF_BOXES, FAST)

@@ -12,8 +12,8 @@ from streamer.drift.blocks import Signals
 from streamer.drift.change_points import StepLimits
 from streamer.drift.day import SLOTS, Floats, Seen
 from streamer.drift.errors import ReferenceBroken
+from streamer.drift.group_limits import Limits
 from streamer.drift.levels import LENGTHS, Expectation
-from streamer.drift.limits import Limits
 from streamer.drift.rows import CATEGORY_COLUMNS, NUMERIC
 from streamer.drift.units import TOPICS
 from streamer.drift.window_limits import WindowLimits

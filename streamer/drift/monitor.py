@@ -19,7 +19,7 @@ from streamer.config.settings import Settings
 from streamer.drift.blocks import Blocks
 from streamer.drift.change_points import GAP, SCALES
 from streamer.drift.episode import Episode, Onset
-from streamer.drift.limits import KEPT_BLOCKS, Limits
+from streamer.drift.group_limits import KEPT_BLOCKS, Limits
 from streamer.drift.reference import MIN_ROWS, ColumnScore, GroupReference, Reference, ReferenceScorer
 from streamer.drift.rows import Row, Table
 from streamer.drift.severity import effect_on_detections

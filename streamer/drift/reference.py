@@ -24,7 +24,7 @@ from streamer.drift.distances import (
     wasserstein,
     wasserstein_without_outliers,
 )
-from streamer.drift.limits import Evidence, Limits
+from streamer.drift.group_limits import Evidence, Limits
 from streamer.drift.rows import CATEGORY_COLUMNS, MODEL_DEPENDENT, NUMERIC, Categories, Row, Table
 from streamer.drift.window_limits import DEFAULT_THRESHOLDS, WindowLimits, learn_window_limits
 

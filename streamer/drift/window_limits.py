@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from streamer.drift.day import DAY_S, SEASON_S, Floats
 from streamer.drift.distances import MAX_JENSEN_SHANNON, MIN_VALUES, jensen_shannon, wasserstein
-from streamer.drift.limits import Limits
+from streamer.drift.group_limits import Limits
 from streamer.drift.rows import CATEGORY_COLUMNS, NUMERIC, Categories, Table
 
 #: Thresholds of a reference that is too short, in standard deviations and in Jensen-Shannon distance.

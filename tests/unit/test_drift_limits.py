@@ -11,7 +11,7 @@ from streamer.drift.blocks import Blocks, Signals
 from streamer.drift.change_points import estimate_change
 from streamer.drift.day import Seen, hour_of, weekday_of
 from streamer.drift.distances import MAX_JENSEN_SHANNON
-from streamer.drift.limits import Limits
+from streamer.drift.group_limits import Limits
 from streamer.drift.quantiles import fisher_f, student_t
 from streamer.drift.reference import GroupReference, learn
 from streamer.drift.rows import CATEGORY_COLUMNS, NUMERIC, Table
