@@ -195,9 +195,9 @@ async def test_a_shift_of_light_focus_and_content_is_one_episode_over_http_and_w
         found = scene.status()
         assert (found["status"], found["engine"]) == ("ok", "builtin"), moved(found)
         assert service.metric("data_drift_detected_total", group="gate") == 0
-        # Add three standard deviations of light, blur and content for the streaming camera only: a reference
+        # Add six standard deviations of light, blur and content for the streaming camera only: a reference
         # of four hours knows little about other times.
-        scene.cameras[0].shift[:] = 3
+        scene.cameras[0].shift[:] = 6
         took = await scene.run(60, lambda: scene.status()["status"] == "drift")
         assert took <= 40
         found = scene.status()["groups"]
