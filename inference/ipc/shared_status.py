@@ -58,7 +58,7 @@ class SharedStatus:
         "pid": 6,  # inference process
         "sampling": 7,  # sampling process; the supervisor while there is none
         "samples": 8,  # sampling process: accepted since the replica was started
-        "drift": 9,  # sampling process: a `streamer.drift.status.DriftStatus`
+        "drift": 9,  # sampling process: a `streamer.drift.status_document.DriftStatus`
         "supervisor_beat": 10,  # supervisor: time of the last round of its watchdog
         "sampling_beat": 11,  # sampling process: heartbeat of its event loop, 0 before the first
         "sampling_presence": 12,  # supervisor

@@ -28,8 +28,7 @@ _STAGE_BUCKETS_S = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 
 _CONNECT_BUCKETS_S = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _LAG_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
 
-#: Stages of a frame. ``mailbox`` is the age of a live frame, and ``post_queue`` the age of a posted image,
-#: at the start of decoding.
+#: Stages of a frame. ``mailbox`` (live) and ``post_queue`` are its age at the start of decoding.
 STAGES = ("mailbox", "post_queue", "decode", "queue", "inference", "postprocess")
 TRANSPORTS = ("http", "websocket", "webrtc", "whip")
 #: Kinds of bytes in the byte budget.

@@ -11,7 +11,7 @@ from aiohttp import web
 
 from streamer.access.access_settings import IpAddress, IpNetwork
 from streamer.access.identity import Identity, Scope
-from streamer.drift.status import DriftStatusDocument
+from streamer.drift.status_document import DriftStatusDocument
 from streamer.http.problem_details import Problem
 
 #: At most this many hops of `X-Forwarded-For` are evaluated, starting with the nearest one.

@@ -27,7 +27,8 @@ from streamer.drift.monitor import Check
 from streamer.drift.reference import ANY, Reference
 from streamer.drift.reference_document import parse
 from streamer.drift.rows import Row
-from streamer.drift.status import ReferenceGroup, describe_group, thresholds_now
+from streamer.drift.status import describe_group, thresholds_now
+from streamer.drift.status_document import ReferenceGroup
 from streamer.sampling.drift_service import DriftService
 
 log = logging.getLogger("streamer.drift")

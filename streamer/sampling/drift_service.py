@@ -25,6 +25,7 @@ from streamer.drift.monitor import Check, DriftConfig, Monitor
 from streamer.drift.reference import Reference
 from streamer.drift.rows import Row
 from streamer.drift.shared_document import SharedDocument
+from streamer.drift.status_document import PublishedStatus
 from streamer.imaging.image_header import ImageError
 from streamer.sampling.candidate import UNNAMED, SampleCandidate
 from streamer.sampling.candidate_image import Decode, decode_here
@@ -273,7 +274,7 @@ class DriftService:
         """Publish the status to the workers, and update the metrics of age and of forgotten groups."""
         self._published_at = time.monotonic()
         evidently = self.engine.available and not self.engine.error
-        found: status.PublishedStatus = {
+        found: PublishedStatus = {
             **status.describe(self.monitor, self.error, self._check_seconds),
             "engine": "evidently" if evidently else "builtin",
             "engine_error": self.engine.error or None,

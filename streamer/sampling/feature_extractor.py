@@ -21,7 +21,7 @@ from streamer.drift.features import (
     thumbnail,
     top_class,
 )
-from streamer.drift.monitor import MAX_SHARE
+from streamer.drift.recent_rows import MAX_SHARE
 from streamer.drift.rows import NUMERIC, Row, model_key
 from streamer.imaging.image_header import read_header
 from streamer.imaging.pixel_limits import NoPixelLimits

@@ -14,7 +14,7 @@ from aiohttp import web
 from inference.ipc.shared_status import SharedStatus
 from streamer.access.identity import Scope
 from streamer.drift.shared_document import SharedDocument
-from streamer.drift.status import DriftStatus, DriftStatusDocument
+from streamer.drift.status_document import DriftStatus, DriftStatusDocument
 from streamer.http.body import BodyReader, hold_body, media_type
 from streamer.http.caller import hide_in_drift_status, identity_of
 from streamer.http.paced_response import large_answer

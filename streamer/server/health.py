@@ -19,7 +19,7 @@ from inference.ipc.client import InferenceClient
 from inference.ipc.shared_status import SharedStatus, State
 from streamer.access.identity import Scope
 from streamer.accounting.metrics import render_metrics
-from streamer.drift.status import DriftStatus, DriftWord
+from streamer.drift.status_document import DriftStatus, DriftWord
 from streamer.http.authentication import AccessState, Authenticator
 from streamer.http.caller import hide_in_metrics, identity_of
 from streamer.http.connection_limits import ConnectionLimiter, TrackedConnection

@@ -17,7 +17,7 @@ from streamer.config.settings import load_settings
 from streamer.drift.history import History
 from streamer.drift.rows import NUMERIC
 from streamer.drift.shared_document import CAPACITY_BYTES, SharedDocument
-from streamer.drift.status import DriftStatus
+from streamer.drift.status_document import DriftStatus
 from streamer.sampling.drift_api import DriftApi
 from streamer.sampling.drift_service import DriftService
 from streamer.sampling.metrics import DriftMetrics

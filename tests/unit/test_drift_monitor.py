@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from streamer.drift.episode import Episode
-from streamer.drift.monitor import MAX_GROUPS, Check, DriftConfig, Monitor, RecentRows
+from streamer.drift.monitor import MAX_GROUPS, Check, DriftConfig, Monitor
+from streamer.drift.recent_rows import RecentRows
 from streamer.drift.reference import GroupReference, Reference, learn
 from streamer.drift.rows import NUMERIC, Row
 from streamer.drift.severity import severity

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from pathlib import Path
@@ -14,14 +13,12 @@ import pytest
 
 from streamer.cli.main import main
 from streamer.datasets.label_file import State
-from streamer.datasets.labelled_set import LabelledPicture, load_set
+from streamer.datasets.labelled_set import load_set
 from streamer.datasets.set_folder import SetFolder
 from tests.helpers.candidates import store_sample
 from tests.unit.images import encode, scene, with_exif
+from tests.unit.imported_labels import NAMES, A, B, boxes_by_name, by_name, import_labels
 from tests.unit.label_exports import (
-    HEIGHT,
-    WIDTH,
-    Box,
     annotation,
     cvat_coco,
     picture,
@@ -34,35 +31,12 @@ from tests.unit.label_exports import (
     write_ultralytics,
 )
 
-A: Box = ("bolt", 10, 20, 50, 60)
-B: Box = ("nut", 0, 0, 160, 120)
-NAMES = [f"p{number}.png" for number in range(8)]
-
 
 @pytest.fixture
 def images(tmp_path: Path) -> Path:
     """Return a folder with eight pictures."""
     write_pictures(tmp_path / "images", NAMES)
     return tmp_path / "images"
-
-
-def _import(file: Path, source: str, out: Path, *words: object, code: int = 0) -> None:
-    found = main(["labels", "import", str(file), "--from", source, "--out", str(out), *map(str, words)])
-    assert found == code
-
-
-def _by_name(folder: Path) -> dict[str, LabelledPicture]:
-    """Return the pictures of a set by the number of their seed."""
-    digests = {hashlib.sha256(cv2.imencode(".png", picture(n))[1].tobytes()).hexdigest(): n for n in range(8)}
-    return {f"p{digests[entry.id]}.png": entry for entry in load_set(folder).pictures}
-
-
-def _boxes(folder: Path) -> dict[str, list[Box]]:
-    found = load_set(folder)
-    return {
-        name: [(found.classes[c], *box) for c, box in zip(entry.classes, entry.boxes.tolist(), strict=True)]
-        for name, entry in _by_name(folder).items()
-    }
 
 
 # -- formats -------------------------------------------------------------------------------------------
@@ -76,13 +50,13 @@ def test_label_studio_boxes_are_in_pixels_and_predictions_are_no_labels(tmp_path
         task(3, "/data/upload/3/0a1b2c3e-p2.png"),
         task(4, "http://host/images/p3.png", annotation([A], was_cancelled=True)),
     )
-    _import(file, "label-studio", tmp_path / "set", "--in", images)
-    assert _boxes(tmp_path / "set") == {"p0.png": [A, B], "p1.png": []}
+    import_labels(file, "label-studio", tmp_path / "set", "--in", images)
+    assert boxes_by_name(tmp_path / "set") == {"p0.png": [A, B], "p1.png": []}
     labels = SetFolder(tmp_path / "set").labels
-    first = labels[_by_name(tmp_path / "set")["p0.png"].id]
+    first = labels[by_name(tmp_path / "set")["p0.png"].id]
     assert (first.by, first.at) == ("user 3", "2026-11-24T09:05:00.250000Z")
     assert first.source == "label-studio project-3.json: project-3.json task 1"
-    assert labels[_by_name(tmp_path / "set")["p1.png"].id].state is State.NOTHING_HERE
+    assert labels[by_name(tmp_path / "set")["p1.png"].id].state is State.NOTHING_HERE
 
 
 def test_a_rotated_box_becomes_the_upright_box_around_it(tmp_path: Path, images: Path) -> None:
@@ -91,7 +65,7 @@ def test_a_rotated_box_becomes_the_upright_box_around_it(tmp_path: Path, images:
     turned = region(("bolt", 60, 50, 100, 70), rotation=90)
     tilted = region(("nut", 80, 40, 100, 60), rotation=45)
     file = write_tasks(tmp_path / "x.json", task(1, "p0.png", annotation([]) | {"result": [turned, tilted]}))
-    _import(file, "label-studio", tmp_path / "set", "--in", images)
+    import_labels(file, "label-studio", tmp_path / "set", "--in", images)
     (found,) = load_set(tmp_path / "set").pictures
     half = 10 * math.sqrt(2)
     assert found.boxes[0].tolist() == pytest.approx([40, 50, 60, 90], abs=1e-3)
@@ -116,8 +90,8 @@ def test_of_several_annotations_ground_truth_or_the_latest_counts_and_it_is_told
         for box, person, change in zip((A, B), people, changes, strict=True)
     ]
     file = write_tasks(tmp_path / "x.json", task(7, "p0.png", *given))
-    _import(file, "label-studio", tmp_path / "set", "--in", images)
-    assert _boxes(tmp_path / "set") == {"p0.png": [(A, B)[wins]]}
+    import_labels(file, "label-studio", tmp_path / "set", "--in", images)
+    assert boxes_by_name(tmp_path / "set") == {"p0.png": [(A, B)[wins]]}
     (labels,) = SetFolder(tmp_path / "set").labels.values()
     assert labels.by == ("ann@x.org", "bob")[wins]
     told = "task 7: its 2 annotations differ" in capsys.readouterr().err
@@ -130,10 +104,10 @@ def test_cvat_coco_counts_categories_from_1(tmp_path: Path, images: Path, with_i
         tmp_path / "cvat.zip", {"p0.png": [A, B], "p1.png": []}, ["nut", "bolt"], images=with_images
     )
     place = () if with_images else ("--in", images)
-    _import(file, "coco", tmp_path / "set", *place, "--by", "ann")
+    import_labels(file, "coco", tmp_path / "set", *place, "--by", "ann")
     found = load_set(tmp_path / "set")
     assert found.classes == ("nut", "bolt")
-    assert _boxes(tmp_path / "set") == {"p0.png": [A, B], "p1.png": []}
+    assert boxes_by_name(tmp_path / "set") == {"p0.png": [A, B], "p1.png": []}
     assert {entry.by for entry in SetFolder(tmp_path / "set").labels.values()} == {"ann"}
 
 
@@ -144,30 +118,30 @@ def test_crowds_are_left_out_and_a_turned_cvat_box_is_surrounded(
     document["annotations"][0] |= {"iscrowd": 1, "segmentation": {"counts": [3, 1], "size": [2, 2]}}
     document["annotations"][1]["attributes"] = {"occluded": True, "rotation": 90.0}
     (tmp_path / "instances.json").write_text(json.dumps(document))
-    _import(tmp_path / "instances.json", "coco", tmp_path / "set", "--in", images)
-    assert _boxes(tmp_path / "set") == {"p0.png": [("bolt", 70, 40, 90, 80), A]}
+    import_labels(tmp_path / "instances.json", "coco", tmp_path / "set", "--in", images)
+    assert boxes_by_name(tmp_path / "set") == {"p0.png": [("bolt", 70, 40, 90, 80), A]}
     assert "1 crowds" in capsys.readouterr().err
 
 
 def test_cvat_yolo_is_read_with_its_lists(tmp_path: Path) -> None:
     file = write_cvat_yolo(tmp_path / "cvat.zip", {"p0.png": [A, B], "p1.png": []}, ["bolt", "nut"])
-    _import(file, "yolo", tmp_path / "set")
+    import_labels(file, "yolo", tmp_path / "set")
     assert load_set(tmp_path / "set").classes == ("bolt", "nut")
-    assert _boxes(tmp_path / "set") == {"p0.png": [A, B], "p1.png": []}
+    assert boxes_by_name(tmp_path / "set") == {"p0.png": [A, B], "p1.png": []}
 
 
 def test_ultralytics_keeps_its_parts_and_a_missing_label_file_means_nothing(tmp_path: Path) -> None:
     parts = {"train": {"p0.png": [A], "p1.png": []}, "val": {"p2.png": [B]}, "test": {"p3.png": [A]}}
     file = write_ultralytics(tmp_path / "data", parts, ["bolt", "nut"])
-    _import(file, "yolo", tmp_path / "set")
-    assert {name: entry.part for name, entry in _by_name(tmp_path / "set").items()} == {
+    import_labels(file, "yolo", tmp_path / "set")
+    assert {name: entry.part for name, entry in by_name(tmp_path / "set").items()} == {
         "p0.png": "train",
         "p1.png": "train",
         "p2.png": "val",
         "p3.png": "test",
     }
-    assert _boxes(tmp_path / "set")["p1.png"] == []
-    _import(tmp_path / "data", "yolo", tmp_path / "divided", "--split", "0,0,100")
+    assert boxes_by_name(tmp_path / "set")["p1.png"] == []
+    import_labels(tmp_path / "data", "yolo", tmp_path / "divided", "--split", "0,0,100")
     assert {entry.part for entry in load_set(tmp_path / "divided").pictures} == {"test"}
 
 
@@ -188,8 +162,8 @@ def test_other_tools_write_data_yaml_differently(tmp_path: Path, text: str) -> N
         (tmp_path / "labels" / part).rename(tmp_path / name / "labels")
     (tmp_path / "data.yaml").write_text(text)
     (tmp_path / "train.txt").write_text("./train/images/p0.png\n")
-    _import(tmp_path / "data.yaml", "yolo", tmp_path / "set")
-    assert _boxes(tmp_path / "set") == {"p0.png": [A], "p2.png": [B]}
+    import_labels(tmp_path / "data.yaml", "yolo", tmp_path / "set")
+    assert boxes_by_name(tmp_path / "set") == {"p0.png": [A], "p2.png": [B]}
 
 
 # -- samples -------------------------------------------------------------------------------------------
@@ -225,7 +199,7 @@ def test_labels_of_an_export_belong_to_their_samples(tmp_path: Path, style: str)
         write_tasks(tmp_path / "tasks" / file, *tasks)
     for number, place in enumerate((tmp_path / "tasks", samples)):
         out = tmp_path / f"set{number}"
-        _import(tmp_path / "tasks" / file, style, out, "--in", place, "--split", "0,0,100")
+        import_labels(tmp_path / "tasks" / file, style, out, "--in", place, "--split", "0,0,100")
         found = load_set(out)
         assert {entry.id for entry in found.pictures} == ids
         assert {entry.part for entry in found.pictures} == {"test"}
@@ -252,14 +226,14 @@ def test_newer_labels_win_in_whichever_order_they_are_imported(
     nothing = write_tasks(tmp_path / "last.json", task(1, "p0.png", annotation([], **_time(22))))
     out = tmp_path / "set"
     for file in (old, new, old):
-        _import(file, "label-studio", out, "--in", images)
-    assert _boxes(out) == {"p0.png": [B]}
+        import_labels(file, "label-studio", out, "--in", images)
+    assert boxes_by_name(out) == {"p0.png": [B]}
     assert "keeps its labels by user 9" in capsys.readouterr().err
     for file in (nothing, new, old):
-        _import(file, "label-studio", out, "--in", images)
-    assert _boxes(out) == {"p0.png": []}
-    _import(old, "label-studio", out, "--in", images, "--replace")
-    assert _boxes(out) == {"p0.png": [A]}
+        import_labels(file, "label-studio", out, "--in", images)
+    assert boxes_by_name(out) == {"p0.png": []}
+    import_labels(old, "label-studio", out, "--in", images, "--replace")
+    assert boxes_by_name(out) == {"p0.png": [A]}
 
 
 def test_without_times_an_earlier_export_does_not_undo_a_correction(tmp_path: Path, images: Path) -> None:
@@ -268,11 +242,11 @@ def test_without_times_an_earlier_export_does_not_undo_a_correction(tmp_path: Pa
     second = write_cvat_coco(tmp_path / "2.zip", {"p0.png": [B], "p1.png": []}, ["bolt", "nut"])
     third = write_cvat_coco(tmp_path / "3.zip", {"p0.png": [A, B]}, ["bolt", "nut"])
     for file in (first, second, first, first):
-        _import(file, "coco", out)
-    assert _boxes(out) == {"p0.png": [B], "p1.png": []}
+        import_labels(file, "coco", out)
+    assert boxes_by_name(out) == {"p0.png": [B], "p1.png": []}
     for file in (third, second, first):
-        _import(file, "coco", out)
-    assert _boxes(out) == {"p0.png": [A, B], "p1.png": []}
+        import_labels(file, "coco", out)
+    assert boxes_by_name(out) == {"p0.png": [A, B], "p1.png": []}
 
 
 def test_a_deleted_picture_stays_deleted(tmp_path: Path, images: Path) -> None:
@@ -280,14 +254,14 @@ def test_a_deleted_picture_stays_deleted(tmp_path: Path, images: Path) -> None:
     file = write_tasks(
         tmp_path / "x.json", *(task(n, f"p{n}.png", annotation([A], **_time(20))) for n in range(4))
     )
-    _import(file, "label-studio", out, "--in", images)
-    gone = _by_name(out)["p2.png"].id
+    import_labels(file, "label-studio", out, "--in", images)
+    gone = by_name(out)["p2.png"].id
     assert main(["labels", "delete", str(out), gone[:12], "--by", "ann"]) == 0
     later = write_tasks(
         tmp_path / "y.json", *(task(n, f"p{n}.png", annotation([B], **_time(28))) for n in range(5))
     )
-    _import(later, "label-studio", out, "--in", images)
-    assert sorted(_by_name(out)) == ["p0.png", "p1.png", "p3.png", "p4.png"]
+    import_labels(later, "label-studio", out, "--in", images)
+    assert sorted(by_name(out)) == ["p0.png", "p1.png", "p3.png", "p4.png"]
     kept = SetFolder(out).labels[gone]
     assert (kept.state, kept.by) == (State.DELETED, "ann")
     assert main(["labels", "delete", str(out), "ffffff"]) == 2
@@ -296,9 +270,9 @@ def test_a_deleted_picture_stays_deleted(tmp_path: Path, images: Path) -> None:
 def test_an_unchanged_import_writes_nothing(tmp_path: Path, images: Path) -> None:
     out = tmp_path / "set"
     file = write_cvat_coco(tmp_path / "1.zip", {name: [A] for name in NAMES}, ["bolt"])
-    _import(file, "coco", out)
+    import_labels(file, "coco", out)
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
-    _import(file, "coco", out)
+    import_labels(file, "coco", out)
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
 
 
@@ -318,12 +292,12 @@ def test_an_import_that_is_killed_at_any_moment_leaves_a_set_that_the_next_one_c
     for writes in range(9):  # the classes, three images, the parts and three label files
         out = tmp_path / f"set{writes}"
         left[0] = writes
-        _import(file, "coco", out, code=130 if writes < 8 else 0)
+        import_labels(file, "coco", out, code=130 if writes < 8 else 0)
         if writes:
             load_set(out)
         left[0] = 99
-        _import(file, "coco", out)
-        assert _boxes(out) == {name: [A] for name in NAMES[:3]}
+        import_labels(file, "coco", out)
+        assert boxes_by_name(out) == {name: [A] for name in NAMES[:3]}
 
 
 # -- parts ---------------------------------------------------------------------------------------------
@@ -336,7 +310,7 @@ def test_pictures_stay_in_their_part_and_near_duplicates_join_theirs(tmp_path: P
     document: dict[str, Any] = cvat_coco(boxes, ["bolt", "nut", "cog"])
     (tmp_path / "a.json").write_text(json.dumps(document))
     out = tmp_path / "set"
-    _import(tmp_path / "a.json", "coco", out, "--in", tmp_path / "images", "--split", "60,20,20")
+    import_labels(tmp_path / "a.json", "coco", out, "--in", tmp_path / "images", "--split", "60,20,20")
     first = {entry.id: entry for entry in load_set(out).pictures}
     counts = [len(load_set(out).part(part)) for part in ("train", "val", "test")]
     assert counts == [24, 8, 8]
@@ -353,173 +327,8 @@ def test_pictures_stay_in_their_part_and_near_duplicates_join_theirs(tmp_path: P
     for entry in document["annotations"]:
         entry["bbox"] = [value * 0.9 for value in entry["bbox"]]
     (tmp_path / "b.json").write_text(json.dumps(document))
-    _import(tmp_path / "b.json", "coco", out, "--in", tmp_path / "copies", "--split", "0,0,100")
+    import_labels(tmp_path / "b.json", "coco", out, "--in", tmp_path / "copies", "--split", "0,0,100")
     both = load_set(out)
     assert len(both.pictures) == 80
     assert all(entry.part == first[entry.id].part for entry in both.pictures if entry.id in first)
     assert [len(both.part(part)) for part in ("train", "val", "test")] == [48, 16, 16]
-
-
-# -- refusals ------------------------------------------------------------------------------------------
-
-
-def _value(**value: Any) -> dict[str, Any]:
-    return annotation([]) | {"result": [region(A, 4, **value)]}
-
-
-@pytest.mark.parametrize(
-    ("entry", "words"),
-    [
-        (_value(x=99), ["task 5, region r4", "ends at 160, 120"]),
-        (_value(width=-10), ["task 5, region r4", "x1 < x2"]),
-        (_value(height=0), ["task 5, region r4", "y1 < y2"]),
-        (_value(x=float("nan")), ["task 5, region r4", "finite"]),
-        (_value(rectanglelabels=[]), ["task 5, region r4", "no class"]),
-        (_value(rectanglelabels=["cog"]), ["task 5, region r4", "'cog'", "bolt, nut"]),
-        (annotation([]) | {"result": [region(A) | {"type": "polygonlabels"}]}, ["polygonlabels"]),
-        (annotation([]) | {"result": [region(A) | {"image_rotation": 90}]}, ["image_rotation"]),
-        (annotation([]) | {"result": [region(A) | {"original_width": 90}]}, ["task 5", "90x120", "160x120"]),
-        (annotation([]) | {"result": [{"type": "rectanglelabels", "value": {}}]}, ["task 5"]),
-    ],
-)
-def test_a_wrong_box_of_label_studio_is_refused_with_its_task(
-    tmp_path: Path, images: Path, capsys: pytest.CaptureFixture[str], entry: dict[str, Any], words: list[str]
-) -> None:
-    file = write_tasks(tmp_path / "x.json", task(4, "p0.png", annotation([A])), task(5, "p1.png", entry))
-    out = tmp_path / "set"
-    _import(file, "label-studio", out, "--in", images, "--classes", "bolt,nut", code=4)
-    error = capsys.readouterr().err
-    for word in ("x.json", *words):
-        assert word in error
-    assert not out.exists()
-    _import(file, "label-studio", out, "--in", images, "--classes", "bolt,nut", "--skip-wrong")
-    assert _boxes(out)["p0.png"] == [A]
-
-
-def test_a_box_that_ends_just_outside_is_cut_off(tmp_path: Path, images: Path) -> None:
-    file = write_cvat_coco(tmp_path / "x.zip", {"p0.png": [("bolt", -0.6, 3, 160.9, 120.4)]}, ["bolt"])
-    _import(file, "coco", tmp_path / "set")
-    assert _boxes(tmp_path / "set") == {"p0.png": [("bolt", 0, 3, 160, 120)]}
-
-
-def _coco(change: str) -> dict[str, Any]:
-    document = cvat_coco({"p0.png": [A], "p1.png": [B]}, ["bolt", "nut"])
-    entry, image = document["annotations"][1], document["images"][1]
-    match change:
-        case "category":
-            entry["category_id"] = 0
-        case "image":
-            entry["image_id"] = 9
-        case "box":
-            entry["bbox"] = [1, 2, 3]
-        case "picture":
-            image["file_name"] = "gone.png"
-        case "size":
-            image["width"] = 161
-        case "lists":
-            del document["categories"]
-        case "twice":
-            image["file_name"] = "p0.png"
-    return document
-
-
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        ("category", ["annotation 2", "`category_id` is 0", "1, 2"]),
-        ("image", ["annotation 2", "`image_id` is 9"]),
-        ("box", ["annotation 2", "`bbox`"]),
-        ("picture", ["image 2", "gone.png"]),
-        ("size", ["image 2", "161x120", "160x120"]),
-        ("lists", ["categories"]),
-        ("twice", ["image 2", "same picture"]),
-    ],
-)
-def test_wrong_coco_is_refused_with_its_annotation(
-    tmp_path: Path, images: Path, capsys: pytest.CaptureFixture[str], change: str, words: list[str]
-) -> None:
-    (tmp_path / "x.json").write_text(json.dumps(_coco(change)))
-    _import(tmp_path / "x.json", "coco", tmp_path / "set", "--in", images, code=4)
-    error = capsys.readouterr().err
-    for word in ("x.json", *words):
-        assert word in error
-
-
-@pytest.mark.parametrize(
-    ("line", "words"),
-    [
-        ("2 0.5 0.5 0.1 0.1", ["its class is 2", "0 to 1"]),
-        ("0 0.5 0.5 0.1", ["expected `class cx cy w h`"]),
-        ("0 0.5 0.5 0.1 0.1 0.3 0.3", ["expected `class cx cy w h`"]),
-        ("0 0.5 0.5 nan 0.1", ["finite"]),
-        ("0 0.95 0.5 0.3 0.1", ["ends at 160, 120"]),
-        ("0 0.5 0.5 -0.1 0.1", ["x1 < x2"]),
-        ("bolt 0.5 0.5 0.1 0.1", ["expected `class cx cy w h`"]),
-    ],
-)
-def test_a_wrong_line_of_yolo_is_refused_with_its_number(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], line: str, words: list[str]
-) -> None:
-    file = write_ultralytics(tmp_path, {"train": {"p0.png": [A]}}, ["bolt", "nut"])
-    with (tmp_path / "labels" / "train" / "p0.txt").open("a") as text:
-        text.write(f"\n{line}\n")
-    _import(file, "yolo", tmp_path / "set", code=4)
-    error = capsys.readouterr().err
-    for word in ("p0.txt line 3", *words):
-        assert word in error
-
-
-@pytest.mark.parametrize(
-    ("content", "source", "words"),
-    [
-        ("{", "label-studio", ["not JSON"]),
-        ("{}", "label-studio", ["list of tasks"]),
-        ('[{"id": 1, "image": "p0.png", "label": []}]', "label-studio", ["JSON-MIN"]),
-        ("[]", "label-studio", ["nobody has labelled"]),
-        ("[]", "coco", ["lists images"]),
-        ("names: [bolt]\n", "yolo", ["`train`"]),
-        ("names: 3\ntrain: images\n", "yolo", ["`names`"]),
-        ("names: [bolt]\ntrain: nowhere\n", "yolo", ["`train`", "nowhere"]),
-        ("names: [bolt\n", "yolo", ["data.yaml"]),
-    ],
-)
-def test_a_file_of_another_format_is_refused(
-    tmp_path: Path,
-    images: Path,
-    capsys: pytest.CaptureFixture[str],
-    content: str,
-    source: str,
-    words: list[str],
-) -> None:
-    file = tmp_path / ("data.yaml" if source == "yolo" else "x.json")
-    file.write_text(content)
-    _import(file, source, tmp_path / "set", "--in", images, code=4)
-    error = capsys.readouterr().err
-    assert all(word in error for word in words)
-
-
-def test_pictures_of_one_name_are_told_apart_by_folder_or_refused(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    write_pictures(tmp_path / "images" / "a", ["p0.png"])
-    write_pictures(tmp_path / "images" / "b", ["p1.png"])
-    (tmp_path / "images" / "b" / "p1.png").rename(tmp_path / "images" / "b" / "p0.png")
-    clear = write_cvat_coco(tmp_path / "1.zip", {"b/p0.png": [A]}, ["bolt"], images=False)
-    _import(clear, "coco", tmp_path / "set", "--in", tmp_path / "images")
-    assert list(_by_name(tmp_path / "set")) == ["p1.png"]
-    unclear = write_cvat_coco(tmp_path / "2.zip", {"p0.png": [A]}, ["bolt"], images=False)
-    _import(unclear, "coco", tmp_path / "set", "--in", tmp_path / "images", code=4)
-    assert "may be any of" in capsys.readouterr().err
-
-
-def test_a_file_under_two_names_is_one_picture(
-    tmp_path: Path, images: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (images / "again.png").write_bytes((images / "p1.png").read_bytes())
-    file = write_cvat_coco(tmp_path / "1.zip", {"p1.png": [A], "again.png": [A]}, ["bolt"], images=False)
-    _import(file, "coco", tmp_path / "set", "--in", images, "--json")
-    assert json.loads(capsys.readouterr().out)["pictures"] == {"new": 1, "repeated": 1}
-
-
-def test_sizes_of_the_builders_are_those_of_the_pictures() -> None:
-    assert picture(3).shape == (HEIGHT, WIDTH, 3)

@@ -6,7 +6,7 @@ from typing import Any
 
 from streamer.drift.learned_reference import HistoryUpdate, RowsUpdate, UpdateFlags
 from streamer.drift.reference_document import PLAIN_ROW_SCHEMA, ReferenceDocument
-from streamer.drift.status import DriftStatusDocument
+from streamer.drift.status_document import DriftStatusDocument
 from streamer.http.probe_answers import LivenessDocument, WorkersAway
 from streamer.sampling.drift_api import ReferenceUpdate
 from streamer.server.health import HealthDocument
