@@ -150,7 +150,7 @@ def test_bash_completes_commands_options_and_values(tmp_path: Path) -> None:
         done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
         return done.stdout.split()
 
-    assert completed("streamer p", 1) == ["predict", "push"]
+    assert completed("streamer p", 1) == ["predict", "push", "promote"]
     assert completed("streamer models ", 2) == ["list", "check", "pull", "optimize"]
     assert completed("streamer push --ma", 2) == ["--max-detections", "--max-side", "--max-frames"]
     assert completed("streamer push --mode ", 3) == ["live", "all"]
