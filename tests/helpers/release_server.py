@@ -44,17 +44,10 @@ class Fault:
     window: int | None = None
 
 
-class Server:
-    """Serves ``body`` on a free loopback port; each request consumes the first of ``faults``, if any."""
+class _LoopbackServer:
+    """Listens on a free loopback port and serves each connection in a task, until the ``async with`` ends."""
 
-    def __init__(self, body: bytes = b"", *, tls: ssl.SSLContext | None = None) -> None:
-        self.body = body
-        self.etag: str | None = '"one"'
-        #: Whether the server answers range requests with a part of the file.
-        self.ranges = True
-        self.faults: list[Fault] = []
-        self.seen: list[Seen] = []
-        self.bytes_sent = 0
+    def __init__(self, *, tls: ssl.SSLContext | None = None) -> None:
         self._tls = tls
         self._server: asyncio.Server | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -78,6 +71,33 @@ class Server:
         assert self._server is not None
         return int(self._server.sockets[0].getsockname()[1])
 
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        # The end of a test cancels this task. Without `suppress`, asyncio would log that as an error.
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            await self._serve(reader, writer)
+        writer.transport.abort()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        raise NotImplementedError
+
+
+class Server(_LoopbackServer):
+    """Serves ``body`` on a free loopback port; each request consumes the first of ``faults``, if any."""
+
+    def __init__(self, body: bytes = b"", *, tls: ssl.SSLContext | None = None) -> None:
+        super().__init__(tls=tls)
+        self.body = body
+        self.etag: str | None = '"one"'
+        #: Whether the server answers range requests with a part of the file.
+        self.ranges = True
+        self.faults: list[Fault] = []
+        self.seen: list[Seen] = []
+        self.bytes_sent = 0
+
     @property
     def url(self) -> str:
         """URL of the file."""
@@ -88,17 +108,10 @@ class Server:
         """SHA-256 digest of the file, in hexadecimal."""
         return hashlib.sha256(self.body).hexdigest()
 
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        # The end of a test cancels this task. Without `suppress`, asyncio would log that as an error.
-        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
-            seen = await read_request(reader)
-            self.seen.append(seen)
-            await self._answer(seen, writer, self.faults.pop(0) if self.faults else Fault())
-        writer.transport.abort()
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        seen = await read_request(reader)
+        self.seen.append(seen)
+        await self._answer(seen, writer, self.faults.pop(0) if self.faults else Fault())
 
     async def _answer(self, seen: Seen, writer: asyncio.StreamWriter, fault: Fault) -> None:
         if fault.status is not None:
@@ -159,44 +172,19 @@ class Server:
                 await asyncio.sleep(0.02)
 
 
-class ForwardProxy:
+class ForwardProxy(_LoopbackServer):
     """An HTTP proxy that supports GET with absolute URLs and CONNECT."""
 
     def __init__(self) -> None:
+        super().__init__()
         #: Request lines of all received requests.
         self.asked: list[str] = []
         #: Logins of those requests, by the header `Proxy-Authorization`; empty for none.
         self.logins: list[str] = []
-        self._server: asyncio.Server | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
-
-    async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        assert self._server is not None
-        self._server.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._server.wait_closed()
 
     @property
     def url(self) -> str:
-        assert self._server is not None
-        return f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
-
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
-            await self._serve(reader, writer)
-        writer.transport.abort()
+        return f"http://127.0.0.1:{self.port}"
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = await reader.readuntil(b"\r\n\r\n")
