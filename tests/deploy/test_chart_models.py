@@ -82,7 +82,7 @@ async def test_the_service_finds_what_the_init_container_has_fetched(chart: Char
         assert (code, len(server.seen)) == (0, seen), "a file that is there is not fetched again"
 
 
-@pytest.mark.skipif(bool(registries.missing()), reason=f"needs {', '.join(registries.missing())}")
+@registries.NEEDS_REGISTRY
 async def test_a_model_comes_from_a_registry(chart: Chart, tmp_path: Path) -> None:
     digest = registries.make_layout(tmp_path / "layout", {"parcels.onnx": BODY})
     with registries.Registry(tmp_path / "registry") as running:

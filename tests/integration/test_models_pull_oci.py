@@ -1,7 +1,4 @@
-"""``streamer models pull oci://…`` against the registry of the distribution project; skopeo pushes into it.
-
-Faults that a real registry does not have on demand come from a small one of our own.
-"""
+"""``streamer models pull oci://…`` against the registry of the distribution project, filled by skopeo."""
 
 from __future__ import annotations
 
@@ -17,18 +14,14 @@ from streamer.model_zoo.download import UriOptions
 from streamer.model_zoo.download_url import NotTrusted, PullFailed, WrongFile
 from tests.helpers.model_pulls import BODY, SHA256, finish, get_uri, start
 from tests.helpers.stores.registry import (
-    PROGRAMS,
+    NEEDS_REGISTRY,
     Registry,
     make_layout,
-    missing,
 )
 
 pytestmark = [
     pytest.mark.usefixtures("no_logins"),
-    pytest.mark.skipif(
-        bool(missing()),
-        reason=f"needs {', '.join(missing())} (as root: apt-get install {' '.join(PROGRAMS)})",
-    ),
+    NEEDS_REGISTRY,
 ]
 
 

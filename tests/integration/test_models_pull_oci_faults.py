@@ -15,16 +15,12 @@ from streamer.model_zoo.download_url import CannotWrite, WrongFile
 from tests.helpers.model_pulls import BODY, SHA256, Report, get_uri
 from tests.helpers.release_server import Fault, ForwardProxy, Server
 from tests.helpers.stores.registry import (
-    PROGRAMS,
-    missing,
+    NEEDS_REGISTRY,
 )
 
 pytestmark = [
     pytest.mark.usefixtures("no_logins"),
-    pytest.mark.skipif(
-        bool(missing()),
-        reason=f"needs {', '.join(missing())} (as root: apt-get install {' '.join(PROGRAMS)})",
-    ),
+    NEEDS_REGISTRY,
 ]
 
 

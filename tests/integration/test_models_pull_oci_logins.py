@@ -20,22 +20,18 @@ from streamer.model_zoo.download import UriOptions
 from streamer.model_zoo.download_url import PullFailed
 from tests.helpers.model_pulls import SHA256, get_uri
 from tests.helpers.stores.registry import (
+    NEEDS_REGISTRY,
     PASSWORD,
-    PROGRAMS,
     USER,
     Registry,
     docker_config,
     htpasswd,
-    missing,
 )
 from tests.integration.test_client_network import make_certificate
 
 pytestmark = [
     pytest.mark.usefixtures("no_logins"),
-    pytest.mark.skipif(
-        bool(missing()),
-        reason=f"needs {', '.join(missing())} (as root: apt-get install {' '.join(PROGRAMS)})",
-    ),
+    NEEDS_REGISTRY,
 ]
 
 

@@ -210,7 +210,7 @@ async def test_a_store_that_refuses_is_explained(
         await get_uri(f"s3://{BUCKET}/{KEY}", tmp_path, KNOWN)
 
 
-@pytest.mark.skipif(bool(registries.missing()), reason=f"needs {', '.join(registries.missing())}")
+@registries.NEEDS_REGISTRY
 async def test_a_registry_may_keep_its_files_in_a_bucket(
     store: Ceph, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -18,6 +18,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import pytest
+
 from tests.helpers.ports import free_port
 
 PROGRAMS = ("docker-registry", "skopeo")
@@ -25,11 +27,12 @@ USER, PASSWORD = "puller", "dummy-password"
 #: bcrypt hash of `PASSWORD`; the registry takes no other kind.
 _HTPASSWD = f"{USER}:$2b$04$5Ws3W.4IxqgAM/DOz5ImWOyhoPrZdTsTBUF0fccb3SygfjpAWXNUO\n"
 _TITLE = "org.opencontainers.image.title"
-
-
-def missing() -> list[str]:
-    """Return the missing programs."""
-    return [name for name in PROGRAMS if shutil.which(name) is None]
+_MISSING = [name for name in PROGRAMS if shutil.which(name) is None]
+#: Skips a test where the programs are missing.
+NEEDS_REGISTRY = pytest.mark.skipif(
+    bool(_MISSING),
+    reason=f"needs {', '.join(_MISSING)} (as root: apt-get install {' '.join(PROGRAMS)})",
+)
 
 
 class Registry:
