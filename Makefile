@@ -32,10 +32,8 @@ install: $(VENV)/installed  ## create .venv with everything that the service nee
 
 test: $(VENV)/installed-dev system-packages  ## run all tests, after installing what they need; ARGS=tests/... for some of them
 ifeq ($(strip $(ARGS)),)
-	@# Stop after a failure here, so that the summary of the last command covers all tests.
-	$(PYTEST_UNIT)
-	$(PYTEST_FILES)
-	$(PYTEST_ALONE)
+	@# Run all three parts even if one fails, so that a single run shows all failures.
+	failed=; $(PYTEST_UNIT) || failed=1; $(PYTEST_FILES) || failed=1; $(PYTEST_ALONE) || failed=1; test -z "$$failed"
 else
 	$(BIN)/python -m pytest $(ARGS)
 endif

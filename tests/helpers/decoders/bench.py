@@ -12,6 +12,7 @@ import psutil
 from inference.ipc.ring import FrameRing
 from inference.models.model import Placement
 from streamer.decoding.decode_job import Outcome, Work
+from streamer.decoding.decoder_group import DecoderProcess
 from streamer.decoding.decoder_pool import DecoderPool
 from streamer.decoding.messages import Task
 from streamer.decoding.refused_digests import RefusedDigests
@@ -56,6 +57,20 @@ class Bench:
     async def decode(self, data: bytes, slot: int = 0) -> Outcome:
         async with asyncio.timeout(SOON_S):
             return await self.submit(data, slot)
+
+    async def holder(self, outcome: asyncio.Future[Outcome]) -> DecoderProcess | None:
+        """Wait until a decoder holds an unanswered image; return it, or None if ``outcome`` came before.
+
+        The entry of a decoder may name an image that it has answered until the decoder runs again.
+        """
+        group = self.pool._groups[-1]
+        async with asyncio.timeout(SOON_S):
+            while not outcome.done():
+                for process in group.processes.values():
+                    if group.line(process).job in self.pool._pending:
+                        return process
+                await asyncio.sleep(0.01)
+        return None
 
     async def processes(self, count: int = 2) -> list[psutil.Process]:
         """Wait until at least ``count`` decoders accept jobs; return the processes of all decoders."""
