@@ -279,10 +279,12 @@ SECRETS = frozenset(
 class SettingsError(Exception):
     """A setting has a value that is not allowed; the text names variable, value and what is allowed."""
 
-    def __init__(self, setting: str, text: str) -> None:
+    def __init__(self, setting: str, text: str, value: object = None) -> None:
         super().__init__(text)
         #: Name of the setting, in lower case.
         self.setting = setting
+        #: The value that is not allowed.
+        self.value = value
 
 
 class Settings(SamplingSettings, NetworkSettings, RequestSettings, ModelSettings, AccessSettings):
@@ -318,7 +320,7 @@ def load_settings(**overrides: Any) -> Settings:
         name = str(first["loc"][0]).upper()
         value = first.get("input")
         shown = "…" if name.lower() in SECRETS or "@" in str(value) else repr(value)
-        raise SettingsError(name.lower(), f"{name}={shown}: {_allowed(first)}") from error
+        raise SettingsError(name.lower(), f"{name}={shown}: {_allowed(first)}", value) from error
 
 
 def _allowed(error: Any) -> str:

@@ -83,6 +83,13 @@ def import_into(
     Without ``split``, the parts that the export states count. Raises BadLabels, BadSet, BadRequest,
     CannotRead, CannotWrite or DamagedSample; a wrong export changes nothing.
     """
+    for name, path in (("FILE", file), ("--out", folder)):
+        # A path has only one of the slashes of the address.
+        if path.parts[:1] == (SCHEME.removesuffix("//"),):
+            raise BadRequest(
+                f"{name} is an address of a bucket, {SCHEME}{Path(*path.parts[1:])}; labels and sets are in "
+                "folders. Copy it, or mount the bucket; only --in may be in a bucket"
+            )
     opened = SetFolder(folder)
     with _unpacked(file) as place:
         annotations = _read(place, source_format)

@@ -100,12 +100,15 @@ def places(version: str) -> tuple[Path, Path | None]:
 
     Raises BadRequest when the settings are wrong, or name a bundled model as the version's file.
     """
+    setting = f"model_{version}_path"
     try:
         settings = load_settings()
-        served = settings.models().get(version)
     except SettingsError as error:
-        raise BadRequest(str(error)) from error
-    given = settings.model_v1_path if version == "v1" else settings.model_v2_path
+        if (first := _first_place(error, setting)) is None:
+            raise BadRequest(str(error)) from error
+        return first, None
+    served = settings.models().get(version)
+    given: Path | None = getattr(settings, setting)
     place = given or MODELS_DIR / OWN_MODELS[version]
     if place.name in BUNDLED_MODELS.values() and place.resolve().parent == MODELS_DIR.resolve():
         raise BadRequest(
@@ -113,6 +116,14 @@ def places(version: str) -> tuple[Path, Path | None]:
             "expected a file of your own"
         )
     return place, served
+
+
+def _first_place(error: SettingsError, setting: str) -> Path | None:
+    """Return the file that ``setting`` names, if nothing is there before the first promotion; else None."""
+    if error.setting != setting or not isinstance(error.value, str | Path):
+        return None
+    place = Path(error.value)
+    return None if place.exists() else place
 
 
 def _trained_on(model: Path) -> Path:

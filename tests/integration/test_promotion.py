@@ -12,6 +12,7 @@ import pytest
 from inference.models.manifest import manifest_path
 from streamer.assets import MODELS_DIR
 from streamer.cli.main import main
+from streamer.config.settings import SettingsError, load_settings
 from streamer.datasets.label_file import LabelledBox, PictureLabels, State
 from streamer.datasets.labelled_set import LabelledPicture, load_set
 from streamer.datasets.set_folder import SetFolder
@@ -109,3 +110,24 @@ def test_without_a_set_the_command_names_what_it_needs(
     model = copy_model(MODELS_DIR / "codes_v1.onnx", tmp_path / "own.onnx")
     assert main(["promote", str(model), "--as", "v2"]) == 2
     assert "--set is missing" in capsys.readouterr().err
+
+
+def test_the_first_model_is_promoted_to_a_place_where_nothing_is_yet(
+    labelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = tmp_path / "new" / "own.onnx"
+    monkeypatch.setenv("MODEL_V2_PATH", str(place))
+    with pytest.raises(SettingsError, match=r"MODEL_V2_PATH=.*: no such file"):
+        load_settings()
+    model = copy_model(MODELS_DIR / "codes_v1.onnx", tmp_path / "good.onnx", name="first")
+    assert main(["promote", str(model), "--as", "v2", "--set", str(labelled), "--json"]) == 0
+    done = json.loads(capsys.readouterr().out)
+    assert (done["served"], done["previous"]) == (None, None)
+    # The service starts with what has been promoted.
+    served = load_settings().models()["v2"]
+    assert served.read_bytes() == model.read_bytes()
+    assert json.loads(manifest_path(served).read_text())["name"] == "first"
+    # A folder in the place is no first promotion.
+    monkeypatch.setenv("MODEL_V2_PATH", str(tmp_path))
+    assert main(["promote", str(model), "--as", "v2", "--set", str(labelled)]) == 2
+    assert "no such file" in capsys.readouterr().err

@@ -16,9 +16,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from streamer.cli.main import main
+from streamer.datasets.labelled_set import load_set
 from streamer.datasets.source import BucketSource, verify
 from streamer.sampling.errors import StoreMisconfigured
 from streamer.sampling.s3 import Bucket, S3Store, open_client
@@ -117,6 +119,17 @@ def test_the_service_fills_a_bucket_that_the_commands_read(
     for annotation, detection in zip(annotations["annotations"], shown, strict=True):
         x, y, width, height = annotation["bbox"]
         assert [x, y, x + width, y + height] == pytest.approx(detection["box"], abs=0.02)
+    # The corrected labels come back, and their pictures out of the bucket.
+    labels = str(tmp_path / "out" / "annotations" / "instances_train.json")
+    labelled = ["--out", str(tmp_path / "set"), "--split", "1,0,0", "--by", "ann"]
+    assert main(["labels", "import", labels, "--from", "coco", "--in", place, *labelled]) == 0
+    (picture,) = load_set(tmp_path / "set").pictures
+    assert {picture.id} == hashes_in(environment)
+    assert picture.path.read_bytes() == image.read_bytes()
+    assert picture.boxes == pytest.approx(np.array([entry["box"] for entry in shown]), abs=0.02)
+    nowhere = ["--in", f"{place}-none", *labelled]
+    assert main(["labels", "import", labels, "--from", "coco", *nowhere]) == 4
+    assert "there is no sample for" in capsys.readouterr().err
 
 
 def test_outages_of_the_gateway_only_delay(ceph: Ceph, environment: dict[str, str], tmp_path: Path) -> None:

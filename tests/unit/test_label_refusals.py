@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from streamer.cli.main import main
 from tests.unit.imported_labels import NAMES, A, B, boxes_by_name, by_name, import_labels
 from tests.unit.label_exports import (
     HEIGHT,
@@ -191,3 +192,23 @@ def test_a_file_under_two_names_is_one_picture(
 
 def test_sizes_of_the_builders_are_those_of_the_pictures() -> None:
     assert picture(3).shape == (HEIGHT, WIDTH, 3)
+
+
+@pytest.mark.parametrize("option", ["FILE", "--out"])
+def test_a_bucket_is_refused_where_only_folders_can_be(
+    tmp_path: Path,
+    images: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    option: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)  # a folder named after the scheme would appear here
+    file = write_tasks(tmp_path / "x.json", task(4, "p0.png", annotation([A])))
+    address = "s3://bucket/some/place"
+    places = [address, "--out", "set"] if option == "FILE" else [str(file), "--out", address]
+    words = ["--from", "label-studio", "--in", str(images), "--classes", "bolt,nut"]
+    assert main(["labels", "import", *places, *words]) == 2
+    error = capsys.readouterr().err
+    assert f"{option} is an address of a bucket, {address};" in error
+    assert "only --in may be in a bucket" in error
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["images", "x.json"]
