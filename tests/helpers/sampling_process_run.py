@@ -107,6 +107,11 @@ class SamplingProcessRun:
         """Submit one candidate."""
         self._sender.submit(reported(number))
 
+    @property
+    def waiting(self) -> int:
+        """Number of candidates that the process has not taken yet."""
+        return self._sender._queue.qsize()
+
     def kill(self) -> None:
         """Kill the process with SIGKILL."""
         if self._process is not None:

@@ -159,7 +159,8 @@ def test_a_full_disk_refuses_new_samples_and_keeps_every_accepted_one(
         while run.metric("active_learning_dropped_total", reason="spool_full") == 0:
             run.submit(number := number + 1)
             assert number < 5000
-            time.sleep(0.002)
+            # The process yields to all others, so it may need long for a sample.
+            wait_for(lambda: run.waiting < 8)
         kept = run.spooled()
         assert run.metric("active_learning_samples_total") >= len(kept) > 100
         assert shutil.disk_usage(small_disk).free > 1 << 20
