@@ -103,6 +103,15 @@ class Blocks:
         skipped = max(0, len(self) - count)
         return Blocks(self.first + skipped, self.block_s, self.means[skipped:], self.counts[skipped:])
 
+    def relabelled(self, old: Signals, new: Signals) -> Blocks:
+        """Return these blocks of the signals ``old`` as blocks of ``new``; new labels have no values."""
+        places = [old.labels.index(label) if label in old.labels else -1 for label in new.labels]
+        labels = np.array([*range(len(NUMERIC)), *(len(NUMERIC) + place for place in places)], np.intp)
+        unknown = np.array([False] * len(NUMERIC) + [place < 0 for place in places])
+        means = np.where(unknown, np.nan, self.means[:, labels])
+        counts = np.where(unknown, 0.0, self.counts[:, labels])
+        return Blocks(self.first, self.block_s, means, counts)
+
     def extended(self, later: Blocks) -> Blocks:
         """Return these blocks followed by later ones, with empty blocks in a gap between them."""
         gap = later.first - self.first - len(self)

@@ -37,13 +37,16 @@ class Onset:
     at: float
 
 
-@dataclass(slots=True)
-class _Past:
+@dataclass(frozen=True, slots=True)
+class PastEpisode:
     """Holds an episode that is over: its begin and end, and the ratio of each column at its beginning."""
 
     begin: float
     end: float
     columns: Mapping[str, float]
+    #: Whether it was drift; False for a recurring change.
+    drift: bool = True
+    onset: Onset | None = None
 
 
 @dataclass(slots=True)
@@ -62,8 +65,10 @@ class Episode:
     #: Greatest ratios of the last windows, the newest last. A window with 1 or more is flagged.
     ratios: deque[float] = field(default_factory=lambda: deque(maxlen=OF))
     _clean: int = 0
-    _columns: Mapping[str, float] = field(default_factory=dict)
-    _past: deque[_Past] = field(default_factory=lambda: deque(maxlen=MAX_PAST))
+    #: Ratios of the columns with which it began.
+    columns: Mapping[str, float] = field(default_factory=dict)
+    #: Episodes that are over, oldest first.
+    past: deque[PastEpisode] = field(default_factory=lambda: deque(maxlen=MAX_PAST))
 
     @property
     def running(self) -> bool:
@@ -98,7 +103,7 @@ class Episode:
         if not self._begins(ratio, calibrated=calibrated):
             return False
         self.since, self.worst, self.effect, self.onset = at, ratio, effect, onset
-        self._columns = {name: found for name, found in (columns or {}).items() if found >= COMPARED_RATIO}
+        self.columns = {name: found for name, found in (columns or {}).items() if found >= COMPARED_RATIO}
         self.recurring = len(self._alike(at)) >= RECURRING_AFTER
         return not self.recurring
 
@@ -107,7 +112,7 @@ class Episode:
         self.onset = self.onset or onset
         begin = self.since or at
         if self._clean >= CLEAR:
-            self._past.append(_Past(begin, at, self._columns))
+            self.past.append(PastEpisode(begin, at, self.columns, not self.recurring, self.onset))
             self.reset()
             return False
         if self.recurring:
@@ -127,20 +132,20 @@ class Episode:
             return False
         return ratio >= AT_ONCE or sum(past >= WELL_OVER for past in self.ratios) >= ENTER
 
-    def _alike(self, at: float) -> list[_Past]:
+    def _alike(self, at: float) -> list[PastEpisode]:
         """Return past episodes of other days that began at this time of day with the same columns."""
         return [
             past
-            for past in self._past
+            for past in self.past
             if at - past.begin > DAY_S / 2
             and abs((at - past.begin + DAY_S / 2) % DAY_S - DAY_S / 2) <= RECURRING_WITHIN_S
-            and _similarity(past.columns, self._columns) >= RECURRING_SIMILARITY
+            and _similarity(past.columns, self.columns) >= RECURRING_SIMILARITY
         ]
 
     def reset(self) -> None:
         """Leave the episode, which is over."""
         self.since, self.worst, self.effect, self._clean = None, 0.0, 0.0, 0
-        self.onset, self.recurring, self._columns = None, False, {}
+        self.onset, self.recurring, self.columns = None, False, {}
         self.ratios.clear()
 
 

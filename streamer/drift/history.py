@@ -67,6 +67,11 @@ class History:
         self._lock_fd = lock_fd
         return ""
 
+    @property
+    def usable(self) -> bool:
+        """Whether rows are kept: the folder is open and locked, and no disk error has occurred."""
+        return self._lock_fd is not None
+
     def close(self) -> None:
         """Close all files and unlock the folder."""
         while self._open:

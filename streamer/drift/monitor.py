@@ -18,6 +18,7 @@ from streamer.config.settings import Settings
 from streamer.drift.blocks import Blocks
 from streamer.drift.change_points import GAP, SCALES
 from streamer.drift.episode import Episode, Onset
+from streamer.drift.episode_store import StoredGroup
 from streamer.drift.group_limits import KEPT_BLOCKS, Limits
 from streamer.drift.recent_rows import RecentRows, Window
 from streamer.drift.reference import MIN_ROWS, ColumnScore, GroupReference, Reference, ReferenceScorer
@@ -94,7 +95,7 @@ class Group:
     check: Check | None = None
     #: End of the last window that was passed to Evidently.
     asked_at: float = 0.0
-    #: Episodes since the process started, and samples taken for the present one.
+    #: Episodes so far, and samples taken for the present one.
     episodes: int = 0
     samples: int = 0
     #: The last blocks, without the present one; None before the first and without limits.
@@ -116,6 +117,8 @@ class Monitor:
         #: None without a reference.
         self._reference: Reference | None = None
         self.groups: OrderedDict[str, Group] = OrderedDict()
+        #: Episodes of an earlier process, of groups that have had no row yet.
+        self._remembered: dict[str, StoredGroup] = {}
         #: Time of the next checks, unix seconds; 0 before the first row.
         self.next_check = 0.0
         #: End of the windows checked last; 0 before the first check.
@@ -129,10 +132,32 @@ class Monitor:
     def set_reference(self, reference: Reference | None) -> None:
         """Score against another reference from now on; all windows and episodes start again."""
         self._reference = reference
+        self._remembered = {}
         for group in self.groups.values():
             group.recent.clear()
             group.episode = Episode()
             group.check = group.blocks = None
+
+    def extend_reference(self, reference: Reference) -> None:
+        """Score against the same reference with other days from now on; windows and episodes go on."""
+        for name, group in self.groups.items():
+            old, found = self._limits(name), reference.of(name)
+            new = found.limits if found is not None else None
+            if group.blocks is not None and old is not None and new is not None:
+                same = old.block_s == new.block_s
+                group.blocks = group.blocks.relabelled(old.signals, new.signals) if same else None
+        self._reference = reference
+
+    def remember(self, stored: Mapping[str, StoredGroup]) -> None:
+        """Continue the episodes of an earlier process when rows of their groups come."""
+        self._remembered = {name: group for name, group in stored.items() if name not in self.groups}
+
+    def stored_groups(self) -> dict[str, StoredGroup]:
+        """Return what a later process needs to continue the episodes of all groups."""
+        return self._remembered | {
+            name: StoredGroup(group.episode, group.episodes, group.samples)
+            for name, group in self.groups.items()
+        }
 
     def add(self, row: Row) -> list[Check]:
         """Add a row, and return the checks that were due before it."""
@@ -217,6 +242,9 @@ class Monitor:
         if group is None:
             recent = RecentRows(self.config.window_s, self.config.interval_s, mixed=self._mixed(name))
             group = self.groups[name] = Group(recent)
+            stored = self._remembered.pop(name, None)
+            if stored is not None:
+                group.episode, group.episodes, group.samples = stored.episode, stored.episodes, stored.samples
             if len(self.groups) > MAX_GROUPS:
                 self.groups.popitem(last=False)
         self.groups.move_to_end(name)

@@ -29,6 +29,7 @@ from streamer.drift.status_document import PublishedStatus
 from streamer.imaging.image_header import ImageError
 from streamer.sampling.candidate import UNNAMED, SampleCandidate
 from streamer.sampling.candidate_image import Decode, decode_here
+from streamer.sampling.drift_episodes import EpisodeKeeper
 from streamer.sampling.feature_extractor import FeatureExtractor
 from streamer.sampling.metrics import DriftMetrics
 
@@ -64,6 +65,9 @@ class DriftService:
         self.path = settings.reference_data_path
         self.monitor = Monitor(self.config, lambda name: name == UNNAMED)
         self.history = History(settings.samples_dir / ".drift", settings.drift_history_bytes)
+        self.episodes = EpisodeKeeper(
+            settings.samples_dir / ".drift" / ".episodes.json", self.monitor, self.history
+        )
         self.engine = EvidentlyEngine(
             settings.drift_engine_timeout_s,
             enabled=settings.drift_engine != "builtin",
@@ -100,16 +104,20 @@ class DriftService:
                 "the builtin engine decides about drift, and there is no drift report: %s", NOT_INSTALLED
             )
         await self._read_reference()
+        await self.episodes.remember()
         for row in await asyncio.to_thread(self._last_rows):
             self.monitor.restore(row)
+        for name, group in self.monitor.groups.items():
+            self._metrics.active.labels(self._metrics.label(name)).set(group.episode.on)
         self._publish()
 
     async def close(self) -> None:
-        """Cancel running work and close the history; its rows are on disk already."""
+        """Cancel running work, save the episodes and close the history; its rows are on disk already."""
         for task in (self._settling, self._reading):
             if task is not None:
                 task.cancel()
                 await asyncio.gather(task, return_exceptions=True)
+        await self.episodes.close()
         self.history.close()
 
     def _last_rows(self) -> list[Row]:
@@ -141,6 +149,7 @@ class DriftService:
             return
         if self._reading is None or self._reading.done():
             self._reading = asyncio.create_task(self._read_reference())
+        self.episodes.tick()
         self._publish()
 
     # -- samples -------------------------------------------------------------------------------------
@@ -160,6 +169,7 @@ class DriftService:
         self._pending.clear()
         self.error = error
         self.monitor.set_reference(reference)
+        self.episodes.unsaved = True
         self._file_signature = self._read_signature()
         self._publish()
 
@@ -243,11 +253,13 @@ class DriftService:
         return batch
 
     def _settle(self, check: Check, scores: Mapping[str, float] | None) -> None:
-        was_on = check.group in self.monitor.drifting
-        begun = self.monitor.settle(check, scores)
         group = self.monitor.groups.get(check.group)
         if group is None:
             return
+        before = group.episode.since, group.episode.recurring
+        was_on = group.episode.on
+        begun = self.monitor.settle(check, scores)
+        self.episodes.unsaved |= (group.episode.since, group.episode.recurring) != before
         label = self._metrics.label(check.group)
         episode, at = group.episode, check.window.end
         if begun:
