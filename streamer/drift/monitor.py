@@ -324,7 +324,8 @@ class Monitor:
         scorer = reference.at((window.begin + window.end) / 2)
         of_model = [row for row in window.rows if not reference.model or row.model == reference.model]
         stale = len(of_model) < MIN_ROWS
-        table = None if stale else Table.of(of_model)
-        scores = scorer.score(Table.of(window.rows), table)
+        every = Table.of(window.rows)
+        table = None if stale else every if len(of_model) == len(window.rows) else Table.of(of_model)
+        scores = scorer.score(every, table)
         effect = effect_on_detections(scorer, table) if table is not None else 0.0
         return Check(name, window, "scored", scores, stale, scorer, effect=effect)

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -20,9 +21,9 @@ from streamer.drift.distances import (
     MIN_DEVIATION,
     MIN_VALUES,
     WASSERSTEIN,
+    SortedColumns,
     jensen_shannon,
     wasserstein,
-    wasserstein_without_outliers,
 )
 from streamer.drift.group_limits import Evidence, Limits
 from streamer.drift.rows import CATEGORY_COLUMNS, MODEL_DEPENDENT, NUMERIC, Categories, Row, Table
@@ -93,21 +94,28 @@ class ReferenceScorer:
 
     def __init__(self, table: Table, limits: WindowLimits | None, unix_s: float) -> None:
         """Score by ``limits`` at a time, or by default thresholds if they are None."""
-        self.calibrated = limits is not None
+        self._columns = SortedColumns.of(table.numbers)
+        self._deviations = self._columns.deviations()
         #: The finite values of each column, sorted.
-        self.numbers: dict[str, npt.NDArray[np.float32]] = {}
-        self._deviations: dict[str, float] = {}
-        for place, name in enumerate(NUMERIC):
-            values = table.numbers[:, place]
-            values = np.sort(values[np.isfinite(values)])
-            self.numbers[name] = values
-            self._deviations[name] = float(values.std(dtype=np.float64)) if len(values) else 0.0
+        self.numbers = {name: self._columns.column(place) for place, name in enumerate(NUMERIC)}
         self.categories = {name: Categories.of(table.categories[name]) for name in CATEGORY_COLUMNS}
-        self.thresholds = dict(DEFAULT_THRESHOLDS)
+        self._medians = self._columns.medians().tolist()
+        self.calibrated = limits is not None
+        self.thresholds = self._thresholds_by(limits, unix_s)
+
+    def at(self, limits: WindowLimits | None, unix_s: float) -> ReferenceScorer:
+        """Return a scorer against the same rows by limits at another time."""
+        other = copy.copy(self)
+        other.thresholds = self._thresholds_by(limits, unix_s)
+        return other
+
+    def _thresholds_by(self, limits: WindowLimits | None, unix_s: float) -> dict[str, float]:
+        thresholds = dict(DEFAULT_THRESHOLDS)
         if limits is not None:
+            scales = dict(zip(NUMERIC, np.maximum(self._deviations, MIN_DEVIATION).tolist(), strict=True))
             for name, limit in limits.at(unix_s).items():
-                scale = max(self._deviations[name], MIN_DEVIATION) if name in self._deviations else 1.0
-                self.thresholds[name] = limit / scale
+                thresholds[name] = limit / scales.get(name, 1.0)
+        return thresholds
 
     def score(self, window: Table, of_model: Table | None) -> list[ColumnScore]:
         """Return a score for each column.
@@ -115,6 +123,8 @@ class ReferenceScorer:
         ``of_model`` holds those rows of the window that come from the reference's model, or is None when
         there are too few. Only these rows score the columns that depend on the model.
         """
+        every = self._score_numbers(window)
+        own = every if of_model is window or of_model is None else self._score_numbers(of_model)
         scores = []
         for name in (*NUMERIC, *CATEGORY_COLUMNS):
             method = JENSEN_SHANNON if name in CATEGORY_COLUMNS else WASSERSTEIN
@@ -127,29 +137,41 @@ class ReferenceScorer:
             elif name in CATEGORY_COLUMNS:
                 self._score_categories(column, rows)
             else:
-                self._score_numbers(column, rows)
+                numbers = own if name in MODEL_DEPENDENT else every
+                self._set_numbers(column, NUMERIC.index(name), numbers)
             scores.append(column)
         return scores
 
-    def _score_numbers(self, column: ColumnScore, rows: Table) -> None:
-        values = rows.numbers[:, NUMERIC.index(column.name)]
-        values = values[np.isfinite(values)]
-        known = self.numbers[column.name]
-        if min(len(values), len(known)) < MIN_VALUES:
+    def _score_numbers(self, rows: Table) -> _Numbers:
+        found = SortedColumns.of(rows.numbers)
+        distances, without_outliers = wasserstein(self._columns, self._deviations, found)
+        few = np.minimum(found.counts, self._columns.counts) < MIN_VALUES
+        return _Numbers(few.tolist(), distances.tolist(), without_outliers.tolist(), found.medians().tolist())
+
+    def _set_numbers(self, column: ColumnScore, place: int, found: _Numbers) -> None:
+        if found.few[place]:
             column.skipped = "few_values"
             return
-        deviation = self._deviations[column.name]
-        column.score = wasserstein(known, deviation, values)
-        column.without_outliers = wasserstein_without_outliers(known, deviation, values)
-        column.medians = float(np.median(known)), float(np.median(values))
+        column.score, column.without_outliers = found.distances[place], found.without_outliers[place]
+        column.medians = self._medians[place], found.medians[place]
 
     def _score_categories(self, column: ColumnScore, rows: Table) -> None:
         known = self.categories[column.name]
-        counts = known.count_matrix(rows.categories[column.name]).sum(axis=0)
+        counts = known.count(rows.categories[column.name])
         if min(counts.sum(), known.counts.sum()) < MIN_VALUES:
             column.skipped = "few_values"
             return
         column.score = jensen_shannon(known.counts, counts)
+
+
+@dataclass(frozen=True, slots=True)
+class _Numbers:
+    """Holds the scores and medians of the numeric columns of one window, and which have too few values."""
+
+    few: list[bool]
+    distances: list[float]
+    without_outliers: list[float]
+    medians: list[float]
 
 
 class NearRows:
@@ -162,7 +184,8 @@ class NearRows:
 
     def __init__(self, table: Table) -> None:
         self._table = table
-        self._seasonal = len(table) > 0 and float(table.at[-1] - table.at[0]) >= SEASON_S
+        #: Whether rows are chosen by the time of day.
+        self.seasonal = len(table) > 0 and float(table.at[-1] - table.at[0]) >= SEASON_S
         self._hours: Floats = hour_of(table.at)
         # Evenly spread over (0, 1], so that the chosen share of the rows falls with their distance.
         self._reach = NEAR_H * (1 - (np.arange(len(table)) * (math.sqrt(5) - 1) / 2) % 1)
@@ -170,7 +193,7 @@ class NearRows:
     def at(self, unix_s: float, keep: npt.NDArray[np.bool_] | None = None) -> Table:
         """Return the rows to compare that time with; of those that ``keep`` selects."""
         chosen = np.ones(len(self._table), np.bool_) if keep is None else keep
-        if self._seasonal:
+        if self.seasonal:
             apart = hours_apart(self._hours, float(hour_of(np.array([unix_s]))[0]))
             near = chosen & (apart <= self._reach)
             if near.sum() >= MIN_ROWS:
@@ -191,6 +214,8 @@ class GroupReference:
     limits: Limits | None
     windows: WindowLimits | None
     _near: NearRows = field(init=False, repr=False)
+    #: The scorer of a reference of less than two days: the same rows at all times, so they are sorted once.
+    _scorers: list[ReferenceScorer] = field(init=False, repr=False, default_factory=list)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_near", NearRows(self.table))
@@ -207,7 +232,11 @@ class GroupReference:
 
     def at(self, unix_s: float) -> ReferenceScorer:
         """Return the scorer for a window around that time."""
-        return ReferenceScorer(self._near.at(unix_s), self.windows, unix_s)
+        if self._near.seasonal:
+            return ReferenceScorer(self._near.at(unix_s), self.windows, unix_s)
+        if not self._scorers:
+            self._scorers.append(ReferenceScorer(self.table, self.windows, unix_s))
+        return self._scorers[0].at(self.windows, unix_s)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,8 +5,9 @@ The columns that are named here are those of references, windows and the drift s
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -83,20 +84,16 @@ class Row:
     source: str
     classes: CategoryCounts
 
-    def category_counts(self, column: str) -> CategoryCounts:
-        """Return the counts of a column of ``CATEGORY_COLUMNS``; empty if the value is missing.
-
-        Raises AttributeError for a column that does not exist.
-        """
-        value: str | CategoryCounts = getattr(self, column)
-        if isinstance(value, str):
-            return ((value, 1),) if value else ()
-        return value
-
 
 def model_key(version: str, sha256: str) -> str:
     """Return the name of a model as rows store it."""
     return f"{version}:{sha256[:12]}"
+
+
+@functools.lru_cache(maxsize=1024)
+def _single(name: str) -> CategoryCounts:
+    """Return the counts of one category; empty if it is missing."""
+    return ((name, 1),) if name else ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +111,8 @@ class Table:
         return cls(
             np.array([row.at for row in rows], np.float64),
             np.array([row.numbers for row in rows], np.float32).reshape(len(rows), len(NUMERIC)),
-            {column: [row.category_counts(column) for row in rows] for column in CATEGORY_COLUMNS},
+            {column: [_single(getattr(row, column)) for row in rows] for column in CATEGORICAL}
+            | {CLASSES: [row.classes for row in rows]},
         )
 
     def __len__(self) -> int:
@@ -147,19 +145,25 @@ class Categories:
     def of(cls, column: Sequence[CategoryCounts]) -> Categories:
         """Return the categories with a share of at least 1 %; all others are counted as ``OTHER``."""
         totals: Counter[str] = Counter()
-        for row in column:
+        for row, times in Counter(column).items():
             for name, count in row:
-                totals[name] += count
-        total = totals.total()
-        names = tuple(sorted(name for name, count in totals.items() if count >= MIN_CATEGORY_SHARE * total))
+                totals[name] += times * count
+        return cls.of_totals(totals)
+
+    @classmethod
+    def of_totals(cls, totals: Mapping[str, int]) -> Categories:
+        """Return the same from the count of each category."""
+        total = sum(totals.values())
+        least = MIN_CATEGORY_SHARE * total
+        names = tuple(sorted(name for name, count in totals.items() if count and count >= least))
         kept = [totals[name] for name in names]
         return cls(names, np.array([*kept, total - sum(kept)], np.float64))
 
-    def count_matrix(self, column: Sequence[CategoryCounts]) -> npt.NDArray[np.float64]:
-        """Return the count of each category in each row, (rows, names + 1); the last is ``OTHER``."""
+    def count(self, column: Sequence[CategoryCounts]) -> npt.NDArray[np.float64]:
+        """Return how often a column has each category, (names + 1,); the last is ``OTHER``."""
         places = {name: place for place, name in enumerate(self.names)}
-        counts = np.zeros((len(column), len(self.names) + 1))
-        for number, row in enumerate(column):
+        counts = np.zeros(len(self.names) + 1)
+        for row, times in Counter(column).items():  # most rows equal others
             for name, count in row:
-                counts[number, places.get(name, len(self.names))] += count
+                counts[places.get(name, len(self.names))] += times * count
         return counts

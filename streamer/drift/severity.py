@@ -44,7 +44,7 @@ def effect_on_detections(scorer: ReferenceScorer, window: Table) -> float:
         abs(known["conf_mean"] - present["conf_mean"]) / CONFIDENCE,
     ]
     classes = scorer.categories[CLASSES]
-    counts = classes.count_matrix(window.categories[CLASSES]).sum(axis=0)
+    counts = classes.count(window.categories[CLASSES])
     if min(counts.sum(), classes.counts.sum()) >= MIN_VALUES:
         effects.append(jensen_shannon(classes.counts, counts) / CLASS_DISTANCE)
     return max((effect for effect in effects if math.isfinite(effect)), default=0.0)

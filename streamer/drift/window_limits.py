@@ -10,7 +10,13 @@ import numpy as np
 import numpy.typing as npt
 
 from streamer.drift.day import DAY_S, SEASON_S, Floats
-from streamer.drift.distances import MAX_JENSEN_SHANNON, MIN_VALUES, jensen_shannon, wasserstein
+from streamer.drift.distances import (
+    MAX_JENSEN_SHANNON,
+    MIN_VALUES,
+    SortedColumns,
+    jensen_shannon,
+    wasserstein,
+)
 from streamer.drift.group_limits import Limits
 from streamer.drift.rows import CATEGORY_COLUMNS, NUMERIC, Categories, Table
 
@@ -72,14 +78,12 @@ def learn_window_limits(
         others = near.at(middle, np.abs(thin_at - middle) > gap)
         if high - low < MIN_VALUES or len(others) < MIN_VALUES:
             continue
-        part = np.arange(low, high)
-        for place, name in enumerate(NUMERIC):
-            found = _excess(others.numbers[:, place], table.numbers[low:high, place])
-            if found is not None:
-                excess[name].append(found)
+        for place, found in enumerate(_excess(others.numbers, table.numbers[low:high])):
+            if np.isfinite(found):
+                excess[NUMERIC[place]].append(float(found))
         for name in CATEGORY_COLUMNS:
             known = Categories.of(others.categories[name])
-            counts = known.count_matrix([table.categories[name][row] for row in part]).sum(axis=0)
+            counts = known.count(table.categories[name][low:high])
             if min(counts.sum(), known.counts.sum()) >= MIN_VALUES:
                 distances[name].append(jensen_shannon(known.counts, counts))
     return WindowLimits(
@@ -89,12 +93,16 @@ def learn_window_limits(
     )
 
 
-def _excess(known: npt.NDArray[np.float32], values: npt.NDArray[np.float32]) -> float | None:
-    known, values = np.sort(known[np.isfinite(known)]), values[np.isfinite(values)]
-    if min(len(known), len(values)) < MIN_VALUES:
-        return None
-    gap = abs(float(known.mean(dtype=np.float64)) - float(values.mean(dtype=np.float64)))
-    return max(0.0, wasserstein(known, 1.0, values) - gap)
+def _excess(known: npt.NDArray[np.float32], values: npt.NDArray[np.float32]) -> Floats:
+    """Return by how much the distance of each column exceeds that of the means; NaN with few values."""
+    columns, window = SortedColumns.of(known), SortedColumns.of(values)
+    distances, _ = wasserstein(columns, np.ones(known.shape[1]), window)
+    enough = np.minimum(columns.counts, window.counts) >= MIN_VALUES
+    means = [
+        np.nansum(each.values, axis=0, dtype=np.float64) / np.maximum(each.counts, 1)
+        for each in (columns, window)
+    ]
+    return np.where(enough, np.maximum(0.0, distances - np.abs(means[0] - means[1])), np.nan)
 
 
 def _category_limit(found: list[float], *, seasonal: bool) -> float:

@@ -8,14 +8,18 @@ import math
 import numpy as np
 import pytest
 
-from streamer.drift.distances import (
-    jensen_shannon,
-    wasserstein,
-    wasserstein_without_outliers,
-)
+from streamer.drift.distances import SortedColumns, jensen_shannon, wasserstein
 from streamer.drift.reference import ReferenceScorer
 from streamer.drift.rows import NUMERIC, OTHER, Categories, Row, Table
 from tests.helpers.drift_rows import World, rows
+
+
+def distance(known: np.ndarray, deviation: float, values: np.ndarray) -> tuple[float, float]:
+    """Return the distance of one column, and that without outliers; a second column has no values."""
+    known, values = (np.column_stack([each, np.full(len(each), np.nan)]) for each in (known, values))
+    found = wasserstein(SortedColumns.of(known), np.array([deviation, 1.0]), SortedColumns.of(values))
+    assert all(math.isnan(each[1]) for each in found)
+    return float(found[0][0]), float(found[1][0])
 
 
 @pytest.mark.parametrize("shift", [0.0, 0.5, 2.0])
@@ -25,13 +29,13 @@ def test_wasserstein_is_that_of_scipy_in_deviations(shift: float) -> None:
     rng = np.random.default_rng(3)
     known, values = rng.gamma(2, 3, 3000), rng.gamma(2, 3, 360) + shift
     expected = stats.wasserstein_distance(known, values) / known.std()
-    assert wasserstein(np.sort(known), float(known.std()), values) == pytest.approx(expected, abs=0.005)
+    assert distance(known, float(known.std()), values)[0] == pytest.approx(expected, abs=0.005)
 
 
 def test_a_constant_column_that_moves_is_far_away() -> None:
     still = np.full(500, 4.0)
-    assert wasserstein(still, 0.0, still[:100]) == 0
-    assert wasserstein(still, 0.0, still[:100] + 1) == pytest.approx(1000)
+    assert distance(still, 0.0, still[:100])[0] == 0
+    assert distance(still, 0.0, still[:100] + 1)[0] == pytest.approx(1000)
 
 
 @pytest.mark.parametrize("counts", [([5, 3, 2], [1, 1, 8]), ([1, 0, 9], [0, 4, 6]), ([3, 3, 3], [1, 1, 1])])
@@ -51,7 +55,7 @@ def test_rare_and_new_words_are_one() -> None:
     categories = Categories.of([(("cat", 99),), (("dog", 100),), (("newt", 1),)])
     assert categories.names == ("cat", "dog")
     assert categories.counts.tolist() == [99, 100, 1]
-    assert categories.count_matrix([(("newt", 2), ("cat", 1), (OTHER, 1))]).tolist() == [[1, 0, 3]]
+    assert categories.count([(("newt", 2), ("cat", 1), (OTHER, 1))]).tolist() == [1, 0, 3]
 
 
 def scored(window: list[Row], known: list[Row]) -> dict[str, float | None]:
@@ -91,13 +95,22 @@ def test_without_rows_of_its_model_predictions_are_not_compared() -> None:
 
 def test_a_few_outlier_rows_are_far_off_and_no_drift() -> None:
     rng = np.random.default_rng(5)
-    reference = np.sort(rng.normal(0, 0.01, 5000))
+    reference = rng.normal(0, 0.01, 5000)
     quiet = rng.normal(0, 0.01, 289)
     outliers = quiet.copy()
     outliers[[10, 11, 12, 200]] = 1.0
     deviation = float(reference.std())
-    assert wasserstein(reference, deviation, outliers) > 1
-    assert wasserstein_without_outliers(reference, deviation, outliers) < 0.2
-    moved = wasserstein(reference, deviation, quiet + 0.02)
-    assert wasserstein_without_outliers(reference, deviation, quiet + 0.02) == pytest.approx(moved, rel=0.05)
-    assert wasserstein_without_outliers(reference, deviation, quiet[:1]) >= 0
+    full, without = distance(reference, deviation, outliers)
+    assert full > 1
+    assert without < 0.2
+    full, without = distance(reference, deviation, quiet + 0.02)
+    assert without == pytest.approx(full, rel=0.05)
+    assert distance(reference, deviation, quiet[:1])[1] >= 0
+
+
+def test_sorted_columns_leave_out_missing_values() -> None:
+    columns = SortedColumns.of(np.array([[3.0, np.nan], [1.0, np.inf], [2.5, 7.0], [np.nan, np.nan]]))
+    assert columns.column(0).tolist() == [1.0, 2.5, 3.0]
+    assert columns.medians().tolist() == [2.5, 7.0]
+    assert columns.deviations() == pytest.approx([np.std([1.0, 2.5, 3.0]), 0.0])
+    assert np.isnan(SortedColumns.of(np.zeros((0, 2))).medians()).all()
