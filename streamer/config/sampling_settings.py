@@ -179,6 +179,11 @@ class SamplingSettings(BaseSettings):
         ge=0,
         description="Bytes of rows kept in `SAMPLES_DIR/.drift`, from which a reference can be made.",
     )
+    drift_rows: bool = Field(
+        False,
+        description="Also store the rows where samples go, for `streamer drift evaluate`, which judges all "
+        "replicas together (docs/drift.md); needs `DRIFT`.",
+    )
     drift_engine: Literal["auto", "builtin", "evidently"] = Field(
         "auto",
         description="`auto`: Evidently decides, in its own process, if it is installed; `evidently`: the "
@@ -201,6 +206,13 @@ class SamplingSettings(BaseSettings):
                 "S3_ADDRESSING_STYLE=path if this is the name of the store itself"
             )
         return url
+
+    @field_validator("drift_rows")
+    @classmethod
+    def _has_history(cls, wanted: bool, info: ValidationInfo) -> bool:
+        if wanted and not info.data.get("drift_history_bytes", 1):
+            raise ValueError("rows are stored from the history, so DRIFT_HISTORY_BYTES must be more than 0")
+        return wanted
 
     @field_validator("drift_engine")
     @classmethod

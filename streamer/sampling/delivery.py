@@ -1,4 +1,6 @@
-"""Delivers accepted samples from the spool to the store, in a thread with an event loop of its own.
+"""Delivers accepted samples, and files of drift rows, from the spool to the store.
+
+It runs in a thread with an event loop of its own.
 
 The image is stored first, its sidecar last; a sample leaves the spool when the store has both. A sample that
 cannot be delivered stays in the spool, and the thread tries again, also after a restart.
@@ -214,7 +216,10 @@ class Delivery:
 
 
 async def deliver(sample: SpooledSample, store: Store) -> None:
-    """Store the image, then the sidecar. Raises StoreError; repeating it is safe."""
+    """Store the image, then the sidecar; or a file of drift rows. Raises StoreError; repeating it is safe."""
+    if "rows" in sample.sidecar:
+        await store.put(sample.sidecar["rows"]["key"], sample.image, "application/gzip")
+        return
     key = sample.sidecar["image"]["key"]
     await store.put(key, sample.image, CONTENT_TYPES[key.rpartition(".")[2]])
     body = json.dumps(sample.sidecar, ensure_ascii=False).encode()

@@ -162,6 +162,10 @@ class DriftService:
         """Count a sample that was kept because its group is in drift."""
         self.monitor.sample_taken(candidate.stream.name)
 
+    def count_row_file(self) -> None:
+        """Count a file of rows that was accepted for the store."""
+        self._metrics.row_files.inc()
+
     # -- the reference -------------------------------------------------------------------------------
 
     def set_reference(self, reference: Reference | None, error: str = "") -> None:

@@ -47,7 +47,7 @@ class SamplingMetrics:
         )
         self.uploads = Counter(
             "active_learning_uploads",
-            "Attempts to deliver a sample to the store, by result.",
+            "Attempts to deliver a sample, or a file of drift rows, to the store, by result.",
             ["result"],
             registry=registry,
         )
@@ -57,8 +57,12 @@ class SamplingMetrics:
             buckets=(0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0),
             registry=registry,
         )
-        self.spool_bytes = self._gauge("spool_bytes", "Bytes of samples that wait for the store.", registry)
-        self.spool_items = self._gauge("spool_items", "Samples that wait for the store.", registry)
+        self.spool_bytes = self._gauge(
+            "spool_bytes", "Bytes of samples and drift rows that wait for the store.", registry
+        )
+        self.spool_items = self._gauge(
+            "spool_items", "Samples and files of drift rows that wait for the store.", registry
+        )
         self.spool_oldest_s = self._gauge(
             "spool_oldest_seconds", "How long the oldest of them has waited.", registry
         )
@@ -111,6 +115,9 @@ class DriftMetrics:
             "data_drift_detected", "Episodes of drift, each counted once.", ["group"], registry=registry
         )
         self.taken = Counter("data_drift_rows", "Rows taken, of all groups.", registry=registry)
+        self.row_files = Counter(
+            "data_drift_row_files", "Files of rows accepted for the store (DRIFT_ROWS).", registry=registry
+        )
         self.active = self._gauge("active", "1 while a group is in drift.", registry)
         self.ratio = self._gauge(
             "score_ratio_max",

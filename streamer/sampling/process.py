@@ -14,6 +14,7 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,7 @@ from streamer.sampling.metrics import DriftMetrics, SamplingMetrics
 from streamer.sampling.policy import Policy
 from streamer.sampling.process_handle import REQUEST_BIT, SamplingStatus, pack_response
 from streamer.sampling.reports import REPORT_METHOD, ReportOutcome, outcome_fields, refused
+from streamer.sampling.row_writer import RowWriter, open_row_writer
 from streamer.sampling.selection import Selection
 from streamer.sampling.selection_file import MEMORY_EVERY_S, SelectionFile
 from streamer.sampling.spool import Spool
@@ -230,20 +232,10 @@ async def serve(
         collector.decode = decoder.decode
         collector.drift = drift
         receiver.collector = collector
+        rows = open_row_writer(settings, drift, spool, delivery.wake, _own_version())
         shared_status.post("sampling", SamplingStatus.ON)
         log.info("samples go to %s; %d wait from before", describe_store(settings), len(spool))
-        while not stop.is_set():
-            collector.tick()
-            for file in state_files:
-                file.tick(time.monotonic(), time.time())
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), TICK_S)
-        # The workers have ended already; their last candidates may still be in the sockets.
-        if receiver.tasks:
-            await asyncio.wait(receiver.tasks, timeout=LAST_CANDIDATES_S)
-        collector.flush()
-        for file in state_files:
-            file.write(time.monotonic(), time.time())
+        await _collect(collector, rows, state_files, receiver, stop)
         await asyncio.to_thread(delivery.stop, settings.samples_drain_s)
     finally:
         beating.cancel()
@@ -253,6 +245,32 @@ async def serve(
         if drift is not None and ticking is not None:
             ticking.cancel()
             await drift.close()
+
+
+async def _collect(
+    collector: Collector,
+    rows: RowWriter | None,
+    state_files: Sequence[SelectionFile],
+    receiver: CandidateReceiver,
+    stop: asyncio.Event,
+) -> None:
+    """Keep samples until ``stop``, and then what the workers have sent last."""
+    while not stop.is_set():
+        collector.tick()
+        if rows is not None:
+            rows.tick()
+        for file in state_files:
+            file.tick(time.monotonic(), time.time())
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), TICK_S)
+    # The workers have ended already; their last candidates may still be in the sockets.
+    if receiver.tasks:
+        await asyncio.wait(receiver.tasks, timeout=LAST_CANDIDATES_S)
+    collector.flush()
+    if rows is not None:
+        await rows.close()
+    for file in state_files:
+        file.write(time.monotonic(), time.time())
 
 
 def _state_files(folder: Path, selection: Selection) -> tuple[SelectionFile, SelectionFile]:

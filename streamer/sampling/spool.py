@@ -1,4 +1,4 @@
-"""Keeps accepted samples on disk until the store has them.
+"""Keeps accepted samples, and files of drift rows, on disk until the store has them.
 
 The spool flushes every sample that it accepts, and never deletes a sample to make room for another.
 
@@ -49,7 +49,7 @@ class Spool:
         self._set_aside = folder / "aside"
         self._dead = folder / "dead"
         self._folder = folder
-        self._limit_bytes = limit_bytes
+        self.limit_bytes = limit_bytes
         #: Returns the bytes outside the spool that count towards its limit: a store's on the same disk.
         self._also_used = also_used
         self._lock = threading.Lock()
@@ -143,8 +143,8 @@ class Spool:
 
     def _check_room(self, size_bytes: int) -> None:
         used_bytes = self.used_bytes + self._also_used()
-        if used_bytes + size_bytes > self._limit_bytes:
-            raise SpoolFull(f"{used_bytes} of {self._limit_bytes} bytes are used")
+        if used_bytes + size_bytes > self.limit_bytes:
+            raise SpoolFull(f"{used_bytes} of {self.limit_bytes} bytes are used")
         try:
             disk = os.statvfs(self._ready)
         except OSError as error:
@@ -205,6 +205,11 @@ class Spool:
         """Bytes of all samples, including dead ones."""
         with self._lock:
             return sum(size for size, _ in self._items.values()) + self._dead_bytes
+
+    def bytes_of(self, prefix: str) -> int:
+        """Return the bytes of those items whose names begin with ``prefix``."""
+        with self._lock:
+            return sum(size for name, (size, _) in self._items.items() if name.startswith(prefix))
 
     def __len__(self) -> int:
         with self._lock:
