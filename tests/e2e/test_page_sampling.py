@@ -44,7 +44,10 @@ def test_a_person_reports_a_image_sees_it_counted_and_can_refuse(
         demo.wait(lambda: any(message["type"] == "reported" for message in demo.received))
         demo.wait("document.getElementById('report').title === 'Saved for training'")
         demo.wait("document.getElementById('samples-hint').textContent.startsWith('1 frame saved')")
-        (sample,) = read_samples(FolderSource(tmp_path / "samples"))
+        # A saved sample is in the spool; the sampling process then moves it to the folder.
+        samples = FolderSource(tmp_path / "samples")
+        wait_for(lambda: list(read_samples(samples)))
+        (sample,) = read_samples(samples)
         assert sample.reasons[0] == "user"
         demo.page.click("#keep-field")
         demo.wait(lambda: any(message.get("collect") is False for message in demo.sent))

@@ -218,6 +218,8 @@ async def test_a_shift_of_light_focus_and_content_is_one_episode_over_http_and_w
         await asyncio.to_thread(wait_for, lambda: samples() >= 1, "a sample is taken")
         assert samples() <= 20
         source = FolderSource(tmp_path / "samples")
+        # A sample that counts as taken is in the spool; the sampling process then moves it to the folder.
+        await asyncio.to_thread(wait_for, lambda: list(source.keys("v1/samples/")), "the sample is moved")
         sidecar = json.loads(source.read(next(iter(source.keys("v1/samples/")))))
         assert sidecar["selection"]["reasons"] == ["drift"]
         assert sidecar["features"]["n_boxes"] == sum(not d["below_threshold"] for d in sidecar["detections"])
