@@ -14,9 +14,12 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import sys
 import tempfile
 from pathlib import Path
+
+import psutil
 
 from bench.overload_posts import report
 from tests.helpers.load import End, StreamLoad, Tally, http_session, post_in_turn
@@ -54,8 +57,11 @@ async def together(
 
 def memory_mb(service: Service) -> float:
     """Return the proportional set size of all processes of the service, in MB."""
-    processes = [service.supervisor, *service.supervisor.children(recursive=True)]
-    return sum(process.memory_full_info().pss for process in processes) / 1e6
+    total = 0
+    for process in [service.supervisor, *service.supervisor.children(recursive=True)]:
+        with contextlib.suppress(psutil.NoSuchProcess):  # it may end meanwhile
+            total += process.memory_full_info().pss
+    return total / 1e6
 
 
 def main() -> None:

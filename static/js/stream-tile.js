@@ -32,6 +32,8 @@ export class StreamTile {
     this._message = find('.tile-message');
     this._boxesButton = find('.tile-boxes');
     this._counts = new Map();
+    /** Changes with each `open` and `close`, so that a source that opens too late is ignored. */
+    this._attempt = 0;
     this._viewChoice = new ViewChoice();
     this._freshness = new Freshness();
     this._showsBoxes = true;
@@ -85,10 +87,17 @@ export class StreamTile {
     this._pipeline.markDiscontinuity();
     this._pipeline.resetMeasurements();
     this._setMessage('Opening …');
-    if (kind === 'camera') await this._source.openCamera({ deviceId: cameraId });
-    else if (kind === 'file') await this._source.openFile(file);
-    else if (kind === 'screen') await this._source.openScreen();
-    else await this._source.openSample();
+    const attempt = ++this._attempt;
+    try {
+      if (kind === 'camera') await this._source.openCamera({ deviceId: cameraId });
+      else if (kind === 'file') await this._source.openFile(file);
+      else if (kind === 'screen') await this._source.openScreen();
+      else await this._source.openSample();
+    } catch (error) {
+      if (attempt === this._attempt) throw error;
+    }
+    // The tile has been closed meanwhile, and may show another source by now.
+    if (attempt !== this._attempt) return;
     this._showName(this._source.name);
     this._frameLoop.start();
     this._freshness.restart(performance.now());
@@ -96,8 +105,9 @@ export class StreamTile {
     this.reopen();
   }
 
-  /** Stop the source and the stream. The tile can be opened again. */
+  /** Stop the source and the stream, also one that is still being opened. The tile can be opened again. */
   close() {
+    this._attempt += 1;
     this._frameLoop.stop();
     this._source.close();
     this._connection.close();

@@ -24,6 +24,8 @@ export class VideoSource {
     this._fileUrl = null;
     /** Changes with each `close`, so that a source that opens too late is discarded. */
     this._generation = 0;
+    /** Ends the wait for the first frame of a file; null: nothing waits for one. @type {null | (() => void)} */
+    this._abandonFirstFrame = null;
     /** @type {null | 'camera' | 'screen' | 'file' | 'sample'} */
     this.kind = null;
     /** What the source is called: the name of the camera or of the file, or its kind. Empty: there is none. */
@@ -90,8 +92,9 @@ export class VideoSource {
   /** Stop the source and release the camera or file. */
   close() {
     this._generation += 1;
+    this._abandonFirstFrame?.();
+    this._abandonFirstFrame = null;
     const video = this._video;
-    video.onerror = null;
     video.pause();
     if (this._cameraStream) stopTracks(this._cameraStream);
     if (this._capturedStream) stopTracks(this._capturedStream);
@@ -125,28 +128,30 @@ export class VideoSource {
     const generation = this._generation;
     video.src = url;
     video.loop = true;
-    await firstFrame(video);
+    await this._firstFrame();
     if (generation !== this._generation) return;
     if (!video.videoWidth) throw new DOMException('the file contains no video', 'UnplayableError');
     this.kind = kind;
     this.name = name;
     await video.play();
   }
-}
 
-function firstFrame(video) {
-  return new Promise((resolve, reject) => {
-    const fail = () => reject(new DOMException(video.error?.message || 'no frame was decoded', 'UnplayableError'));
-    const timer = setTimeout(fail, FIRST_FRAME_TIMEOUT_MS);
-    video.onloadeddata = () => {
-      clearTimeout(timer);
-      resolve();
-    };
-    video.onerror = () => {
-      clearTimeout(timer);
-      fail();
-    };
-  });
+  /** Wait for the first frame of the file, or until the source is closed. Throws UnplayableError if none comes. */
+  _firstFrame() {
+    const video = this._video;
+    return new Promise((resolve, reject) => {
+      const fail = () => reject(new DOMException(video.error?.message || 'no frame was decoded', 'UnplayableError'));
+      const timer = setTimeout(fail, FIRST_FRAME_TIMEOUT_MS);
+      const end = (settle) => {
+        clearTimeout(timer);
+        video.onloadeddata = video.onerror = null;
+        settle();
+      };
+      video.onloadeddata = () => end(resolve);
+      video.onerror = () => end(fail);
+      this._abandonFirstFrame = () => end(resolve);
+    });
+  }
 }
 
 function stopTracks(stream) {

@@ -116,7 +116,9 @@ ip link set lo up
 sh -ec "$@" -L $RELAY --pidfile=$FOLDER/pid >$FOLDER/log 2>&1 &
 relay=$!
 for address in $INSIDE $OUTSIDE; do turnutils_peer -L $address >/dev/null 2>&1 & peers="$peers $!"; done
-sleep 1
+# Wait until the relay and both peers listen, on the ports 3478 and 3480.
+listeners() { grep -c ":$1 " /proc/net/udp; }
+until [ $(listeners 0D96) -ge 1 ] && [ $(listeners 0D98) -ge 2 ]; do sleep 0.1; done
 echo "=== arguments $(tr '\\0' ' ' </proc/$relay/cmdline)" >$FOLDER/arguments
 for address in $INSIDE $OUTSIDE; do
     timeout 20 turnutils_uclient -e $address -u somebody -W dummy-turn-secret -n 1 -m 1 $RELAY

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from playwright.sync_api import Browser, ConsoleMessage, Page, Playwright, Request, WebSocket
+from playwright.sync_api import Error as PlaywrightError
 
 from streamer.protocol.wire import Frame, unpack_frame
 
@@ -130,17 +131,26 @@ class DemoPage:
     def wait(self, condition: str | Callable[[], Any], timeout_s: float = WAIT_S) -> None:
         """Wait until a JavaScript expression, or a Python function, is true.
 
-        Polls from outside the page, because its content security policy forbids evaluating strings inside.
+        Polls from outside the page, because its content security policy forbids evaluating strings inside. A
+        condition that raises is not true yet: an element or a result that it reads may come later, or be
+        replaced.
         """
         deadline = time.monotonic() + timeout_s
+        failed: Exception | None = None
         while time.monotonic() < deadline:
-            if self.evaluate(f"Boolean({condition})") if isinstance(condition, str) else condition():
-                return
+            try:
+                if self.evaluate(f"Boolean({condition})") if isinstance(condition, str) else condition():
+                    return
+                failed = None
+            except (PlaywrightError, TypeError) as error:
+                failed = error
             self.page.wait_for_timeout(50)
         state = self.evaluate(
             "JSON.stringify([demo.connection, demo.flow, demo.counts, demo.error, demo.latest])"
         )
-        raise AssertionError(f"never true: {condition}; page: {state}; errors: {self.errors}")
+        raise AssertionError(
+            f"never true: {condition}; page: {state}; errors: {self.errors}; last failure: {failed}"
+        )
 
     def wait_text(self, selector: str, text: str) -> None:
         """Wait until an element is visible and contains a text, ignoring case."""

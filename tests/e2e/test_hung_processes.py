@@ -17,6 +17,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import psutil
 import pytest
 
 from tests.helpers.model_factory import null_model
@@ -27,25 +28,20 @@ pytestmark = pytest.mark.alone
 
 
 class Prober:
-    """Requests ``/livez`` repeatedly on new connections, and records the slowest answer and the failures."""
+    """Requests ``/livez`` repeatedly on new connections, and records the answers."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run)
-        self.slowest_s = 0.0
-        #: When the failed requests were sent, in CLOCK_MONOTONIC seconds.
-        self.failed: list[float] = []
-        self.asked = 0
+        #: When each request was sent, in CLOCK_MONOTONIC seconds, how long its answer took, and its status.
+        self.answers: list[tuple[float, float, int]] = []
 
     def _run(self) -> None:
         while not self._stop.is_set():
             begun = time.monotonic()
             status, _ = self._service.get("/livez")
-            self.slowest_s = max(self.slowest_s, time.monotonic() - begun)
-            self.asked += 1
-            if status != 200:
-                self.failed.append(begun)
+            self.answers.append((begun, time.monotonic() - begun, status))
             time.sleep(0.02)
 
     def __enter__(self) -> Prober:
@@ -69,7 +65,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def replica(model: Path) -> Iterator[Service]:
     """Run a service with two workers and a sampling process; the tests stop its processes in turn."""
-    with Service({"MODEL_V1_PATH": str(model), "WORKERS": "2", "DRAIN_TIMEOUT_S": "20"}) as service:
+    with Service({"MODEL_V1_PATH": str(model), "WORKERS": "2", "DRAIN_TIMEOUT_S": "120"}) as service:
         yield service
 
 
@@ -135,17 +131,28 @@ def test_a_stopped_sampling_process_is_replaced(whole: Service) -> None:
     victim = whole.sampling_process
     victim.send_signal(signal.SIGSTOP)
     wait_for(lambda: is_dead(victim))
+    wait_for(lambda: restarts(whole, role="observer") > before["observer"])
     wait_for(lambda: states(whole).get("observer") == "ok")
     assert restarts(whole, role="observer") == before["observer"] + 1
     assert restarts(whole, role="worker") == before["worker"]
 
 
+def decoding(service: Service) -> list[psutil.Process]:
+    """Return the decoders of all workers and their fork servers."""
+    found = []
+    for process in service.supervisor.children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if "decoding" in " ".join(process.cmdline()):
+                found.append(process)
+    return found
+
+
 def test_stopped_decoders_and_their_servers_are_replaced_when_there_is_work(whole: Service) -> None:
     before = restarts(whole)
-    family = whole.supervisor.children(recursive=True)
-    stopped = [process for process in family if "decoding" in " ".join(process.cmdline())]
-    assert len(stopped) >= 4
-    time.sleep(max(0.0, max(process.create_time() for process in stopped) + YOUNG_S + 0.5 - time.time()))
+    wait_for(lambda: len(decoding(whole)) >= 4, "the decoders of both workers")
+    youngest = max(process.create_time() for process in decoding(whole))
+    time.sleep(max(0.0, youngest + YOUNG_S + 0.5 - time.time()))
+    stopped = decoding(whole)
     for process in stopped:
         process.send_signal(signal.SIGSTOP)
     image = cv2.imencode(".jpg", np.zeros((64, 64, 3), np.uint8))[1].tobytes()
@@ -183,7 +190,7 @@ def stop_a_worker(service: Service) -> None:
     workers, before = service.workers, restarts(service, role="worker")
     victim = workers[0]
     with Prober(service) as prober:
-        wait_for(lambda: prober.asked > 0)
+        wait_for(lambda: prober.answers)
         victim.send_signal(signal.SIGSTOP)
         begun = time.monotonic()
         status, body = service.get("/health")
@@ -199,11 +206,12 @@ def stop_a_worker(service: Service) -> None:
         service.wait_ready()
     # Requests that were sent before the stop do not count: the worker may have accepted them, and no other
     # process can answer those.
-    assert [sent for sent in prober.failed if sent > begun] == []
+    answers = [(took_s, status) for sent, took_s, status in prober.answers if sent > begun]
+    assert {status for _, status in answers} == {200}
     # An answer takes 100 ms of waiting for the worker and one answer in its place. One that waited for the
     # worker would take the 5 s until it is killed.
-    assert prober.slowest_s < 4.0
-    assert "killing worker" in service.log
+    assert max(took_s for took_s, _ in answers) < 4.0
+    wait_for(lambda: "killing worker" in service.log, "the log says so")
     assert restarts(service, role="worker") == before + 1
     wait_for(lambda: "reasons" not in service.get_json("/health"))
     wait_for(lambda: states(service).get("workers") == ["ok"] * len(workers))
@@ -216,8 +224,9 @@ def test_a_stopped_worker_is_replaced_and_probes_never_wait_for_it(whole: Servic
 def test_a_drain_does_not_wait_for_a_stopped_worker(whole: Service) -> None:
     whole.workers[0].send_signal(signal.SIGSTOP)
     begun = time.monotonic()
-    assert whole.stop() == 0
-    assert time.monotonic() - begun < 15
+    assert whole.stop(timeout_s=150) == 0
+    # The worker is killed after 5 s. Without that, the drain would wait for `DRAIN_TIMEOUT_S`.
+    assert time.monotonic() - begun < 60
 
 
 def test_with_its_only_worker_stopped_the_replica_is_not_ready_but_alive(model: Path) -> None:

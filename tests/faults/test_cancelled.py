@@ -21,8 +21,9 @@ pytestmark = pytest.mark.alone
 
 Start = Callable[..., Stubbed]
 
-#: Seconds that a run takes here: long enough to cancel the work that waits behind it.
-RUN_S = 0.3
+#: Seconds that a run takes in the warm-up, and later: long enough to send all posts and to cancel them. A run
+#: that takes more than ten times as long as in the warm-up counts as hung.
+WARM_UP_RUN_S, RUN_S = 0.4, 3.0
 POSTS = 16
 
 
@@ -33,12 +34,22 @@ async def _post_and_go(session: aiohttp.ClientSession, url: str, seconds: float)
 
 
 def test_posts_whose_clients_have_gone_never_reach_the_model(stubbed: Start, figures: Result) -> None:
-    stub = stubbed(model_s=RUN_S, INFERENCE_LANES="1", BATCH_MAX="1")
+    stub = stubbed(
+        model_s=WARM_UP_RUN_S, STUB_WARM_UP="1", INFERENCE_LANES="1", BATCH_MAX="1", REQUEST_QUEUE_S="60"
+    )
     url = f"{stub.service.http_url}/v1/predict"
+    stub.engine.model_s = RUN_S
+
+    def all_wait() -> bool:
+        return stub.service.metric("object_detection_frames_in_flight") == POSTS
 
     async def cancel_all() -> None:
         async with http_session() as session:
-            await asyncio.gather(*(_post_and_go(session, url, RUN_S / 3) for _ in range(POSTS)))
+            posts = [asyncio.create_task(_post_and_go(session, url, 60)) for _ in range(POSTS)]
+            await asyncio.to_thread(wait_for, all_wait, "all posts wait", timeout_s=RUN_S)
+            for post in posts:
+                post.cancel()
+            await asyncio.gather(*posts, return_exceptions=True)
 
     before = stub.engine.runs
     asyncio.run(cancel_all())
@@ -66,19 +77,22 @@ def test_many_cancelled_posts_leave_no_task_and_no_slot(stubbed: Start, tier: Ti
                 )
 
     asyncio.run(cancel_many(20))  # allocates what is created once and kept
-    time.sleep(2.5)  # tasks are counted once a second
+    wait_for(lambda: stub.service.metric("object_detection_event_loop_tasks") > 0, "tasks are counted")
+    time.sleep(2.5)  # once a second
     tasks = stub.service.metric("object_detection_event_loop_tasks")
-    assert tasks > 0
     with ProbeRider(stub.service.port) as rider:
         asyncio.run(cancel_many(count))
         wait_for(lambda: stub.service.metric("object_detection_frames_in_flight") == 0, "slots are free")
     rider.ride.check()
     wait_for(lambda: stub.service.metric("object_detection_event_loop_tasks") <= tasks, "tasks end")
-    received, inferred, dropped, failed = (
-        stub.service.metric(f"object_detection_frames_{name}_total", transport="http")
-        for name in ("received", "inferred", "dropped", "failed")
-    )
-    figures.note(
-        posts=count, tasks_more=0, frames_without_an_outcome=int(received - inferred - dropped - failed)
-    )
-    assert received == inferred + dropped + failed
+
+    def without_outcome() -> float:
+        received, inferred, dropped, failed = (
+            stub.service.metric(f"object_detection_frames_{name}_total", transport="http")
+            for name in ("received", "inferred", "dropped", "failed")
+        )
+        return received - inferred - dropped - failed
+
+    # The last posts may still have been in a socket's buffer when the client had gone.
+    wait_for(lambda: without_outcome() == 0, "every frame has its outcome")
+    figures.note(posts=count, tasks_more=0, frames_without_an_outcome=0)

@@ -22,6 +22,9 @@ from typing import Self
 PERIOD_S = 0.1
 #: The promised longest answer time of ``/livez`` in seconds, unless the machine itself is slower.
 LIVEZ_MAX_S = 0.3
+#: Even an idle machine may pause a process for a moment, so one answer of twenty may take longer, up to this
+#: time in seconds.
+LATE_SHARE, LATE_MAX_S = 0.05, 1.0
 #: If the machine slows computations down by more than this, other programs cost more than a test does.
 SLOWEST = 3.0
 #: Seconds after which a probe is abandoned.
@@ -41,17 +44,21 @@ class Ride:
     failed: int
     refused: int
     livez_max_s: float
-    livez_p99_s: float
+    livez_p95_s: float
     control_max_s: float
     #: Elapsed time of computations on this machine meanwhile, in multiples of their processor time (90th
     #: percentile); 1 on an idle machine.
     slowdown: float
 
     @property
-    def allowed_s(self) -> float:
-        """The longest acceptable answer time: 300 ms, or more on a machine that is slow by itself."""
-        promised_s = LIVEZ_MAX_S if self.is_quiet else LIVEZ_MAX_S * self.slowdown
-        return max(promised_s, 3 * self.control_max_s)
+    def machine_s(self) -> float:
+        """How long answers may take because the machine is slow by itself; 0 on an idle machine."""
+        return 3 * self.control_max_s
+
+    @property
+    def factor(self) -> float:
+        """By how much answers may take longer because other programs use the processor."""
+        return 1.0 if self.is_quiet else self.slowdown
 
     @property
     def is_quiet(self) -> bool:
@@ -59,16 +66,21 @@ class Ride:
         return self.slowdown <= SLOWEST
 
     def check(self, *, may_refuse: bool = False, at_least_s: float = 0.0) -> None:
-        """Raise AssertionError if a probe took too long, had no answer, or an answer other than 200.
+        """Raise AssertionError if probes took too long, had no answer, or an answer other than 200.
 
         ``at_least_s`` is always acceptable, and more on a machine that slows computations down.
         """
-        allowed_s = max(self.allowed_s, at_least_s * self.slowdown)
+        acceptable_s = max(self.machine_s, at_least_s * self.slowdown)
+        usual_s = max(acceptable_s, LIVEZ_MAX_S * self.factor)
+        allowed_s = max(acceptable_s, LATE_MAX_S * self.factor)
         assert self.probes > 0
         assert self.failed == 0, f"{self.failed} of {self.probes} probes of /livez were not answered"
         assert may_refuse or self.refused == 0, f"{self.refused} of {self.probes} probes were not 200"
         assert self.livez_max_s <= allowed_s, (
             f"/livez took {self.livez_max_s:.3f} s; allowed {allowed_s:.3f} s"
+        )
+        assert self.livez_p95_s <= usual_s, (
+            f"/livez took {self.livez_p95_s:.3f} s in one of twenty probes; allowed {usual_s:.3f} s"
         )
 
 
@@ -195,7 +207,7 @@ async def _probe(port: int) -> None:
         "failed": statuses.count(b""),
         "refused": sum(status not in (b"", b"200") for status in statuses),
         "livez_max_s": round(livez[-1], 4),
-        "livez_p99_s": round(livez[int(0.99 * (len(livez) - 1))], 4),
+        "livez_p95_s": round(livez[int((1 - LATE_SHARE) * (len(livez) - 1))], 4),
         "control_max_s": round(max(idle), 4),
         "slowdown": slowdown,
     }
