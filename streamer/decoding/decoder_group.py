@@ -126,7 +126,7 @@ class DecoderProcess:
     key: int
     #: Index of its entry in the status page.
     index: int
-    #: 0 until the fork server has answered.
+    #: 0 until the fork server has answered. On a busy machine the decoder may take jobs before that.
     pid: int = 0
     #: Its pidfd; -1 until the fork server has answered.
     watch: int = -1
@@ -148,8 +148,14 @@ class DecoderProcess:
     #: Reason for which it was killed, as counted in the metric; empty if it was not.
     killed_because: str = ""
 
+    def forked(self, pid: int, watch: int) -> None:
+        """Record the answer of the fork server; kill the process if it was to be killed before."""
+        self.pid, self.watch = pid, watch
+        if self.killed_because:
+            self.kill(self.killed_because)
+
     def kill(self, because: str) -> None:
-        """Kill the process for a reason; the first reason is kept.
+        """Kill the process for a reason, as soon as its pidfd is known; the first reason is kept.
 
         Does nothing if the process has ended already.
         """
@@ -159,7 +165,9 @@ class DecoderProcess:
                 signal.pidfd_send_signal(self.watch, signal.SIGKILL)
 
     def cpu_s(self) -> float:
-        """Return the processor time that the process has used, in seconds; 0 if it has gone."""
+        """Return the processor time that the process has used, in seconds; 0 if it has gone or is unknown."""
+        if self.pid == 0:
+            return 0.0
         try:
             # The clock id of a process, as in clock_getcpuclockid(3) and the kernel's posix-timers.h.
             return time.clock_gettime((~self.pid << 3) | 2)
@@ -167,7 +175,12 @@ class DecoderProcess:
             return 0.0
 
     def is_runnable(self) -> bool:
-        """Whether the process runs or waits for a processor or a disk; otherwise it is stopped or asleep."""
+        """Whether the process runs or waits for a processor or a disk; otherwise it is stopped or asleep.
+
+        A process whose id is unknown waits for the fork server, which waits for a processor.
+        """
+        if self.pid == 0:
+            return True
         try:
             # The state follows the name, which is in parentheses and may contain any character (proc(5)).
             stat = Path(f"/proc/{self.pid}/stat").read_text(errors="replace")

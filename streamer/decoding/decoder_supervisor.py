@@ -128,7 +128,7 @@ class DecoderSupervisor:
             os.close(watch)
             return
         process = found[1]
-        process.pid, process.watch = pid, watch
+        process.forked(pid, watch)
         # The fork server reports how a decoder ended; the pidfd shows that it ended, even if no report comes.
         self._loop.add_reader(watch, self._process_ended, process)
 

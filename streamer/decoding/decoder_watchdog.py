@@ -19,8 +19,8 @@ STOPPED_S = 2.0
 #: Longest time in seconds that a decoder may hold one image, however busy the machine is. Such an image is
 #: not to blame. With eight busy processes for each core, the limit on processor time is reached before.
 ELAPSED_LIMIT_S = 20.0
-#: If a job waits this many seconds although a decoder seems free, that decoder is stuck, unless it waits for
-#: a processor.
+#: If a job waits this many seconds although a decoder seems free, the decoders are stuck, unless a free one
+#: waits for a processor.
 PICKUP_LIMIT_S = 1.0
 #: Seconds from the request for a decoder until it must be ready; the fork server may have to import its
 #: libraries.
@@ -47,7 +47,7 @@ def find_faults(
     lines = {process.key: group.line(process) for process in group.processes.values()}
     taken = {line.job for line in lines.values()}
     waiting_s = max((now - job.sent_at for number, job in held.items() if number not in taken), default=0.0)
-    stuck = False
+    free, seemed_free = [], False
     for process in group.processes.values():
         line = lines[process.key]
         if process.killed_because:
@@ -58,11 +58,14 @@ def find_faults(
         elif not process.ready and now - process.requested_at > READY_LIMIT_S:
             process.kill("stuck")
         idle = process.ready and line.job == 0
-        if idle and process.idle and waiting_s > PICKUP_LIMIT_S:
-            # On a busy machine a decoder may wait for a processor for longer than for a job.
-            stuck |= waiting_s > ELAPSED_LIMIT_S or not process.is_runnable()
+        if idle:
+            free.append(process)
+        seemed_free |= idle and process.idle
         process.idle = idle
-    if stuck:
+    # A job wakes only one of the free decoders. On a busy machine it may wait for a processor for longer than
+    # for a job, while the others sleep.
+    explained = waiting_s <= ELAPSED_LIMIT_S and any(process.is_runnable() for process in free)
+    if seemed_free and waiting_s > PICKUP_LIMIT_S and not explained:
         group.stuck = True
         group.kill_all("stuck")
 

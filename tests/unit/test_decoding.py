@@ -280,6 +280,34 @@ class TestWatchdog:
         find_faults(group, held, 100.1 + ELAPSED_LIMIT_S)
         assert group.stuck
 
+    def test_decoders_that_sleep_are_not_stuck_while_the_one_that_the_job_woke_waits_for_a_processor(
+        self, group: DecoderGroup, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        woken = 1
+        monkeypatch.setattr(DecoderProcess, "is_runnable", lambda member: member.key == woken)
+        held = {9: SimpleNamespace(sent_at=100.0)}
+        for now in (100.75 + PICKUP_LIMIT_S, 101.0 + PICKUP_LIMIT_S):
+            find_faults(group, held, now)
+        assert not group.stuck
+        woken = 0
+        find_faults(group, held, 101.25 + PICKUP_LIMIT_S)
+        assert group.stuck
+
+    def test_a_decoder_that_is_killed_before_its_id_is_known_ends_as_soon_as_it_is(
+        self, group: DecoderGroup
+    ) -> None:
+        """On a busy machine a decoder may take a job before the fork server has reported it."""
+        group.page.write(0, 9, 100.0, 0.0)
+        held = {9: SimpleNamespace(sent_at=100.0)}
+        for now in (100.0, 100.1 + STOPPED_S, 100.1 + ELAPSED_LIMIT_S):
+            assert group.processes[1].killed_because == ""
+            find_faults(group, held, now)
+        assert group.processes[1].killed_because == "timeout"
+        assert not group.processes[1].was_computing
+        with subprocess.Popen(["/bin/sleep", "60"]) as child:
+            group.processes[1].forked(child.pid, os.pidfd_open(child.pid))
+            assert child.wait() == -signal.SIGKILL
+
     def test_the_next_job_of_a_decoder_begins_anew(
         self, group: DecoderGroup, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -306,8 +334,9 @@ class TestWatchdog:
             child.wait()
 
     def test_decoders_that_let_work_wait_are_replaced_when_they_seemed_free_twice(
-        self, group: DecoderGroup
+        self, group: DecoderGroup, monkeypatch: pytest.MonkeyPatch
     ) -> None:
+        monkeypatch.setattr(DecoderProcess, "is_runnable", lambda _member: False)
         held = {9: SimpleNamespace(sent_at=100.0)}
         find_faults(group, held, 100.5)
         assert not group.stuck
