@@ -55,7 +55,7 @@ class Prometheus:
 
     def _get(self, path: str, **query: str) -> Any:
         address = f"http://127.0.0.1:{self._port}/api/v1/{path}?{urllib.parse.urlencode(query)}"
-        with urllib.request.urlopen(address, timeout=10) as answer:
+        with urllib.request.urlopen(address, timeout=60) as answer:
             return json.load(answer)["data"]
 
     def query(self, expression: str, at: float | None = None) -> list[dict[str, Any]]:

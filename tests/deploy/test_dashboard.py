@@ -89,7 +89,7 @@ async def load(service: Service, server: Prometheus) -> float:
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(post_and_stream(service, done))
         tasks.create_task(call(service, done))
-        await asyncio.to_thread(server.wait_for, enough, SCRAPES)
+        await asyncio.to_thread(server.wait_for, enough, SCRAPES, timeout_s=120)
         loaded_at = time.time()
         done.set()
     return loaded_at

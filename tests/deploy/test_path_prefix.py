@@ -82,7 +82,11 @@ async def test_addresses_of_sessions_lead_through_the_proxy(site: str, http: aio
 async def test_both_families_are_served_and_addresses_have_brackets(
     service: Service, http: aiohttp.ClientSession
 ) -> None:
-    lines = [json.loads(line)["message"] for line in service.log.splitlines() if "http://" in line]
+    lines = [
+        json.loads(line)["message"]
+        for line in service.log.rpartition("\n")[0].splitlines()
+        if "http://" in line
+    ]
     assert any(f"http://[::]:{service.port}" in line for line in lines)
     for host in ("127.0.0.1", "[::1]"):
         base = f"http://{host}:{service.port}"

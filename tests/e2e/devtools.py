@@ -58,8 +58,12 @@ class Chromium:
         )
         assert self._process.stderr is not None
         async with asyncio.timeout(WAIT_S):
-            while (found := _ADDRESS.search((await self._process.stderr.readline()).decode())) is None:
+            while (line := await self._process.stderr.readline()) and not (
+                found := _ADDRESS.search(line.decode())
+            ):
                 pass
+        assert line, "Chromium has ended"
+        assert found is not None
         self._socket = await self._http.ws_connect(found[0], max_msg_size=0)
         return self
 

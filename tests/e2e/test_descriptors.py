@@ -70,8 +70,7 @@ def test_sockets_beyond_the_limit_neither_stop_probes_nor_spin(service: Service,
         before = sum(worker.cpu_times()[:2])
         begun = time.monotonic()
         for _ in range(20):
-            # A probe that is not answered within 5 s has the status 0. How long answers take is measured in
-            # tests/faults/test_descriptors.py.
+            # How long answers take is measured in tests/faults/test_descriptors.py.
             assert service.get("/livez")[0] == 200
             time.sleep(0.15)
         used = (sum(worker.cpu_times()[:2]) - before) / (time.monotonic() - begun)

@@ -74,30 +74,40 @@ def test_boxes_of_the_camera_are_right_and_drawn_where_the_objects_are(
     assert delay["origin"] == "camera", "Chromium knows when its camera has captured a frame"
     assert 0 < delay["p50"] <= delay["p95"]
     demo.wait("Number(document.querySelector('[data-stat=delay-50]').textContent) > 0")
-    result = demo.latest
-    scale = WIDTH / result["width"]
-    found = [[value * scale for value in row[:4]] + row[4:] for row in result["boxes"]]
     expected = [entry for entry in predicted(service, bus) if entry["score"] > 0.5]
     assert {"bus", "person"} <= {entry["label"] for entry in expected}
-    for entry in expected:
-        assert any(row[5] == entry["class_id"] and overlap(row[:4], entry["box"]) > 0.7 for row in found), (
-            entry
+
+    def all_are_found() -> bool:
+        result = demo.latest
+        scale = WIDTH / result["width"]
+        found = [[value * scale for value in row[:4]] + row[4:] for row in result["boxes"]]
+        return all(
+            any(row[5] == entry["class_id"] and overlap(row[:4], entry["box"]) > 0.7 for row in found)
+            for entry in expected
         )
+
+    # While a machine is slow, the page sends smaller frames, in which the model finds less.
+    demo.wait(all_are_found)
 
     # Compute where the left edge of the bus must be drawn: the image is scaled to fit into the canvas, and
     # mirrored as for a front camera.
-    (canvas_width, canvas_height) = demo.evaluate(
-        "[document.getElementById('overlay').width, document.getElementById('overlay').height]"
-    )
-    fit = min(canvas_width / WIDTH, canvas_height / HEIGHT)
-    left = (canvas_width - WIDTH * fit) / 2
-    top = (canvas_height - HEIGHT * fit) / 2
     box = next(entry["box"] for entry in expected if entry["label"] == "bus")
-    edge_x, middle_y = left + (WIDTH - box[2]) * fit, top + (box[1] + box[3]) / 2 * fit
-    around = round(0.03 * canvas_width)
-    assert any(is_near(pixel, BUS_COLOUR) for pixel in overlay_pixel(demo, edge_x, middle_y, around))
-    # In the lower left corner, where no box is, the overlay is transparent. On the screen the video shows.
-    assert {pixel[3] for pixel in overlay_pixel(demo, 4, canvas_height - 6)} == {0}
+
+    def is_drawn() -> bool:
+        (canvas_width, canvas_height) = demo.evaluate(
+            "[document.getElementById('overlay').width, document.getElementById('overlay').height]"
+        )
+        fit = min(canvas_width / WIDTH, canvas_height / HEIGHT)
+        left = (canvas_width - WIDTH * fit) / 2
+        top = (canvas_height - HEIGHT * fit) / 2
+        edge_x, middle_y = left + (WIDTH - box[2]) * fit, top + (box[1] + box[3]) / 2 * fit
+        around = round(0.03 * canvas_width)
+        if not any(is_near(pixel, BUS_COLOUR) for pixel in overlay_pixel(demo, edge_x, middle_y, around)):
+            return False
+        # In the lower left corner, where no box is, the overlay is transparent, and the video shows.
+        return {pixel[3] for pixel in overlay_pixel(demo, 4, canvas_height - 6)} == {0}
+
+    demo.wait(is_drawn)
     shown = cv2.imdecode(np.frombuffer(demo.page.locator("#stage").screenshot(), np.uint8), cv2.IMREAD_COLOR)
     assert shown is not None
     assert float(np.asarray(shown).std()) > 30
@@ -185,9 +195,9 @@ def test_settings_are_remembered_and_the_address_overrides_them(demo: DemoPage) 
     demo.wait_text("#threshold-value", "95%")
     assert demo.page.locator("[name=view][value=synced]").is_checked()
     demo.page.click("#model-defaults")
-    assert demo.page.inner_text("#threshold-value") == "default"
+    demo.wait_text("#threshold-value", "default")
     demo.open("?view=live&version=v2")
-    assert demo.page.inner_text("#threshold-value") == "default"
+    demo.wait_text("#threshold-value", "default")
     assert demo.page.is_checked("[name=view][value=live]")
     assert demo.page.is_checked("[name=version][value=v2]")
 
@@ -213,7 +223,8 @@ def test_the_sample_plays(demo: DemoPage) -> None:
     demo.open()
     demo.start("sample")
     demo.wait_for_results(3)
-    assert (demo.latest["width"], demo.latest["height"]) == (416, 234)
+    # On a machine that is slow for a moment, the page sends smaller frames later.
+    assert (demo.frames[0].width, demo.frames[0].height) == (416, 234)
     assert demo.evaluate("document.getElementById('video').loop")
     # For a file, unlike a camera, the default view shows each frame with its own boxes.
     demo.wait_value("demo.view", {"setting": "auto", "effective": "synced"})
@@ -231,7 +242,7 @@ def test_without_any_setting_the_page_finds_the_codes_in_the_sample(browser: Bro
         demo.open("?source=sample&autostart=1")
         demo.wait("demo.latest && demo.latest.boxes.length >= 1")
         # This is the model's own threshold, not one that the page sets.
-        assert demo.page.inner_text("#threshold-value") == "35%"
+        demo.wait_text("#threshold-value", "35%")
         hello, welcome = (
             next(m for m in way if m["type"] == kind)
             for way, kind in ((demo.sent, "hello"), (demo.received, "welcome"))
@@ -253,7 +264,8 @@ def test_a_file_may_be_dropped_onto_the_stage_and_replaces_the_camera(demo: Demo
       const drop = new DragEvent('drop', { dataTransfer, bubbles: true, cancelable: true });
       document.getElementById('stage').dispatchEvent(drop);
     }""")
-    demo.wait("demo.latest && demo.latest.height === 234")
+    # The camera's frames are 4:3, those of the clip 16:9; their sizes depend on how fast the machine is.
+    demo.wait("demo.latest && demo.latest.width / demo.latest.height > 1.7")
     assert demo.evaluate("demo.flow.epoch") > epoch
     # Where the clip starts anew, a new epoch begins before there is a result of it.
     demo.wait("demo.latest.epoch === demo.flow.epoch")
@@ -317,7 +329,7 @@ def test_an_image_with_its_boxes_can_be_saved_and_is_not_mirrored(
     demo: DemoPage, bus: Image, tmp_path: Path, view: str
 ) -> None:
     demo.open(f"?source=camera&autostart=1&view={view}")
-    demo.wait("demo.drawn && demo.drawn.boxes.length")
+    demo.wait("demo.drawn && demo.drawn.boxes.some((row) => row[5] === 5)")
     assert demo.page.get_attribute("#mirror", "aria-pressed") == "true"
     with demo.page.expect_download() as waiting:
         demo.page.click("#snapshot")

@@ -47,7 +47,7 @@ def test_signals_that_mean_nothing_here_end_no_process() -> None:
                 child.send_signal(number)
         wait_for(lambda: f"signal {int(signal.SIGALRM)} has no effect" in service.log)
         time.sleep(0.5)
-        assert [process for process in processes if not process.is_running()] == []
+        assert [process for process in processes if is_dead(process)] == []
         assert service.get("/health")[0] == 200
         assert service.metric("object_detection_process_restarts_total") == 0
 

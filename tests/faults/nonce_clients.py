@@ -16,7 +16,7 @@ from tests.helpers.load import End, pack
 #: Errors for a frame that was lost with an inference process; the client may send it again.
 _RETRYABLE = {"inference_restarting", "decoder_restarting", "503"}
 #: Longest wait for the outcomes of the frames that were sent.
-PATIENCE_S = 15.0
+PATIENCE_S = 60.0
 
 
 @dataclass(slots=True)

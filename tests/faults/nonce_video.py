@@ -14,7 +14,7 @@ from tests.helpers.load import End
 from tests.helpers.webrtc_client import Track, WebrtcClient
 
 #: Time limit for a session of these tests to connect.
-_CONNECT_S = 30.0
+_CONNECT_S = 60.0
 _32_BITS = 0xFFFFFFFF
 
 

@@ -14,6 +14,7 @@ from typing import Self
 import psutil
 
 from tests.helpers.service import Service
+from tests.helpers.waiting import wait_for
 
 PERIOD_S = 0.2
 _ROLES = (
@@ -61,6 +62,25 @@ def look(service: Service) -> Sample:
     return Sample(time.monotonic(), dict(rss), fds, threads, processes, shm, sum(memfds.values()))
 
 
+def settled(service: Service) -> Sample:
+    """Return the first of many measurements that finds the same counts as the one before it."""
+    last = look(service)
+
+    def is_settled() -> bool:
+        nonlocal last
+        time.sleep(0.5)
+        earlier, last = last, look(service)
+        return counts(earlier) == counts(last)
+
+    wait_for(is_settled, "processes and descriptors settle")
+    return last
+
+
+def counts(sample: Sample) -> tuple[int, int, int]:
+    """Return the numbers of processes, threads and descriptors."""
+    return sample.processes, sample.threads, sample.fds
+
+
 def uss_bytes(service: Service) -> int:
     """Return the memory that only the service's processes use, which their end would free."""
     total = 0
@@ -104,10 +124,20 @@ class ProcessWatch:
                 self.samples.append(look(self._service))
             self._ending.wait(self._period_s)
 
-    @property
-    def peak_rss(self) -> int:
-        """The largest number of resident bytes that was measured."""
-        return max(sample.total_rss for sample in self.samples)
+    def growth(self, before: Sample) -> int:
+        """Return by how many resident bytes the processes grew at most since ``before``.
+
+        Moments in which there were more processes than before do not count: a process that has just been
+        forked shares its memory with its parent, and both count it as resident.
+        """
+        return max(
+            (
+                each.total_rss - before.total_rss
+                for each in self.samples
+                if each.processes <= before.processes
+            ),
+            default=0,
+        )
 
 
 def slope(points: list[tuple[float, float]]) -> float:

@@ -14,7 +14,7 @@ import pytest
 from tests.faults.conftest import Stubbed, Tier
 from tests.faults.nonce import Nonce
 from tests.faults.nonce_clients import Account, Crowd, NonceStream, together
-from tests.faults.process_watch import ProcessWatch, look
+from tests.faults.process_watch import ProcessWatch, settled
 from tests.faults.results import Result
 from tests.helpers.load import End, http_session
 from tests.helpers.probe_rider import ProbeRider
@@ -85,7 +85,7 @@ def test_polite_clients_keep_their_latency_beside_a_greedy_one(
     base = stub.service.http_url
     asyncio.run(_polite(base, 2.0))  # allocates what is created on first use
     before = asyncio.run(_polite(base, seconds / 2))
-    memory = look(stub.service).total_rss
+    memory = settled(stub.service)
     with ProbeRider(stub.service.port) as rider, ProcessWatch(stub.service) as watch:
         polite, greed, flood = asyncio.run(_beside_greed(base, seconds))
     rider.ride.check()
@@ -101,7 +101,7 @@ def test_polite_clients_keep_their_latency_beside_a_greedy_one(
         greedy_posts_answered=greed.statuses[200],
         greedy_posts_refused=len(refusals),
         refusal_p50_ms=refusals[len(refusals) // 2] * 1e3 if refusals else 0.0,
-        memory_mb_more=(watch.peak_rss - memory) / 1e6,
+        memory_mb_more=watch.growth(memory) / 1e6,
         slowdown=rider.ride.slowdown,
     )
     assert (polite.wrong, polite.lost, polite.closed, flood.wrong, flood.lost) == (0, 0, 0, 0, 0)
@@ -113,4 +113,4 @@ def test_polite_clients_keep_their_latency_beside_a_greedy_one(
         assert missing <= max(2, 0.01 * polite.sent)
         assert polite.percentile_s(0.95) <= 2 * before.percentile_s(0.95) + 2 * RUN_S + stall_s
         assert after.percentile_s(0.95) <= 2 * before.percentile_s(0.95) + RUN_S + stall_s
-    assert watch.peak_rss - memory <= 64e6
+    assert watch.growth(memory) <= 64e6

@@ -21,7 +21,7 @@ from tests.faults.conftest import Stubbed, Tier
 from tests.faults.fault_proxy import FaultProxy
 from tests.faults.nonce import Nonce
 from tests.faults.nonce_clients import Account, Crowd, connect, together
-from tests.faults.process_watch import ProcessWatch, look
+from tests.faults.process_watch import ProcessWatch, look, settled
 from tests.faults.results import Result
 from tests.helpers.load import End, http_session, pack
 from tests.helpers.probe_rider import ProbeRider
@@ -148,12 +148,12 @@ def test_slow_silent_and_vanished_clients_are_cut_off_and_hurt_nobody(
         return beside, took
 
     alone = asyncio.run(_polite(url, 3.0))
-    before = look(stub.service)
+    before = settled(stub.service)
     with ProbeRider(port) as rider, ProcessWatch(stub.service) as watch:
         beside, took = asyncio.run(misbehave())
     rider.ride.check()
     wait_for(lambda: look(stub.service).fds <= before.fds + 2, "descriptors are given back")
-    growth = watch.peak_rss - before.total_rss
+    growth = watch.growth(before)
     figures.note(
         slow_clients=of_each * len(KINDS) + vanished,
         **{f"{kind}_cut_after_s": seconds for kind, seconds in took.items()},

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -36,7 +37,7 @@ from inference.ipc.wire import (
     unpack_result,
 )
 from tests.helpers.hostile_child import HANDSHAKE, HostileChild, forged, texts
-from tests.helpers.service import Service
+from tests.helpers.service import Service, is_dead
 from tests.helpers.waiting import wait_for
 
 NAN, INF = math.nan, math.inf
@@ -253,14 +254,16 @@ def test_assembling_costs_no_more_than_what_is_sent() -> None:
 def test_the_supervisor_replaces_a_process_that_a_worker_cannot_believe() -> None:
     with Service({}) as service:
         before = service.inference
+        # A process that stands still opens and closes no files meanwhile.
+        before.send_signal(signal.SIGSTOP)
+        wait_for(lambda: before.status() == psutil.STATUS_STOPPED)
         links = Path(f"/proc/{before.pid}/fd").iterdir()
         descriptor = next(link for link in links if "memfd:shared_status" in str(link.readlink()))
         # Write to the shared status as a worker would: it has no other way to reach the supervisor.
         fd = os.open(descriptor, os.O_RDWR)
         shared_status = SharedStatus(fd)
-        before.send_signal(signal.SIGSTOP)
         shared_status.post("refused", time.monotonic())
-        wait_for(lambda: not before.is_running() or before.status() == "zombie")
+        wait_for(lambda: is_dead(before))
         shared_status.close()
         service.wait_ready()
         assert service.inference.pid != before.pid

@@ -14,21 +14,29 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.helpers.model_factory import null_model
+from tests.helpers.ports import free_port
 from tests.helpers.raw_websocket import TEXT, RawSocket, frame
 from tests.helpers.service import PATIENT, Service
+from tests.helpers.waiting import wait_for
 
 
 class Trap:
     """Listens for TCP connections and UDP datagrams on one port, and counts them."""
 
     def __init__(self) -> None:
-        self.caught = 0
-        self._tcp = socket.create_server(("127.0.0.1", 0))
-        self.port = int(self._tcp.getsockname()[1])
+        #: One entry for each connection and each datagram. Two threads append to it.
+        self._seen: list[None] = []
+        self.port = free_port(socket.SOCK_DGRAM)
+        self._tcp = socket.create_server(("127.0.0.1", self.port))
         self._udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._udp.bind(("127.0.0.1", self.port))
         for wait in (self._accept, lambda: self._udp.recvfrom(2048)):
             threading.Thread(target=self._count, args=(wait,), daemon=True).start()
+
+    @property
+    def caught(self) -> int:
+        """Number of connections and datagrams so far."""
+        return len(self._seen)
 
     def _accept(self) -> None:
         self._tcp.accept()[0].close()
@@ -39,7 +47,7 @@ class Trap:
                 wait()
             except OSError:
                 return
-            self.caught += 1
+            self._seen.append(None)
 
     def close(self) -> None:
         for each in (self._tcp, self._udp):
@@ -153,8 +161,4 @@ def test_the_trap_catches(trap: Trap) -> None:
     socket.create_connection(("127.0.0.1", trap.port)).close()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
         sender.sendto(b"x", ("127.0.0.1", trap.port))
-    for _ in range(200):
-        if trap.caught == 2:
-            break
-        threading.Event().wait(0.02)
-    assert trap.caught == 2
+    wait_for(lambda: trap.caught == 2, "both are caught")
