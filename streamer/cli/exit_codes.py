@@ -40,6 +40,11 @@ EXIT_CODES: Mapping[str, Mapping[str, int]] = {
         "streamer.datasets.sample.DamagedSample": 4,
         "streamer.datasets.label_file.BadSet": 4,
     },
+    "drift": {
+        "streamer.datasets.sample.BadRequest": EXIT_USAGE,
+        "streamer.datasets.sample.CannotRead": 3,
+        "streamer.datasets.sample.CannotWrite": 3,
+    },
     "labels": {
         "streamer.datasets.sample.BadRequest": EXIT_USAGE,
         "streamer.datasets.sample.CannotRead": 3,
@@ -85,6 +90,7 @@ SERVER_COMMANDS = {
     "models": 8,
     "keys": EXIT_USAGE,
     "samples": EXIT_USAGE,
+    "drift": EXIT_USAGE,
     "labels": EXIT_USAGE,
     "train": 8,
     "simulate": EXIT_USAGE,

@@ -39,6 +39,7 @@ _COMMANDS = {
     "train": ("streamer.cli.train", "train a detector on a labelled set"),
     "evaluate": ("streamer.cli.evaluate", "score models on a labelled set"),
     "promote": ("streamer.cli.promote", "put a model in the place of a served one, unless it is worse"),
+    "drift": ("streamer.cli.drift", "judge the drift of all replicas"),
     "simulate": ("streamer.cli.simulate", "simulate streams, autoscaling and fleets with your own numbers"),
 }
 

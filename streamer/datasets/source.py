@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,6 +31,9 @@ class Source(Protocol):
 
     def read(self, key: str) -> bytes:
         """Return one object. Raises CannotRead, or FileNotFoundError when there is none."""
+
+    def read_all(self, keys: Sequence[str]) -> list[bytes | None]:
+        """Return a few objects, read at the same time; None for one that is absent. Raises CannotRead."""
 
 
 def read_samples(source: Source) -> Iterator[Sample]:
@@ -91,6 +94,16 @@ class FolderSource:
         except OSError as error:
             raise CannotRead(f"{path}: {error.strerror or error}") from error
 
+    def read_all(self, keys: Sequence[str]) -> list[bytes | None]:
+        """Return a few objects; None for one that is absent. Raises CannotRead."""
+        found: list[bytes | None] = []
+        for key in keys:
+            try:
+                found.append(self.read(key))
+            except FileNotFoundError:
+                found.append(None)
+        return found
+
 
 def parse_bucket(address: str, defaults: Bucket) -> Bucket:
     """Return the bucket of ``s3://NAME/PREFIX``, with other fields from ``defaults``. Raises BadRequest."""
@@ -101,7 +114,7 @@ def parse_bucket(address: str, defaults: Bucket) -> Bucket:
 
 
 class BucketSource:
-    """Reads a bucket, one object at a time, on its own event loop. A context manager.
+    """Reads a bucket on its own event loop. A context manager.
 
     The access key must have permission to list and to get objects; the service itself needs neither.
     """
@@ -139,15 +152,30 @@ class BucketSource:
 
     def read(self, key: str) -> bytes:
         """Return one object. Raises CannotRead, or FileNotFoundError when there is none."""
-
-        async def get() -> bytes:
-            response = await self._client.get_object(Bucket=self._bucket.name, Key=self._bucket.key(key))
-            async with response["Body"] as body:
-                data: bytes = await body.read()
-            return data
-
-        result: bytes = self._run(get())
+        result: bytes = self._run(self._get(key))
         return result
+
+    def read_all(self, keys: Sequence[str]) -> list[bytes | None]:
+        """Return a few objects, read at the same time; None for one that is absent. Raises CannotRead."""
+
+        async def get_all() -> list[bytes | BaseException]:
+            return await asyncio.gather(*map(self._get, keys), return_exceptions=True)
+
+        found: list[bytes | None] = []
+        for result in self._run(get_all()):
+            if isinstance(result, BaseException):
+                error = self._meaning(result)
+                if not isinstance(error, FileNotFoundError):
+                    raise error from result
+                result = None
+            found.append(result)
+        return found
+
+    async def _get(self, key: str) -> bytes:
+        response = await self._client.get_object(Bucket=self._bucket.name, Key=self._bucket.key(key))
+        async with response["Body"] as body:
+            data: bytes = await body.read()
+        return data
 
     def _run(self, request: Any) -> Any:
         """Wait for one request, up to the bucket's time-out. Raises CannotRead or FileNotFoundError."""
@@ -159,10 +187,13 @@ class BucketSource:
         try:
             return self._runner.run(bounded())
         except Exception as error:
-            response = getattr(error, "response", None) or {}
-            if response.get("Error", {}).get("Code") == "NoSuchKey":
-                raise FileNotFoundError(str(error)) from error
-            raise CannotRead(f"{SCHEME}{self._bucket.name}: {meaning_of(error, self._bucket)}") from error
+            raise self._meaning(error) from error
+
+    def _meaning(self, error: BaseException) -> CannotRead | FileNotFoundError:
+        response = getattr(error, "response", None) or {}
+        if response.get("Error", {}).get("Code") == "NoSuchKey":
+            return FileNotFoundError(str(error))
+        return CannotRead(f"{SCHEME}{self._bucket.name}: {meaning_of(error, self._bucket)}")
 
 
 @dataclass(slots=True)

@@ -56,6 +56,7 @@ ELSEWHERE = {
     r"streamer serve ": "runs until Ctrl-C; tests/e2e/test_lifecycle.py",
     r"^streamer evaluate set/ models/own\.onnx ": "a trained model; tests/unit/test_evaluation.py",
     r"^streamer (train|promote) ": "minutes, and PyTorch; tests/training/test_own_model.py",
+    r"^streamer drift evaluate ": "days of rows; tests/unit/test_drift_evaluation.py",
     r"^yolo export |^pip install ": "packages of others",
     r"^python examples/forward\.py ": "below, with a broker and a webhook of the test",
     r"^docker ": "tests/deploy/test_image.py and test_compose.py",

@@ -33,6 +33,8 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "samples stats": ("extra",),
     "samples verify": ("extra",),
     "samples export": ("", "--format pdf --out x"),
+    "drift": ("", "nonsense"),
+    "drift evaluate": ("/nonexistent", "--period yesterday", "--min-streams 0"),
     "labels": ("", "nonsense"),
     "labels import": ("", "a.json --from xml --out x"),
     "labels delete": ("", "set"),
