@@ -174,6 +174,13 @@ class SamplingSettings(BaseSettings):
     drift_samples: int = Field(
         20, ge=0, description="Samples taken because of one episode, within the other budgets."
     )
+    drift_rolling_days: int = Field(
+        0,
+        ge=0,
+        le=56,
+        description="Days of a rolling reference: it grows by days without drift, and beyond this number the "
+        "oldest leave; 0: the reference stays as it was made.",
+    )
     drift_history_bytes: int = Field(
         256 << 20,
         ge=0,

@@ -18,6 +18,8 @@ Floats = npt.NDArray[np.float64]
 
 #: A window has this many blocks.
 BLOCKS_PER_WINDOW = 6
+#: Blocks of long references are computed in parts of this many, a day of the default ones.
+BLOCKS_AT_ONCE = 288
 #: At most this many labels have a share of their own: the most frequent ones with at least this share.
 MAX_LABELS, MIN_LABEL_SHARE = 8, 0.02
 
@@ -89,6 +91,19 @@ class Blocks:
         totals = sums[edges[1:]] - sums[edges[:-1]]
         means = np.where(counts > 0, totals / np.maximum(counts, 1), np.nan)
         return cls(first, block_s, means, counts)
+
+    @classmethod
+    def of_table(cls, table: Table, signals: Signals, block_s: float) -> Blocks:
+        """Summarise all rows of a table, in parts, so that memory holds the signals of one part alone."""
+        begin, end = int(table.at[0] // block_s), int(table.at[-1] // block_s) + 1
+        parts = []
+        for first in range(begin, end, BLOCKS_AT_ONCE):
+            count = min(BLOCKS_AT_ONCE, end - first)
+            low, high = np.searchsorted(table.at, (first * block_s, (first + count) * block_s))
+            part = table.take(np.arange(low, high))
+            parts.append(cls.of(part.at, signals.values(part), block_s, first, count))
+        means, counts = (np.vstack([getattr(part, name) for part in parts]) for name in ("means", "counts"))
+        return cls(begin, block_s, means, counts)
 
     def __len__(self) -> int:
         return len(self.means)

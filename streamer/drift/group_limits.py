@@ -51,9 +51,7 @@ class Limits:
     def learn(cls, table: Table, block_s: float, alpha: float) -> Limits:
         """Learn from the rows of a reference, all of one model."""
         signals = Signals.of(table.categories[CLASSES])
-        first = int(table.at[0] // block_s)
-        count = int(table.at[-1] // block_s) - first + 1
-        blocks = Blocks.of(table.at, signals.values(table), block_s, first, count)
+        blocks = Blocks.of_table(table, signals, block_s)
         typical = typical_counts(blocks)
         expectation, levels = learn_levels(blocks, signals.columns, typical, alpha)
         steps = learn_steps(blocks, signals.columns, alpha)

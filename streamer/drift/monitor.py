@@ -44,6 +44,8 @@ class DriftConfig:
     alpha: float = 0.01
     #: Samples kept for one episode.
     samples: int = 20
+    #: Days that a rolling reference may hold; 0: the reference stays as it was made.
+    rolling_days: int = 0
 
     @classmethod
     def of(cls, settings: Settings) -> DriftConfig:
@@ -54,6 +56,7 @@ class DriftConfig:
             step_s=settings.drift_step_s,
             alpha=settings.drift_alpha,
             samples=settings.drift_samples,
+            rolling_days=settings.drift_rolling_days,
         )
 
 

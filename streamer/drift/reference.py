@@ -271,18 +271,27 @@ def learn(
     """
     model = newest_model(rows)
     rows = sorted((row for row in rows if row.model == model), key=lambda row: row.at)
-    if len(rows) < MIN_ROWS:
-        raise ValueError(f"{len(rows)} rows of model {model!r}; needed are {MIN_ROWS}")
-    table = Table.of(rows)
+    kept = thin_rows(rows, max_rows)
+    return learn_table(model, Table.of(rows), kept, window_s, alpha), kept
+
+
+def learn_table(
+    model: str, table: Table, kept: Sequence[Row], window_s: float, alpha: float
+) -> GroupReference:
+    """Return a group's reference that is learned from ``table``, all of one model.
+
+    ``kept`` are the rows that it stores, some of those of the table. Raises ValueError if the table has fewer
+    than ``MIN_ROWS`` rows.
+    """
+    if len(table) < MIN_ROWS:
+        raise ValueError(f"{len(table)} rows of model {model!r}; needed are {MIN_ROWS}")
     span_s = float(table.at[-1] - table.at[0])
-    positions = range(len(rows)) if len(rows) <= max_rows else _evenly(len(rows), max_rows)
-    kept = [rows[position] for position in positions]
     thin = Table.of(kept)
     limits = windows = None
     if _count_windows(table, window_s) >= MIN_WINDOWS:
         limits = Limits.learn(table, window_s / BLOCKS_PER_WINDOW, alpha)
         windows = learn_window_limits(limits, table, NearRows(thin), thin.at, window_s)
-    return GroupReference(model, thin, span_s / 3600, limits, windows), kept
+    return GroupReference(model, thin, span_s / 3600, limits, windows)
 
 
 def _count_windows(table: Table, window_s: float) -> int:
@@ -291,5 +300,8 @@ def _count_windows(table: Table, window_s: float) -> int:
     return int((held >= MIN_ROWS / 2).sum())
 
 
-def _evenly(count: int, chosen: int) -> list[int]:
-    return [round(place * (count - 1) / (chosen - 1)) for place in range(chosen)]
+def thin_rows(rows: Sequence[Row], most: int) -> list[Row]:
+    """Return at most that many of the rows, evenly spread."""
+    if len(rows) <= most:
+        return list(rows)
+    return [rows[round(place * (len(rows) - 1) / max(1, most - 1))] for place in range(most)]

@@ -108,11 +108,22 @@ class Table:
     def of(cls, rows: Sequence[Row]) -> Table:
         """Return a table of the rows, sorted by time."""
         rows = sorted(rows, key=lambda row: row.at)
+        # Equal counts share one object: by themselves they would take more memory than the numbers.
+        shared: dict[CategoryCounts, CategoryCounts] = {}
         return cls(
             np.array([row.at for row in rows], np.float64),
             np.array([row.numbers for row in rows], np.float32).reshape(len(rows), len(NUMERIC)),
             {column: [_single(getattr(row, column)) for row in rows] for column in CATEGORICAL}
-            | {CLASSES: [row.classes for row in rows]},
+            | {CLASSES: [shared.setdefault(row.classes, row.classes) for row in rows]},
+        )
+
+    @classmethod
+    def joined(cls, tables: Sequence[Table]) -> Table:
+        """Return one table of several that follow each other in time."""
+        return cls(
+            np.concatenate([table.at for table in tables]),
+            np.concatenate([table.numbers for table in tables]),
+            {name: [row for table in tables for row in table.categories[name]] for name in CATEGORY_COLUMNS},
         )
 
     def __len__(self) -> int:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from streamer.drift.day import HOUR_S, SEASON_S
 from streamer.drift.levels import UNKNOWN_DAY
 from streamer.drift.monitor import Check, Group, Monitor
 from streamer.drift.reference import MIN_ROWS, ColumnScore, GroupReference, Reference
+from streamer.drift.rolling_state import RollingStatus
 from streamer.drift.severity import Severity
 from streamer.drift.status_document import (
     DriftColumn,
@@ -58,8 +60,13 @@ def needs_attention(monitor: Monitor) -> bool:
     return len(on) >= min(2, len(monitor.groups)) > 0 or any(episode.severity == "severe" for episode in on)
 
 
-def describe(monitor: Monitor, error: str, check_seconds: float) -> MonitorStatus:
-    """Return the fields that follow from the monitor; ``check_seconds`` is how long the last check took."""
+def describe(
+    monitor: Monitor, error: str, check_seconds: float, rolling: Mapping[str, RollingStatus] | None = None
+) -> MonitorStatus:
+    """Return the fields that follow from the monitor.
+
+    ``check_seconds`` is how long the last check took, ``rolling`` what rolling references of groups hold.
+    """
     on = [group.episode for group in monitor.groups.values() if group.episode.on]
     worst = max((_SEVERITIES.index(episode.severity) for episode in on), default=None)
     return {
@@ -69,7 +76,7 @@ def describe(monitor: Monitor, error: str, check_seconds: float) -> MonitorStatu
         "since": _timestamp(min(episode.since or 0.0 for episode in on)) if on else None,
         "severity": _SEVERITIES[worst] if worst is not None else None,
         "groups": {name: _describe_state(monitor, name, group) for name, group in monitor.groups.items()},
-        "reference": _describe_reference(monitor.reference),
+        "reference": _describe_reference(monitor.reference, rolling or {}),
         "last_check": {"at": _timestamp(monitor.last_check), "seconds": round(check_seconds, 3)},
         "next_check": _timestamp(monitor.next_check),
     }
@@ -134,14 +141,15 @@ def _describe_column(column: ColumnScore) -> DriftColumn:
     return described
 
 
-def _describe_reference(reference: Reference | None) -> DriftReference | None:
+def _describe_reference(
+    reference: Reference | None, rolling: Mapping[str, RollingStatus]
+) -> DriftReference | None:
     if reference is None:
         return None
-    return {
-        "sha256": reference.sha256,
-        "created": reference.created or None,
-        "groups": {name: describe_group(group) for name, group in reference.groups.items()},
-    }
+    groups = {name: describe_group(group) for name, group in reference.groups.items()}
+    for name in groups.keys() & rolling.keys():
+        groups[name]["rolling"] = rolling[name]
+    return {"sha256": reference.sha256, "created": reference.created or None, "groups": groups}
 
 
 def describe_group(group: GroupReference) -> ReferenceGroup:

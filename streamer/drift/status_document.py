@@ -9,6 +9,7 @@ from pydantic import ConfigDict, Field, with_config
 from typing_extensions import TypedDict
 
 from streamer.drift.change_points import Kind
+from streamer.drift.rolling_state import RollingStatus
 from streamer.drift.severity import Severity
 
 
@@ -145,6 +146,9 @@ class ReferenceGroup(TypedDict):
         ),
     ]
     model: Annotated[str, Field(description="Version and digest of the model; empty if it is not known.")]
+    rolling: NotRequired[
+        Annotated[RollingStatus, Field(description="Its days, if it grows by itself (`DRIFT_ROLLING_DAYS`).")]
+    ]
 
 
 class DriftReference(TypedDict):

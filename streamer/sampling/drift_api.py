@@ -70,7 +70,6 @@ class DriftApi:
 
     def __init__(self, service: DriftService) -> None:
         self._service = service
-        self._updating = False
         #: The last report: group, end of window and reference that it shows, and its HTML.
         self._report: tuple[tuple[str, float, str], str] = (("", 0.0, ""), "")
 
@@ -137,9 +136,9 @@ class DriftApi:
     # -- updates of the reference --------------------------------------------------------------------
 
     async def _update(self, request: dict[str, Any]) -> ReferenceUpdate:
-        if self._updating:
+        if self._service.updating:
             raise UpdateRefused(423, "locked", "Another update of the reference is running; try again later.")
-        self._updating = True
+        self._service.updating = True
         try:
             update = await asyncio.to_thread(
                 read_request, request["body"], dry_run=request["dry_run"], force=request["force"]
@@ -153,7 +152,7 @@ class DriftApi:
                 503, "cannot_write", f"REFERENCE_DATA_PATH cannot be written: {error.strerror or error}."
             ) from error
         finally:
-            self._updating = False
+            self._service.updating = False
             return_free_memory()
 
     def _refuse_in_drift(self, update: UpdateRequest) -> None:

@@ -32,6 +32,7 @@ from streamer.sampling.candidate_image import Decode, decode_here
 from streamer.sampling.drift_episodes import EpisodeKeeper
 from streamer.sampling.feature_extractor import FeatureExtractor
 from streamer.sampling.metrics import DriftMetrics
+from streamer.sampling.rolling_schedule import RollingSchedule
 
 log = logging.getLogger("streamer.drift")
 
@@ -64,10 +65,12 @@ class DriftService:
         self.config = DriftConfig.of(settings)
         self.path = settings.reference_data_path
         self.monitor = Monitor(self.config, lambda name: name == UNNAMED)
-        self.history = History(settings.samples_dir / ".drift", settings.drift_history_bytes)
-        self.episodes = EpisodeKeeper(
-            settings.samples_dir / ".drift" / ".episodes.json", self.monitor, self.history
-        )
+        self.history_folder = settings.samples_dir / ".drift"
+        self.history = History(self.history_folder, settings.drift_history_bytes)
+        self.episodes = EpisodeKeeper(self.history_folder / ".episodes.json", self.monitor, self.history)
+        self.rolling = RollingSchedule(self)
+        #: Whether somebody is replacing or extending the reference.
+        self.updating = False
         self.engine = EvidentlyEngine(
             settings.drift_engine_timeout_s,
             enabled=settings.drift_engine != "builtin",
@@ -117,6 +120,7 @@ class DriftService:
             if task is not None:
                 task.cancel()
                 await asyncio.gather(task, return_exceptions=True)
+        await self.rolling.close()
         await self.episodes.close()
         self.history.close()
 
@@ -147,9 +151,10 @@ class DriftService:
         self._handle(self.monitor.advance(time.time() - LATE_S) if self.monitor.next_check else [])
         if time.monotonic() - self._published_at < PUBLISH_EVERY_S:
             return
-        if self._reading is None or self._reading.done():
+        if not self.updating and (self._reading is None or self._reading.done()):
             self._reading = asyncio.create_task(self._read_reference())
         self.episodes.tick()
+        self.rolling.tick()
         self._publish()
 
     # -- samples -------------------------------------------------------------------------------------
@@ -176,6 +181,17 @@ class DriftService:
         self.episodes.unsaved = True
         self._file_signature = self._read_signature()
         self._publish()
+
+    def extend_reference(self, reference: Reference) -> None:
+        """Score against the same reference with other days from now on; its file has just been written."""
+        self.monitor.extend_reference(reference)
+        self.episodes.unsaved = True
+        self._file_signature = self._read_signature()
+        self._publish()
+
+    def is_current(self, reference: Reference) -> bool:
+        """Return whether this is the reference in use, and that of the file."""
+        return self.monitor.reference is reference and self._read_signature() == self._file_signature
 
     async def _read_reference(self) -> None:
         """Read the reference file if it has changed."""
@@ -291,7 +307,7 @@ class DriftService:
         self._published_at = time.monotonic()
         evidently = self.engine.available and not self.engine.error
         found: PublishedStatus = {
-            **status.describe(self.monitor, self.error, self._check_seconds),
+            **status.describe(self.monitor, self.error, self._check_seconds, self.rolling.describe()),
             "engine": "evidently" if evidently else "builtin",
             "engine_error": self.engine.error or None,
             "checking": bool(self._pending) or self._is_settling,

@@ -29,11 +29,14 @@ HOURS = 11
 class DriftRun:
     """Holds a drift service, whose files are in one folder, and its API."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, **settings: Any) -> None:
         self.folder = folder
         self.page, self.shared_status = SharedDocument(), SharedStatus()
         self.settings = load_settings(
-            samples_dir=folder / "samples", reference_data_path=folder / "r.json", drift_engine="builtin"
+            samples_dir=folder / "samples",
+            reference_data_path=folder / "r.json",
+            drift_engine="builtin",
+            **settings,
         )
         self.service = DriftService(self.settings, DriftMetrics(), self.page, self.shared_status)
         self.api = DriftApi(self.service)
