@@ -147,16 +147,21 @@ def evaluate(
 
 
 def _set_zone(name: str) -> None:
-    """Make a zone the local one of this process. Raises BadRequest for an unknown name."""
+    """Make a zone the local one of this process. Raises BadRequest for one that the system does not know."""
+    from datetime import datetime  # noqa: PLC0415 - used here alone
     from zoneinfo import ZoneInfo  # noqa: PLC0415 - used here alone
 
     from streamer.datasets.sample import BadRequest  # noqa: PLC0415 - the extra `server`
 
     try:
-        ZoneInfo(name)
+        zone = ZoneInfo(name)
     except (ValueError, OSError, KeyError) as error:
         raise BadRequest(
             f"--timezone is {name!r}; expected the name of a zone such as Europe/Berlin"
         ) from error
     os.environ["TZ"] = name
     time.tzset()
+    # The C library takes a zone whose file is missing for UTC, without a word.
+    moments = [datetime(2026, month, 1, 12, tzinfo=zone) for month in (1, 7)]
+    if any(time.localtime(each.timestamp()).tm_hour != 12 for each in moments):
+        raise BadRequest(f"--timezone is {name!r}; this system has no data of zones (package tzdata)")

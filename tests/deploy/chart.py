@@ -83,6 +83,8 @@ class Manifests:
         for manifest in self.all:
             if manifest["kind"] in ("StatefulSet", "Deployment"):
                 yield manifest["spec"]["template"]["spec"]
+            elif manifest["kind"] == "CronJob":
+                yield manifest["spec"]["jobTemplate"]["spec"]["template"]["spec"]
             elif manifest["kind"] == "Pod":
                 yield manifest["spec"]
 

@@ -37,6 +37,7 @@
 {{- include "rtv.checkSpool" . -}}
 {{- include "rtv.checkEphemeral" . -}}
 {{- include "rtv.checkNetworks" . -}}
+{{- include "rtv.checkDrift" . -}}
 {{- if and .Values.awsCredentials.accessKeyId (not .Values.awsCredentials.secretAccessKey) -}}
 {{- fail "awsCredentials.accessKeyId is set and awsCredentials.secretAccessKey is empty" -}}
 {{- end -}}

@@ -83,22 +83,32 @@
 - name: REFERENCE_DATA_PATH
   value: {{ printf "%s/reference_features.json" $v.persistence.spool.mountPath }}
 {{- end }}
-{{- include "rtv.s3Environment" . }}
+{{- if and $v.driftEvaluation.enabled (not (hasKey $v.settings "DRIFT_ROWS")) }}
+- name: DRIFT_ROWS
+  value: "true"
+{{- end }}
+{{ include "rtv.bucketEnvironment" . }}
+{{- include "rtv.awsCredentials" (list . (include "rtv.awsSecret" .)) }}
 {{- end }}
 {{- include "rtv.webrtcEnvironment" . }}
 {{- range $name, $value := $v.settings }}
 - name: {{ $name }}
-  {{- /* Helm reads numbers as floats: whole ones must not be written as 2.097152e+06. */}}
-  {{- if and (kindIs "float64" $value) (eq $value (floor $value)) }}
-  value: {{ int64 $value | quote }}
-  {{- else }}
-  value: {{ $value | quote }}
-  {{- end }}
+  value: {{ include "rtv.settingValue" $value }}
 {{- end }}
 {{- end -}}
 
-{{- define "rtv.s3Environment" -}}
-{{- $v := .Values }}
+{{/* A setting as a quoted text. Helm reads numbers as floats: whole ones must not be written as 2.097152e+06. */}}
+{{- define "rtv.settingValue" -}}
+{{- if and (kindIs "float64" .) (eq . (floor .)) -}}
+{{- int64 . | quote -}}
+{{- else -}}
+{{- . | quote -}}
+{{- end -}}
+{{- end -}}
+
+{{/* The bucket of samples, without credentials. */}}
+{{- define "rtv.bucketEnvironment" -}}
+{{- $v := .Values -}}
 - name: S3_BUCKET_NAME
   value: {{ $v.s3.bucket | quote }}
 {{- with $v.s3.prefix }}
@@ -117,7 +127,6 @@
 - name: S3_ENCRYPTION
   value: {{ . | quote }}
 {{- end }}
-{{- include "rtv.awsCredentials" (list . (include "rtv.awsSecret" .)) }}
 {{- end -}}
 
 {{/* Variables with the credentials in a Secret; arguments: the root, its name, which may be empty. The chart's own Secret uses the

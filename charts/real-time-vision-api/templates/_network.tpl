@@ -192,3 +192,22 @@ externalTrafficPolicy: {{ .externalTrafficPolicy }}
 healthCheckNodePort: {{ . }}
 {{- end }}
 {{- end -}}
+
+{{/* DNS, without which no address can be found. */}}
+{{- define "rtv.dnsEgress" -}}
+{{- $policy := .Values.networkPolicy -}}
+# DNS. Policies see the ports of pods, and OpenShift's DNS servers listen on 5353.
+- to:
+    {{- include "rtv.namespacePeers" $policy.dnsNamespaces | trim | nindent 4 }}
+    {{- range $policy.dnsCIDRs }}
+    - ipBlock:
+        cidr: {{ . }}
+    {{- end }}
+  ports:
+    {{- range $port := list 53 5353 }}
+    {{- range $protocol := list "UDP" "TCP" }}
+    - protocol: {{ $protocol }}
+      port: {{ $port }}
+    {{- end }}
+    {{- end }}
+{{- end -}}
