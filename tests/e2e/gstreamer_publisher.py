@@ -45,7 +45,7 @@ def request(method: str, address: str, body: bytes | None = None) -> Any:
     headers = {"Content-Type": "application/sdp"}
     made = urllib.request.Request(address, body, headers, method=method)  # noqa: S310 - loopback
     try:
-        return urllib.request.urlopen(made, timeout=10)  # noqa: S310 - loopback
+        return urllib.request.urlopen(made, timeout=60)  # noqa: S310 - loopback
     except urllib.error.HTTPError as error:
         return error
 

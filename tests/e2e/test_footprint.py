@@ -33,6 +33,14 @@ def wakes(service: Service) -> int:
     return sum(process.num_ctx_switches().voluntary for process in family(service).values())
 
 
+def usage(service: Service, seconds: float) -> tuple[float, float]:
+    """Return the share of a core that the service uses for this time, and its wake-ups per second."""
+    used_s, woken, begun = cpu_s(service), wakes(service), time.monotonic()
+    time.sleep(seconds)
+    passed_s = time.monotonic() - begun
+    return (cpu_s(service) - used_s) / passed_s, (wakes(service) - woken) / passed_s
+
+
 def libraries(process: psutil.Process) -> set[str]:
     """Return the files that a process has mapped."""
     return {mapped.path for mapped in process.memory_maps()}
@@ -42,13 +50,14 @@ def test_an_idle_service_is_small_and_quiet_and_a_worker_never_loads_onnxruntime
     with idle:
         assert memory_mb(idle) <= MAX_PSS_MB
         time.sleep(2.0)  # let work that remains from the start finish
-        before, woken, begun = cpu_s(idle), wakes(idle), time.monotonic()
-        time.sleep(10.0)
-        passed_s = time.monotonic() - begun
-        share, woken = (cpu_s(idle) - before) / passed_s, wakes(idle) - woken
-        # This is processor time, not elapsed time, so a busy machine does not change it.
+        # This is processor time, not elapsed time. On a slow machine the work of the start takes longer, so
+        # the service may become quiet later; one that spins never does.
+        for _ in range(6):
+            share, wakes_per_s = usage(idle, 10.0)
+            if share < MAX_IDLE_CPU and wakes_per_s < MAX_WAKES:
+                break
         assert share < MAX_IDLE_CPU
-        assert woken < MAX_WAKES * passed_s
+        assert wakes_per_s < MAX_WAKES
         loaded = {name: libraries(process) for name, process in family(idle).items()}
     assert any("onnxruntime" in library for library in loaded["inference"])
     for name in ("worker", "supervisor"):

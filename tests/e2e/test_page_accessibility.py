@@ -137,7 +137,6 @@ def test_no_control_is_clipped_and_the_frame_stays_in_view(bundled: Service, bro
         demo.evaluate("scrollTo(0, 0)")
         demo.wait_value(_CLIPPED, [])
         # When the user scrolls to a setting, most of the frame must remain visible.
-        demo.page.locator("#threshold").scroll_into_view_if_needed()
         demo.wait(partial(shows_frame_and_slider, demo, width, height))
     demo.page.click("#more-streams summary")
     for _ in range(2):
@@ -151,7 +150,8 @@ def test_no_control_is_clipped_and_the_frame_stays_in_view(bundled: Service, bro
 
 
 def shows_frame_and_slider(demo: DemoPage, width: int, height: int) -> bool:
-    """Return whether most of the frame is visible beside the slider; in a large window it must be large."""
+    """Scroll to the slider; return whether most of the frame is visible, and large in a large window."""
+    demo.page.locator("#threshold").scroll_into_view_if_needed()
     view: dict[str, Any] = demo.evaluate(_VIEW)
     ratio = view["width"] / view["height"]
     is_large = ratio == pytest.approx(16 / 9, abs=0.03) and view["width"] > 0.8 * width
@@ -196,9 +196,8 @@ def test_the_page_can_be_used_with_the_keyboard_alone(bundled: Service, browser:
     assert light != dark
     demo.page.focus("#theme-button")
     press("Enter")
-    assert demo.evaluate(background) == light
-    stored = demo.evaluate("JSON.parse(localStorage.getItem('demo.settings')).theme")
-    assert stored == "light"
+    demo.wait_value(background, light)
+    demo.wait_value("JSON.parse(localStorage.getItem('demo.settings')).theme", "light")
 
     # On a switch the space bar toggles it; elsewhere on the page it is a shortcut.
     demo.page.focus("#track")

@@ -14,21 +14,20 @@ import pytest
 
 from tests.helpers.load import End, StreamLoad, Tally, http_session, post_in_turn
 from tests.helpers.media import images
-from tests.helpers.service import Service, is_dead
+from tests.helpers.service import PATIENT_POSTS, Service, is_dead
 from tests.helpers.waiting import wait_for
 
 pytestmark = pytest.mark.alone
 
 STREAMS = 20
 RECOVERY_TIMEOUT_S = 100.0
-#: Largest number of frames without an outcome that the service grants a stream.
-WINDOW_MAX = 8
 
 
 @pytest.fixture(scope="module")
 def service(yolox_nano: Path) -> Iterator[Service]:
     """Start a service for this module only; the last test kills it."""
-    with Service({"MODEL_V1_PATH": str(yolox_nano), "STREAM_MIN_FPS": "0", "WORKERS": "1"}) as service:
+    settings = PATIENT_POSTS | {"MODEL_V1_PATH": str(yolox_nano), "STREAM_MIN_FPS": "0", "WORKERS": "1"}
+    with Service(settings) as service:
         yield service
 
 
@@ -55,6 +54,10 @@ def frames() -> list[bytes]:
     return images(8)
 
 
+def without_outcome(tally: Tally) -> int:
+    return tally.sent - tally.results - tally.drops.total() - tally.errors.total()
+
+
 async def stream_through(
     service: Service, frames: list[bytes], number: signal.Signals
 ) -> tuple[list[Tally], Tally]:
@@ -75,8 +78,8 @@ async def stream_through(
         victim = service.inference
         victim.send_signal(number)
         await asyncio.to_thread(wait_for, lambda: is_dead(victim), "it dies")
-        # Results that were on their way still arrive, at most as many as the window has frames.
-        enough = [load.tally.results + WINDOW_MAX + 1 for load in loads]
+        # Results that were on their way still arrive, at most one for each frame without an outcome.
+        enough = [tally.results + without_outcome(tally) + 1 for tally in (load.tally for load in loads)]
         while any(load.tally.results < count for load, count in zip(loads, enough, strict=True)):
             assert not until.passed, "every stream gets results again"
             await asyncio.sleep(0.05)

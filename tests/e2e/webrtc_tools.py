@@ -65,10 +65,11 @@ _ENCODERS = {
 
 @contextmanager
 def rtp_of(video: Path, codec: str, port: int) -> Iterator[None]:
-    """Send a video as RTP to a port in an endless loop: 640x360, 10 fps, one key frame per second."""
+    """Send a Motion JPEG file as RTP to a port in an endless loop: 640x360, 10 fps, 1 key frame per s."""
     ffmpeg = program("ffmpeg", "ffmpeg")
-    command = [ffmpeg, "-loglevel", "error", "-nostdin", "-re", "-stream_loop", "-1", "-ss", "5"]
-    command += ["-i", str(video), "-vf", "scale=640:360", "-r", "10", "-g", "10", "-b:v", "1M"]
+    command = [ffmpeg, "-loglevel", "error", "-nostdin", "-re", "-stream_loop", "-1"]
+    command += ["-f", "mjpeg", "-framerate", "15", "-i", str(video)]
+    command += ["-vf", "fps=10,scale=640:360,format=yuv420p", "-g", "10", "-b:v", "1M"]
     command += [*_ENCODERS[codec], "-f", "rtp", "-payload_type", "96"]
     command.append(f"rtp://127.0.0.1:{port}?pkt_size=1200")
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
@@ -158,5 +159,5 @@ def turn_server(folder: Path, secret: str) -> Iterator[int]:
             assert process.poll() is None, (folder / "turn.log").read_text()[-1000:]
             yield port
         finally:
-            process.terminate()
-            process.wait(10)
+            process.kill()
+            process.wait()

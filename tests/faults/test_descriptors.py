@@ -16,6 +16,7 @@ from tests.faults.nonce_clients import Account, Crowd, together
 from tests.faults.results import Result
 from tests.helpers.load import End, http_session
 from tests.helpers.probe_rider import ProbeRider
+from tests.helpers.service import PATIENT_POSTS
 
 pytestmark = pytest.mark.alone
 
@@ -52,7 +53,7 @@ def test_probes_are_answered_while_silent_connections_take_every_descriptor(
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (LIMIT, hard))
     try:
-        stub = stubbed(model_s=0.001)
+        stub = stubbed(model_s=0.001, **PATIENT_POSTS)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     worker: psutil.Process = stub.service.workers[0]

@@ -14,6 +14,7 @@ from tests.faults.conftest import Stubbed, Tier
 from tests.faults.nonce_clients import Account, Crowd, together
 from tests.faults.results import Result
 from tests.helpers.load import End, http_session
+from tests.helpers.service import PATIENT_POSTS
 from tests.helpers.waiting import wait_for
 
 pytestmark = pytest.mark.alone
@@ -44,7 +45,7 @@ async def _through(stub: Stubbed, fault: str, times: int, seconds: float) -> Acc
 def test_without_memory_for_a_batch_smaller_ones_run_and_the_larger_come_back(
     stubbed: Start, tier: Tier, figures: Result
 ) -> None:
-    stub = stubbed(model_s=0.02, INFERENCE_LANES="1")
+    stub = stubbed(model_s=0.02, INFERENCE_LANES="1", **PATIENT_POSTS)
     before = stub.service.inference.pid
     whole = asyncio.run(_through(stub, "oom", times=1, seconds=2.0))
     assert stub.service.inference.pid == before, "an allocation that failed ends no process"

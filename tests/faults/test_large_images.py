@@ -83,8 +83,9 @@ async def post_greedily(url: str, address: str, body: bytes, until: End, seen: C
     connector = aiohttp.TCPConnector(limit=0, local_addr=(address, 0))
     async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(30)) as session:
         while not until.passed:
-            # A client that is refused before its body was read may find its connection closed.
-            with contextlib.suppress(aiohttp.ClientError):
+            # A client that is refused before its body was read may find its connection closed. On a slow
+            # machine an answer may take longer than a client waits.
+            with contextlib.suppress(aiohttp.ClientError, TimeoutError):
                 async with session.post(
                     url, data=io.BytesIO(body), headers={"Content-Type": "application/octet-stream"}
                 ) as answer:
@@ -128,7 +129,7 @@ def test_ten_clients_with_the_largest_images_take_little_memory(
         with peak_watch(service) as peaks:
             seen = asyncio.run(load(url, body, tier.pick(5.0, 60.0)))
         begun = time.monotonic()
-        while (left := pss_bytes(service) - before) > LEFT_BYTES and time.monotonic() < begun + 30:
+        while (left := pss_bytes(service) - before) > LEFT_BYTES and time.monotonic() < begun + 60:
             time.sleep(0.25)
         given_back_s = time.monotonic() - begun
     figures.note(

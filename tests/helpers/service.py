@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import http.client
 import json
 import os
 import shutil
@@ -27,6 +28,8 @@ ROOT = Path(__file__).resolve().parents[2]
 START_TIMEOUT_S = 120.0
 #: Settings with which a service neither refuses streams nor drops their frames because the machine is slow.
 PATIENT = {"STREAM_MIN_FPS": "0", "STREAM_MAX_AGE_MS": "60000"}
+#: Settings with which a slow machine is no reason to refuse a POST.
+PATIENT_POSTS = {"REQUEST_QUEUE_S": "60", "REQUEST_TIMEOUT_S": "60"}
 
 
 @cache
@@ -91,7 +94,7 @@ class Service:
         raise AssertionError(f"not ready after {timeout_s} s:\n{self.log}")
 
     def _find_port(self) -> int:
-        for line in self.log.splitlines():
+        for line in self.log.rpartition("\n")[0].splitlines():
             if "listening on" in line:
                 return int(json.loads(line)["message"].split("with")[0].rsplit(":", 1)[1])
         return 0
@@ -202,7 +205,7 @@ class Service:
         except urllib.error.HTTPError as error:
             with error:
                 return error.code, error.read()
-        except OSError:
+        except (OSError, http.client.HTTPException):  # a process that is killed may leave half an answer
             return 0, b""
 
     def get_json(self, path: str) -> Any:
