@@ -22,7 +22,7 @@ from tests.faults.nonce_clients import Account, Crowd, together
 from tests.faults.results import Result
 from tests.helpers.load import End, http_session
 from tests.helpers.probe_rider import ProbeRider
-from tests.helpers.service import Service
+from tests.helpers.service import PATIENT_POSTS, Service
 from tests.helpers.simulated_clock import SimulatedClock
 from tests.helpers.waiting import wait_for
 
@@ -114,7 +114,7 @@ def test_clocks_that_jump_disturb_no_stream(tmp_path: Path, tier: Tier, figures:
             return together(list(await asyncio.gather(*(task for _, task in running))))
 
     with SimulatedClock(tmp_path / "clock", time.time()) as clock:
-        settings = QUIET | {"MODEL_V1_PATH": str(model)} | clock.environment
+        settings = QUIET | PATIENT_POSTS | {"MODEL_V1_PATH": str(model)} | clock.environment
         with Service(settings) as service, ProbeRider(service.port) as rider:
             whole = asyncio.run(jump(service, clock))
         rider.ride.check()

@@ -25,6 +25,7 @@ from tests.faults.process_watch import ProcessWatch, look, settled
 from tests.faults.results import Result
 from tests.helpers.load import End, http_session, pack
 from tests.helpers.probe_rider import ProbeRider
+from tests.helpers.service import PATIENT_POSTS
 from tests.helpers.waiting import wait_for
 
 pytestmark = pytest.mark.alone
@@ -131,7 +132,7 @@ async def _vanish(port: int, count: int) -> None:
 def test_slow_silent_and_vanished_clients_are_cut_off_and_hurt_nobody(
     stubbed: Start, tier: Tier, figures: Result
 ) -> None:
-    stub = stubbed(model_s=0.002, **LIMITS)
+    stub = stubbed(model_s=0.002, **LIMITS, **PATIENT_POSTS)
     of_each, vanished = tier.pick((10, 8), (180, 100))
     port, url = stub.service.port, stub.service.http_url
 
@@ -228,7 +229,8 @@ def test_idle_streams_cost_little_and_are_forgotten(stubbed: Start, tier: Tier, 
     assert soft >= 2 * count + 1000 or not tier.full, (
         f"needs {2 * count + 1000} descriptors; `ulimit -n` is {soft}"
     )
-    stub = stubbed(model_s=0.001, STREAM_IDLE_TIMEOUT_S="600", STREAM_HEARTBEAT_S="20", STREAM_RESUME_S="1")
+    limits = {"STREAM_IDLE_TIMEOUT_S": "600", "STREAM_HEARTBEAT_S": "20", "STREAM_RESUME_S": "1"}
+    stub = stubbed(model_s=0.001, **limits, **PATIENT_POSTS)
     worker: psutil.Process = stub.service.workers[0]
     url = f"{stub.service.http_url}/v1/stream"
 
