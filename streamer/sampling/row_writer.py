@@ -18,6 +18,7 @@ import re
 import secrets
 import socket
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -36,7 +37,7 @@ log = logging.getLogger("streamer.drift")
 #: Seconds by which a row may arrive late; those that arrive later are not stored.
 LATE_S = 60.0
 #: The files of all replicas are written at times spread over so many seconds.
-SPREAD_S = 60.0
+SPREAD_S = 60
 #: Half hours older than this are not made up for.
 MAX_BEHIND_S = 7 * 86_400.0
 #: Seconds between two attempts while the spool accepts nothing, and between two lines of the log about it.
@@ -94,7 +95,7 @@ class RowWriter:
             self.replica, self._through = f"{host}-{secrets.token_hex(4)}", _half_hour(now)
             self._save()
         self._through = min(max(self._through, _half_hour(now - MAX_BEHIND_S)), _half_hour(now))
-        self._delay_s = LATE_S + int(self.replica[-4:], 16) % int(SPREAD_S)
+        self._delay_s = LATE_S + zlib.crc32(self.replica.encode()) % SPREAD_S
 
     def tick(self) -> None:
         """Begin to write the half hours that are over."""

@@ -6,13 +6,15 @@ Where Ceph is not installed, these tests are skipped; test_sampling_faults needs
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import json
 import random
 import socket
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +24,16 @@ import pytest
 from streamer.cli.main import main
 from streamer.datasets.labelled_set import load_set
 from streamer.datasets.source import BucketSource, verify
+from streamer.drift.history import History
+from streamer.drift.row_file import FILE_S
+from streamer.drift.rows import Row
 from streamer.sampling.errors import StoreMisconfigured
 from streamer.sampling.s3 import Bucket, S3Store, open_client
 from tests.conftest import shared
 from tests.helpers.model_factory import null_model
 from tests.helpers.sampling_process_run import SamplingProcessRun, reported, spooled
 from tests.helpers.service import Service
+from tests.helpers.stored_rows import HOUR, INTERVAL_S, between, camera
 from tests.helpers.stores.ceph import ACCESS_KEY, PACKAGES, SECRET_KEY, Ceph, missing
 from tests.helpers.stores.faulty import FaultyS3
 from tests.helpers.waiting import wait_for
@@ -264,3 +270,71 @@ def test_a_bucket_that_cannot_be_read_is_named(
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "dummy-wrong")
     assert main(["samples", "verify", "--in", f"s3://{BUCKET}"]) == 3
     assert "AWS_SECRET_ACCESS_KEY" in capsys.readouterr().err
+
+
+def test_the_rows_of_two_replicas_are_judged_together(
+    environment: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # The last half hour is over for longer than a replica waits for late rows.
+    end = int(time.time() - 300) // FILE_S * FILE_S
+    begin, yesterday, today = end - 28 * HOUR, end - 16 * HOUR, end - 4 * HOUR
+    cameras = {
+        "gate": camera("gate", 28, begin=begin, blurred_from=today + HOUR),
+        "yard": camera("yard", 28, begin=begin, seed=2),
+    }
+    settings = environment | {"DRIFT_ROWS": "1", "DRIFT_SAMPLE_INTERVAL_S": str(INTERVAL_S)}
+    with contextlib.ExitStack() as replicas:
+        for stream, measured in cameras.items():
+            folder = tmp_path / stream
+            kept = between(measured, begin, yesterday) + between(measured, today, end)
+            _measured_before(folder / "samples", f"{stream}-1", begin, kept)
+            run = replicas.enter_context(SamplingProcessRun(folder, settings))
+            run.wait_on()
+        # A process that is killed while it stores rows loses none, and none counts twice.
+        wait_for(lambda: _stored(environment, "yard"), timeout_s=60)
+        run.kill()
+        run.start()
+        wait_for(lambda: all(len(_stored(environment, each)) == 32 for each in cameras), timeout_s=60)
+    place = f"s3://{BUCKET}/{environment['S3_PREFIX']}"
+    period, reference = (f"{_utc(first)}..{_utc(last)}" for first, last in ((today, end), (begin, yesterday)))
+    command = [
+        "drift",
+        "evaluate",
+        place,
+        "--period",
+        period,
+        "--reference",
+        reference,
+        "--builtin",
+        "--json",
+    ]
+    assert main([*command, "--out", f"{place}/reports"]) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert {name: each["verdict"] for name, each in found["streams"].items()} == {
+        "gate": "drift",
+        "yard": "none",
+    }
+    for stream, each in found["streams"].items():
+        assert each["replicas"].keys() == {f"{stream}-1"}
+        assert each["rows"] == 4 * 240
+    assert found["files_left_out"] == 0
+    assert set(keys(environment, "reports/")) == {"reports/drift.json", "reports/report.html"}
+
+
+def _stored(environment: dict[str, str], stream: str) -> list[str]:
+    return [key for key in keys(environment, "v1/rows/") if f"stream={stream}/" in key]
+
+
+def _measured_before(folder: Path, replica: str, begin: int, measured: Sequence[Row]) -> None:
+    """Leave what a replica has measured and not stored when it ended."""
+    history = History(folder / ".drift", 256 << 20)
+    assert not history.open()
+    for row in measured:
+        history.append(row)
+    history.close()
+    (folder / ".spool").mkdir()
+    (folder / ".spool" / "rows").write_text(json.dumps({"replica": replica, "through": begin}))
+
+
+def _utc(unix_s: int) -> str:
+    return datetime.fromtimestamp(unix_s, UTC).isoformat()
