@@ -21,6 +21,7 @@ from tests.deploy.proxies import BalancingProxy
 from tests.deploy.release import Release
 from tests.helpers.media import images
 from tests.helpers.ports import free_port
+from tests.helpers.service import PATIENT_POSTS
 from tests.helpers.webrtc_client import WebrtcClient
 
 log = logging.getLogger(__name__)
@@ -37,9 +38,7 @@ def whole_release(null: Path) -> Iterator[Release]:
     # The service sees all clients here as one, which may hold at most an eighth of the sessions while they
     # have no video yet.
     settings["WEBRTC_SESSIONS_MAX"] = "512"
-    # A slow machine is no reason to refuse a POST here.
-    settings |= {"REQUEST_QUEUE_S": "60", "REQUEST_TIMEOUT_S": "60"}
-    with Release(null, settings) as running:
+    with Release(null, settings | PATIENT_POSTS) as running:
         yield running
 
 

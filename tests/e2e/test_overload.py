@@ -11,7 +11,7 @@ import pytest
 from bench.overload import memory_mb, together
 from tests.helpers.load import End, StreamLoad, Tally, http_session
 from tests.helpers.media import images
-from tests.helpers.service import Service
+from tests.helpers.service import PATIENT_POSTS, Service
 
 pytestmark = pytest.mark.alone
 
@@ -26,7 +26,7 @@ def test_a_flood_gets_fresh_results_and_its_neighbours_lose_nothing(yolox_nano: 
     frames = images(8)
     # Use one inference thread, because two cores with AVX-512 would serve most of the flood.
     settings = {"MODEL_V1_PATH": str(yolox_nano), "STREAM_MIN_FPS": "0", "INFERENCE_LANES": "1"}
-    with Service(settings) as service:
+    with Service(settings | PATIENT_POSTS) as service:
         asyncio.run(together(service, frames, 4, FLOOD_FPS))
         memories_mb = [memory_mb(service)]
         while True:

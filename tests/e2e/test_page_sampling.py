@@ -15,10 +15,12 @@ from tests.helpers.waiting import wait_for
 pytestmark = pytest.mark.browser
 
 
-#: Makes the page ask the server every second, and not every ten seconds, how many frames it has saved.
-_ASK_OFTEN = """(() => {
+#: Makes the page ask the server every second, and not every ten seconds, how many frames it has saved, and
+#: show for a minute, and not for 2.5 seconds, what became of a report.
+_OTHER_TIMES = """(() => {
   const usual = window.setTimeout;
-  window.setTimeout = (act, ms, ...rest) => usual(act, ms === 10000 ? 1000 : ms, ...rest);
+  const others = { 10000: 1000, 2500: 60000 };
+  window.setTimeout = (act, ms, ...rest) => usual(act, others[ms] ?? ms, ...rest);
 })()"""
 
 
@@ -33,7 +35,7 @@ def test_a_person_reports_a_image_sees_it_counted_and_can_refuse(
     with Service(settings(yolox_nano, tmp_path / "samples")) as service:
         wait_for(lambda: service.get_json("/health")["sampling"] == "on")
         demo = DemoPage(browser, service.http_url)
-        demo.page.add_init_script(_ASK_OFTEN)
+        demo.page.add_init_script(_OTHER_TIMES)
         demo.open()
         demo.wait("document.getElementById('start-hint').textContent.includes('may save single frames')")
         demo.wait_visible("#keep-field")
