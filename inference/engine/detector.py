@@ -39,6 +39,7 @@ from inference.models.labels import check_ids, choose_code_classes, choose_label
 from inference.models.lineage import lineage_of
 from inference.models.manifest import read_manifest
 from inference.models.model import Family, ModelInfo
+from inference.models.model_card import card_of
 from inference.models.model_file import check_file
 from inference.models.signature import image_input
 from inference.postprocess.boxes import Postprocessor
@@ -87,9 +88,8 @@ class Detector:
         if device == "tensorrt":
             graph = graph_of(onnx_session.load_session(path, 1, devices.chain("cpu")))
             profile = shape_profile(image_input(str(path), graph, manifest), batch_max)
-        session, provider, edited = onnx_session.open_session(
-            path, device, threads, EngineSource(engine_cache, sha256, profile)
-        )
+        source = EngineSource(engine_cache, sha256, profile)
+        session, provider, edited = onnx_session.open_session(path, device, threads, source)
         #: The inputs and outputs that the file declares.
         self.graph = graph = graph or graph_of(session, edited)
         #: The image input as the session takes it.
@@ -149,6 +149,7 @@ class Detector:
             agnostic_nms=bool(manifest.agnostic_nms),
             code_classes=choose_code_classes(str(path), manifest, labels),
             lineage=lineage_of(manifest),
+            card=card_of(manifest, labels),
         )
         #: Batch size to median seconds of one run; filled by `warm_up`.
         self.cost_s: dict[int, float] = {}

@@ -5,6 +5,7 @@ The module runs as a fork server: it imports everything once, and each process t
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 import signal
@@ -125,7 +126,9 @@ def serve(settings: InferenceSettings, listener: socket.socket, shared_status: S
             measured = detector.warm_up(known, inference_threads=inference_threads)
             if known is None:
                 save_warm_up(settings.metrics_dir, detector.model.sha256, detector.model.provider, measured)
-            model = detector.model
+            model = detector.model = dataclasses.replace(
+                detector.model, file=given[version].name, loaded_at=time.time()
+            )
             log.info(
                 "%s: %s (%s, %d classes, %dx%d) on %s, warmed up in %.1f s; ms per run %s",
                 version,

@@ -71,6 +71,7 @@ class SharedStatus:
         "decode_ms": 19,  # worker 0: mean processor time of decoding a frame
         "moving_until": 20,  # workers: until when streams that were asked to move may come back first
         "can_move_until": 21,  # workers: until when this replica has streams that can be asked to move
+        "started": 22,  # supervisor: when the replica was started
         "refused": 40,  # workers: time at which a message of the inference process did not parse
     }
 

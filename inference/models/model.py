@@ -10,6 +10,9 @@ from typing import Any
 
 from inference.core.detection_params import DetectionParams
 
+#: Unix time of the year 9999, the last one that dates can have.
+_LAST_TIME = 253_402_300_800
+
 
 class Family(StrEnum):
     """Names the output layout and input convention of a detector; docs/models.md has a table."""
@@ -56,6 +59,12 @@ class ModelInfo:
     code_classes: tuple[str, ...] | None = None
     #: Where the model comes from and what it scored (`lineage_of`); None if its manifest does not say.
     lineage: Mapping[str, Any] | None = None
+    #: Training, promotion and evaluations (`card_of`); None if its manifest does not say.
+    card: Mapping[str, Any] | None = None
+    #: Name of the file that the settings name, after links are resolved.
+    file: str = ""
+    #: Unix time at which the process that serves the model has loaded it; 0 if it is unknown.
+    loaded_at: float = 0.0
 
     @property
     def default_params(self) -> DetectionParams:
@@ -79,20 +88,28 @@ class ModelInfo:
         if values.get("code_classes") is not None:
             values["code_classes"] = tuple(values["code_classes"])
         model = cls(**values)
-        texts = (model.name, model.sha256, model.provider, *model.labels)
-        numbers = (model.input_width, model.input_height, *model.buckets)
-        if not all(isinstance(text, str) for text in texts):
-            raise TypeError("name, sha256, provider and labels are texts")
-        if not all(type(number) is int and number > 0 for number in numbers):
-            raise ValueError("sizes and buckets are whole numbers above 0")
-        if type(model.pad_value) is not int or not 0 <= model.pad_value <= 255:
-            raise ValueError(f"`pad_value` is {model.pad_value!r:.40}; allowed are 0 to 255")
-        if model.conf_threshold is not None and not 0 <= model.conf_threshold <= 1:
-            raise ValueError(f"`conf_threshold` is {model.conf_threshold!r:.40}; allowed are 0 to 1")
-        if model.code_classes is not None and not set(model.code_classes) <= set(model.labels):
-            raise ValueError("`code_classes` has labels that the model does not have")
-        if model.lineage is not None and not isinstance(model.lineage, dict):
-            raise TypeError(f"`lineage` is {model.lineage!r:.40}; expected an object")
-        if type(model.agnostic_nms) is not bool:
-            raise TypeError(f"`agnostic_nms` is {model.agnostic_nms!r:.40}; allowed are true and false")
+        _check(model)
         return model
+
+
+def _check(model: ModelInfo) -> None:
+    """Raise TypeError or ValueError for values that no model has."""
+    texts = (model.name, model.sha256, model.provider, model.file, *model.labels)
+    numbers = (model.input_width, model.input_height, *model.buckets)
+    if not all(isinstance(text, str) for text in texts):
+        raise TypeError("name, sha256, provider, file and labels are texts")
+    if not all(type(number) is int and number > 0 for number in numbers):
+        raise ValueError("sizes and buckets are whole numbers above 0")
+    if type(model.pad_value) is not int or not 0 <= model.pad_value <= 255:
+        raise ValueError(f"`pad_value` is {model.pad_value!r:.40}; allowed are 0 to 255")
+    if model.conf_threshold is not None and not 0 <= model.conf_threshold <= 1:
+        raise ValueError(f"`conf_threshold` is {model.conf_threshold!r:.40}; allowed are 0 to 1")
+    if model.code_classes is not None and not set(model.code_classes) <= set(model.labels):
+        raise ValueError("`code_classes` has labels that the model does not have")
+    for name, value in (("lineage", model.lineage), ("card", model.card)):
+        if value is not None and not isinstance(value, dict):
+            raise TypeError(f"`{name}` is {value!r:.40}; expected an object")
+    if type(model.loaded_at) not in (int, float) or not 0 <= model.loaded_at < _LAST_TIME:
+        raise ValueError(f"`loaded_at` is {model.loaded_at!r:.40}; expected a Unix time")
+    if type(model.agnostic_nms) is not bool:
+        raise TypeError(f"`agnostic_nms` is {model.agnostic_nms!r:.40}; allowed are true and false")

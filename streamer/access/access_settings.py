@@ -117,7 +117,7 @@ class AccessSettings(BaseSettings):
     api_keys: str = Field(
         "",
         description="Comma-separated keys, each valid for everything. When set, all routes except pages, "
-        "probes, metrics and `/drift/status` require a key as a bearer token.",
+        "probes, metrics, `/versions` and `/drift/status` require a key as a bearer token.",
     )
     api_keys_file: Path | None = Field(
         None,

@@ -1,4 +1,4 @@
-"""Defines the metrics of workers and supervisor, and merges those of all processes for ``GET /metrics``.
+"""Defines the metrics of workers and supervisor; `merged_metrics` merges those of all processes.
 
 Label values come from closed sets: version, status code, transport, reason, stage.
 """
@@ -6,16 +6,10 @@ Label values come from closed sets: version, status code, transport, reason, sta
 from __future__ import annotations
 
 from collections import Counter as Counts
-from collections.abc import Iterable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.metrics_core import Metric
-from prometheus_client.multiprocess import MultiProcessCollector
-from prometheus_client.registry import Collector
+from prometheus_client import CollectorRegistry
 
-from inference.core import metric_store
 from inference.core.metric_setup import count_log_lines
 from inference.core.metric_value import Counter, Gauge, Histogram
 from streamer.protocol.wire import DropReason
@@ -328,23 +322,3 @@ class SupervisorMetrics:
         )
         for role in ("inference", "worker", "observer"):
             self.restarts.labels(role)
-
-
-class _Stored(Collector):
-    """Collects the metrics of all processes from the shared store."""
-
-    def collect(self) -> Iterable[Metric]:
-        """Return the merged metrics."""
-        store = metric_store.current()
-        names = store.names() if store is not None else []
-        return MultiProcessCollector.merge(names)  # type: ignore[no-untyped-call, no-any-return]
-
-
-def render_metrics(directory: Path) -> bytes:
-    """Return the exposition text of all processes of the replica, from the store or else ``directory``."""
-    registry = CollectorRegistry()
-    if metric_store.current() is None:
-        MultiProcessCollector(registry, str(directory))  # type: ignore[no-untyped-call]
-    else:
-        registry.register(_Stored())
-    return generate_latest(registry)

@@ -21,7 +21,8 @@ class Entry(Enum):
     PROBE = auto()
     #: Nothing: the demo page and the documentation.
     OPEN = auto()
-    #: Nothing, but the answer contains names of streams only for clients that may see them.
+    #: Nothing, but the answer contains names of streams, names of classes and figures of traffic only for
+    #: clients that may see them.
     REDUCED = auto()
     #: A key, sent as a bearer token.
     KEY = auto()
@@ -71,6 +72,7 @@ ROUTES: dict[tuple[str, str], Policy] = {
     ("GET", "/health"): _PROBE,
     ("GET", "/livez"): _PROBE,
     ("GET", "/metrics"): _REDUCED,
+    ("GET", "/versions"): _REDUCED,
     ("POST", "/predict"): _PREDICT,
     ("POST", "/{version}/predict"): _PREDICT,
     ("GET", "/stream"): _SOCKET,

@@ -168,7 +168,29 @@ def _figures(score: ModelScore) -> Figures:
         score.map50_95.value,
         precisions,
         number(score.false_per_empty.value),
+        _details(score),
     )
+
+
+def _details(score: ModelScore) -> dict[str, Any]:
+    """Return the figures that `inference.models.model_card` reads besides those that decide."""
+    point = score.point
+    estimates = {
+        "map50": score.map50,
+        "map50_95": score.map50_95,
+        "false_per_empty_picture": score.false_per_empty,
+    }
+    intervals = {name: [number(each.low), number(each.high)] for name, each in estimates.items()}
+    return {
+        "ap50_95": {name: number(score.coco.ap50_95[index]) for index, name in enumerate(score.classes)},
+        "objects": {name: int(point.objects[index]) for index, name in enumerate(score.classes)},
+        "by_size": {size: number(value) for size, value in score.coco.by_size.items()},
+        "intervals": {name: bounds for name, bounds in intervals.items() if None not in bounds},
+        "empty_pictures": int(point.is_empty.sum()),
+        "threshold": round(point.threshold, 4),
+        "run_ms": round(score.run_ms, 2),
+        "provider": score.provider,
+    }
 
 
 def _manifest(options: Options, evaluation: Evaluation, judgement: Judgement) -> dict[str, Any]:

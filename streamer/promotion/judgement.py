@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 
@@ -17,6 +17,8 @@ class Figures:
     #: Average precision at an IoU of 0.5 by class; None for a class without objects.
     ap50: dict[str, float | None]
     false_per_empty: float | None
+    #: Further figures for the manifest: intervals, by class and size, time of a run.
+    details: dict[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON types."""
@@ -25,6 +27,7 @@ class Figures:
             "map50_95": round(self.map50_95, 4),
             "ap50": self.ap50,
             "false_per_empty_picture": self.false_per_empty,
+            **self.details,
         }
 
 

@@ -56,6 +56,7 @@ from streamer.server.load_reports import LoadReports
 from streamer.server.openapi import openapi_document
 from streamer.server.pages import add_pages
 from streamer.server.rebalancing import add_rebalancing
+from streamer.server.versions import Versions
 from streamer.webrtc.peers import Peers
 from streamer.webrtc.routes import Webrtc, add_webrtc
 from streamer.webrtc.video_pool import VideoPool, video_decoder_count
@@ -191,7 +192,15 @@ def make_app(resources: Resources) -> tuple[web.Application, Parts]:
         hub,
     )
     webrtc = add_webrtc(app, peers, origin_policy, router)
-    add_pages(app, openapi_document())
+    add_pages(
+        app,
+        openapi_document(),
+        data={
+            "/versions": Versions(
+                client, resources.shared_status, resources.metrics_dir, settings.workers, router.replica
+            ).handle
+        },
+    )
 
     async def lifetime(_app: web.Application) -> AsyncIterator[None]:
         await client.start()

@@ -18,7 +18,8 @@ from typing_extensions import TypedDict
 from inference.ipc.client import InferenceClient
 from inference.ipc.shared_status import SharedStatus, State
 from streamer.access.identity import Scope
-from streamer.accounting.metrics import render_metrics
+from streamer.accounting.merged_metrics import render_metrics
+from streamer.core.shared_call import SharedCall
 from streamer.drift.status_document import DriftStatus, DriftWord
 from streamer.http.authentication import AccessState, Authenticator
 from streamer.http.caller import hide_in_metrics, identity_of
@@ -122,11 +123,8 @@ class Health:
         authenticator: Authenticator,
         decoders: Decoders,
     ) -> None:
-        self._rendering = asyncio.Lock()
-        #: The last rendered metrics, complete and without names of streams, and when their rendering began,
-        #: in monotonic seconds.
-        self._rendered = (b"", b"")
-        self._rendered_at = 0.0
+        #: Renders the metrics, complete and without names of streams; in a thread, because that reads files.
+        self._rendered = SharedCall(self._render)
         self._shared_status = shared_status
         self._liveness = Liveness(shared_status)
         self._client = client
@@ -215,14 +213,7 @@ class Health:
         return await self._metrics(complete=True)
 
     async def _metrics(self, *, complete: bool) -> web.Response:
-        arrived = time.monotonic()
-        # Only one rendering runs at a time. Requests that arrived before it began share its result.
-        async with self._rendering:
-            if self._rendered_at < arrived:
-                self._rendered_at = time.monotonic()
-                # A thread renders them, because that reads files.
-                self._rendered = await asyncio.to_thread(self._render)
-            full, without_names = self._rendered
+        full, without_names = await self._rendered.result()
         body = full if complete else without_names
         headers = {"Content-Type": CONTENT_TYPE_LATEST, "Cache-Control": "no-store"}
         return PacedResponse(body=body, headers=headers)

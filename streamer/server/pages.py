@@ -10,13 +10,14 @@ import importlib.util
 import json
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from aiohttp import hdrs, web
+from aiohttp.typedefs import Handler
 
 from streamer.assets import SAMPLE_FILE, STATIC_DIR
 from streamer.http.http_connection import SERVER_NAME
@@ -208,14 +209,22 @@ def add_pages(
     document: dict[str, Any],
     static_dir: Path = STATIC_DIR,
     sample: Path = SAMPLE_FILE,
+    *,
+    data: Mapping[str, Handler] | None = None,
 ) -> None:
     """Add the routes of all pages, and security headers to every answer of ``app``.
 
-    ``document`` is the OpenAPI document. This reads all files, a few megabytes. Raises OSError if a file
+    ``document`` is the OpenAPI document. ``data`` has the handlers of routes that browsers see as a page and
+    programs as JSON, by path. This reads all files, a few megabytes. Raises OSError if a file
     cannot be read.
     """
-    for path, asset in load_assets(document, static_dir, sample).items():
-        app.router.add_get(path, _handler(asset))
+    data = data or {}
+    assets = load_assets(document, static_dir, sample)
+    for path, asset in assets.items():
+        page = _handler(asset)
+        app.router.add_get(path, _page_or_data(page, data[path]) if path in data else page)
+    for path in data.keys() - assets.keys():
+        app.router.add_get(path, data[path])
     app.on_response_prepare.append(_add_security_headers)
 
 
@@ -241,9 +250,9 @@ def load_assets(
 
 
 def _load_static(folder: Path) -> Iterator[tuple[str, Asset]]:
-    """Yield the demo page's files below /static.
+    """Yield the files of the demo page and of the versions page below /static.
 
-    The index is also yielded as the start page, and the icon as the favicon.
+    The pages are also yielded under their own paths, and the icon as the favicon.
     """
     for path in sorted(folder.rglob("*")):
         relative = path.relative_to(folder)
@@ -256,6 +265,8 @@ def _load_static(folder: Path) -> Iterator[tuple[str, Asset]]:
             yield "/", asset
         elif relative.as_posix() == "favicon.ico":
             yield "/favicon.ico", asset
+        elif relative.as_posix() == "versions.html":
+            yield "/versions", asset
         yield f"/static/{relative.as_posix()}", asset
 
 
@@ -286,6 +297,23 @@ def _handler(asset: Asset) -> Any:
         return (below(prefix) if prefix else asset).respond(request)
 
     return serve
+
+
+def _page_or_data(page: Handler, data: Handler) -> Handler:
+    async def serve(request: web.Request) -> web.StreamResponse:
+        if not _wants_page(request.headers.get(hdrs.ACCEPT, "")):
+            return await data(request)
+        response = await page(request)
+        response.headers[hdrs.VARY] = hdrs.ACCEPT
+        return response
+
+    return serve
+
+
+def _wants_page(accept: str) -> bool:
+    """Return whether an ``Accept`` header names HTML and not JSON, as browsers do for addresses."""
+    ranges = {part.partition(";")[0].strip().lower() for part in accept.split(",")}
+    return "text/html" in ranges and "application/json" not in ranges
 
 
 async def _add_security_headers(_request: web.Request, response: web.StreamResponse) -> None:

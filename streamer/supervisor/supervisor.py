@@ -103,6 +103,7 @@ class Supervisor:
         self._sampling_environment = ChildEnvironment(settings, settings.public, credentials=True)
         shared_status = self._inference.shared_status
         shared_status.post("workers", settings.workers)
+        shared_status.post("started", time.monotonic())
         self._workers = [
             WorkerHandle(number, port, shared_status) for number, port in enumerate(self._sockets)
         ]

@@ -161,7 +161,10 @@ def _train(
         "conf_threshold": round(outcome.score.threshold, 3),
         "parents": parents,
         "training": described,
-        "metrics": {part: _figures(found, plan.classes) for part, found in scores.items()},
+        "metrics": {
+            part: _figures(found, plan.classes) | {"pictures": len(held if part == "val" else test)}
+            for part, found in scores.items()
+        },
     }
     export(outcome.network, options.out, side=plan.side, labels=plan.classes, manifest=manifest)
     judged = Judged(plan.classes, held, outcome.found, scores, outcome.score.threshold)

@@ -15,12 +15,15 @@ _PATTERNS = (
     (re.compile(r"(?<!\w)[0-9a-f]{64}(?!\w)"), "<sha256>"),
     (re.compile(r"(?<!\w)[0-9a-f]{16}(?!\w)"), "<id>"),
     (re.compile(r"127\.0\.0\.1:\d+"), "127.0.0.1:<port>"),
+    (re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00"), "<time>"),
     (re.compile(r" at 0x[0-9a-f]+"), ""),
 )
 #: Fields of which only the shape is recorded, because their values depend on time, machine or timing.
 _SHAPED_FIELDS = frozenset(
     {
+        "batches",
         "dtls",
+        "elapsed_s",
         "ice",
         "last_check",
         "published_at",

@@ -161,6 +161,9 @@ _STREAMS = [
 ]
 _DRIFT = [
     Request("replica load: not a replica", "GET", "/replicas/load", "admin"),
+    # What administrators see in addition depends on timing.
+    Request("versions: no key", "GET", "/versions"),
+    Request("versions: page", "GET", "/versions", headers={"Accept": "text/html"}),
     Request("drift status: no key", "GET", "/drift/status"),
     Request("drift status: admin", "GET", "/drift/status", "admin"),
     Request("drift report: no key", "GET", "/drift/report"),

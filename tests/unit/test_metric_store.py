@@ -18,7 +18,7 @@ def run(store: MetricStore, role: str, code: str) -> str:
         from pathlib import Path
         from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
         from inference.core.metric_setup import name_process
-        from streamer.accounting.metrics import render_metrics
+        from streamer.accounting.merged_metrics import render_metrics
         name_process({role!r})
         registry = CollectorRegistry()
     """

@@ -94,7 +94,7 @@ def test_it_has_every_route_of_the_http_table() -> None:
         for rest in ("", "/{session}", "/{session}/results")
     }
     drift = {"/drift/status", "/drift/report", "/reference/update"}
-    operations = {"/health", "/livez", "/metrics", "/tickets"}
+    operations = {"/health", "/livez", "/metrics", "/versions", "/tickets"}
     assert set(DOCUMENT["paths"]) == predict | stream | video | drift | operations
     app = web.Application()
     images.add_routes(app)

@@ -13,6 +13,7 @@ exact:
   - {{ $prefix }}/stream
   - {{ $prefix }}/tickets
   - {{ $prefix }}/health
+  - {{ $prefix }}/versions
   - {{ $prefix }}/drift/status
   - {{ $prefix }}/openapi.json
   - {{ $prefix }}/docs-init.js

@@ -11,6 +11,7 @@ from streamer.http.probe_answers import LivenessDocument, WorkersAway
 from streamer.sampling.drift_api import ReferenceUpdate
 from streamer.server.health import HealthDocument
 from streamer.server.openapi.components import Components, answer, field_schema, operation
+from streamer.server.versions_document import VersionsDocument
 
 _REPORT_REFUSALS = {
     404: "There is no such group; `detail` names those that there are.",
@@ -41,6 +42,7 @@ def operation_paths(components: Components) -> dict[str, Any]:
         "/health": {"get": _health(components)},
         "/livez": {"get": _livez(components)},
         "/metrics": {"get": _metrics(components)},
+        "/versions": {"get": _versions(components)},
         "/drift/status": {"get": _drift_status(components)},
         "/drift/report": {"get": _drift_report(components)},
         "/reference/update": {"post": _update(components)},
@@ -98,6 +100,23 @@ def _metrics(components: Components) -> dict[str, Any]:
                 {"text/plain": {"schema": {"type": "string"}}},
             ),
             **components.refusals("GET", "/metrics"),
+        },
+        open_to_all=True,
+    )
+
+
+def _versions(components: Components) -> dict[str, Any]:
+    return operation(
+        "versions",
+        "operations",
+        "The served models side by side: what they scored, and what was measured of them",
+        {
+            "200": answer(
+                "What this replica serves. Only keys with the scope `admin` get names of classes and figures "
+                "of traffic. Browsers that open the address get a page with the same figures.",
+                components.json(VersionsDocument) | {"text/html": {"schema": {"type": "string"}}},
+            ),
+            **components.refusals("GET", "/versions"),
         },
         open_to_all=True,
     )
