@@ -3,11 +3,13 @@
 For each world and length of reference, cameras with different seeds run for ten days after the reference was
 made, by a simulated clock and through the service's own monitor. False episodes are counted per stream-day,
 with the upper end of their 95 % interval (Poisson). Then each kind of fault begins once at each camera, at a
-random time, and the table says how many were found within 24 hours, and the median delay in hours. Real clips
-in a loop are worlds, too, with edits as faults; those whose clip is not here are left out.
+random time, and the table says how many were found within 24 hours, and the median delay in hours. A second
+table counts what the service said of them: how they began, and how severe they were. Real clips in a loop are
+worlds, too, with edits as faults; those whose clip is not here are left out.
 
   make bench BENCH=drift_worlds
   make bench BENCH=drift_worlds ARGS="--worlds day_night,shop --references 72 --runs 5"
+  make bench BENCH=drift_worlds ARGS="--replay --processes 2"
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from tqdm import tqdm
 from tests.helpers.drift_clips import CLIPS, EDITS, missing_file
 from tests.helpers.drift_faults import KINDS
 from tests.helpers.drift_gaussian import GAUSSIANS
+from tests.helpers.drift_replay import replay
 from tests.helpers.drift_trial import Outcome, Summary, Trial, hours_of_reference, run
 from tests.helpers.drift_worlds import WORLDS
 
@@ -80,6 +83,20 @@ def table(lines: Sequence[Line]) -> str:
     return "\n".join(text)
 
 
+def opinions(lines: Sequence[Line]) -> str:
+    """Return a table of what the service said of the faults that it found, in all worlds together."""
+    summary = Summary([outcome for line in lines for outcome in line.summary.outcomes])
+    kinds = list(dict.fromkeys(kind for line in lines for kind in line.kinds()))
+    head = ["fault", "found", "sudden", "gradual", "minor", "moderate", "severe"]
+    rows = [head, ["---"] * len(head)]
+    for kind in kinds:
+        said = summary.opinions(kind)
+        counts = [sum(opinion.kind == each for opinion in said) for each in head[2:4]]
+        counts += [sum(opinion.severity == each for opinion in said) for each in head[4:]]
+        rows.append([kind, str(len(said)), *map(str, counts)])
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in rows)
+
+
 def trials(arguments: argparse.Namespace) -> list[list[Trial]]:
     """Return the trials of each camera; worlds that limit their reference have one length alone."""
     kinds = () if arguments.no_faults else None
@@ -96,6 +113,11 @@ def trials(arguments: argparse.Namespace) -> list[list[Trial]]:
 def run_all(camera: list[Trial]) -> list[Outcome]:
     """Run the trials of a camera."""
     return [run(trial) for trial in camera]
+
+
+def replay_all(camera: list[Trial]) -> list[Outcome]:
+    """Run the trials of a camera through the limits alone."""
+    return [replay(trial) for trial in camera]
 
 
 def _names(text: str) -> list[str]:
@@ -127,6 +149,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=FIRST_SEED, help="seed of the first camera")
     parser.add_argument("--processes", type=int, default=1, help="trials at a time")
     parser.add_argument("--no-faults", action="store_true", help="count false episodes alone")
+    parser.add_argument(
+        "--replay", action="store_true", help="run through the limits alone, in a fraction of the time"
+    )
     parser.add_argument("--json", type=Path, help="also write every outcome to this file")
     arguments = parser.parse_args()
     if arguments.worlds is None:
@@ -134,12 +159,14 @@ def main() -> None:
     todo = trials(arguments)
     outcomes: dict[tuple[str, float], list[Outcome]] = {}
     with multiprocessing.get_context("spawn").Pool(arguments.processes) as pool:
-        done = pool.imap(run_all, todo)
+        done = pool.imap(replay_all if arguments.replay else run_all, todo)
         for camera, found in zip(todo, tqdm(done, total=len(todo), unit="camera"), strict=True):
             for trial, outcome in zip(camera, found, strict=True):
                 outcomes.setdefault((trial.world, trial.reference_h), []).append(outcome)
     lines = [Line(world, hours, Summary(found)) for (world, hours), found in outcomes.items()]
     sys.stdout.write(table(lines))
+    if not arguments.no_faults:
+        sys.stdout.write(f"\n{opinions(lines)}")
     if arguments.json:
         arguments.json.write_text(
             json.dumps(

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from numpy.lib.stride_tricks import sliding_window_view
 
-from streamer.drift.blocks import Blocks, Floats, quantile
+from streamer.drift.blocks import Blocks, Floats, aligned, quantile
 from streamer.drift.day import SLOTS, hour_of, hours_apart, slot_of
 from streamer.drift.quantiles import fisher_f, student_t
 from streamer.drift.units import FLOORS, OF_BOXES, TOPICS
@@ -77,23 +77,24 @@ class StepLimits:
     topics: Floats
     inverses: tuple[Floats, ...]
 
-    def ratios(self, blocks: Blocks, columns: Sequence[str]) -> Floats:
-        """Return how far each signal has just changed, as a multiple of its limit, (signals,).
+    def ratios(self, blocks: Blocks, columns: Sequence[str], count: int) -> Floats:
+        """Return how far each signal has just changed at each of the last ``count`` ends, (count, signals).
 
-        A joint change counts for the signal of the topic that has changed most.
+        This is a multiple of its limit. A joint change counts for the signal of the topic that has changed
+        most.
         """
-        found = differences(blocks.last(2 * self.size + GAP), self.size)
-        if not len(found):
-            return np.zeros(blocks.means.shape[1])
-        change, slot = found[-1], slot_of(blocks.ends[-1:] - self.size * blocks.block_s)[0]
-        ratios = np.nan_to_num(np.maximum(change / self.rise[slot], -change / self.fall[slot]))
-        scaled = change / self.deviation[slot]
+        change = aligned(differences(blocks.last(2 * self.size + GAP + count - 1), self.size), count)
+        slots = slot_of(blocks.ends[-count:] - self.size * blocks.block_s)
+        ratios = np.nan_to_num(np.maximum(change / self.rise[slots], -change / self.fall[slots]))
+        scaled = change / self.deviation[slots]
         for topic, (members, inverse) in enumerate(zip(_members(columns), self.inverses, strict=True)):
-            part = scaled[members]
-            if np.isfinite(part).all():
-                joint = math.sqrt(float(part @ inverse @ part) / self.topics[slot, topic])
-                most = members[np.argmax(np.abs(part))]
-                ratios[most] = max(ratios[most], joint)
+            part = scaled[:, members]
+            rows = np.flatnonzero(np.isfinite(part).all(axis=1))
+            part = part[rows]
+            squares = np.einsum("ni,ij,nj->n", part, inverse, part)
+            joint = np.sqrt(squares / self.topics[slots[rows], topic])
+            most = members[np.argmax(np.abs(part), axis=1)]
+            ratios[rows, most] = np.maximum(ratios[rows, most], joint)
         return np.asarray(ratios)
 
 

@@ -15,6 +15,8 @@ DAY_S, HOUR_S = 86_400.0, 3600.0
 SLOTS = 48
 #: From this span on, a reference is compared by the time of day.
 SEASON_S = 46 * HOUR_S
+#: The offsets from UTC of all hours of such a span are looked up, also of those without a time.
+MAX_SPAN_H = 24 * 14
 #: Rows of this many hours make a half of the week (Monday to Friday, Saturday and Sunday) known.
 HALF_WEEK_H = 6.0
 #: A half hour is known if it has at least this share of the rows that an average one has.
@@ -23,9 +25,17 @@ MIN_SLOT_SHARE = 0.1
 
 def local(unix_s: Floats) -> Floats:
     """Return local seconds since the epoch; the offset from UTC is looked up once for each hour."""
-    hours, places = np.unique(unix_s // HOUR_S, return_inverse=True)
-    offsets = np.array([time.localtime(hour * HOUR_S).tm_gmtoff for hour in hours], np.float64)
-    return np.asarray(unix_s + offsets[places], np.float64) if len(hours) else unix_s
+    if not len(unix_s):
+        return unix_s
+    hours = np.asarray(unix_s // HOUR_S, np.int64)
+    first, last = int(hours.min()), int(hours.max())
+    if last - first < MAX_SPAN_H:  # np.unique takes longer than all else here
+        looked_up, places = range(first, last + 1), hours - first
+    else:
+        found, places = np.unique(hours, return_inverse=True)
+        looked_up = found.tolist()
+    offsets = np.array([time.localtime(hour * HOUR_S).tm_gmtoff for hour in looked_up], np.float64)
+    return np.asarray(unix_s + offsets[places], np.float64)
 
 
 def hour_of(unix_s: Floats) -> Floats:
@@ -75,7 +85,11 @@ class Seen:
 
     def knows_day(self, unix_s: float) -> bool:
         """Return whether the reference knows this half of the week."""
-        return self.weekend if weekday_of(np.array([unix_s]))[0] >= 5 else self.working_days
+        return bool(self.know_days(np.array([unix_s]))[0])
+
+    def know_days(self, unix_s: Floats) -> npt.NDArray[np.bool_]:
+        """Return the same for several times."""
+        return np.where(weekday_of(unix_s) >= 5, self.weekend, self.working_days)
 
     @property
     def gaps(self) -> list[str]:

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from streamer.drift.blocks import BLOCKS_PER_WINDOW, Blocks, Floats, Signals
-from streamer.drift.change_points import Kind, StepLimits, estimate_change, learn_steps
+from streamer.drift.blocks import BLOCKS_PER_WINDOW, Blocks, Floats, Signals, aligned
+from streamer.drift.change_points import GAP, Kind, StepLimits, estimate_change, learn_steps
 from streamer.drift.day import Seen, slot_of
-from streamer.drift.levels import LENGTHS, UNKNOWN_DAY, Expectation, deviations, learn_levels, middles
+from streamer.drift.levels import (
+    CONFIRMING_SHARE,
+    LENGTHS,
+    UNKNOWN_DAY,
+    Days,
+    Expectation,
+    deviations,
+    expect,
+    learn_levels,
+    middles,
+)
+from streamer.drift.object_levels import ObjectLevels
 from streamer.drift.rows import CLASSES, NUMERIC, Table
 
 #: Blocks of a group that are kept: the longest mean, and some before it to find the beginning of a change.
 KEPT_BLOCKS = 84
-#: Evidence of a longer mean counts only if the last half hour is off to the same side by this share of it.
-CONFIRMING_SHARE = 0.3
 #: Blocks in which the beginning of a change is sought: four hours.
 SOUGHT_BLOCKS = 48
 #: By how much the limit of a window is wider than that of a longer mean, beyond what its length explains.
@@ -44,6 +53,7 @@ class Limits:
     expectation: Expectation
     #: By length in blocks, (slots, signals).
     levels: Mapping[int, Floats]
+    objects: ObjectLevels
     steps: Sequence[StepLimits]
     seen: Seen
 
@@ -52,10 +62,17 @@ class Limits:
         """Learn from the rows of a reference, all of one model."""
         signals = Signals.of(table.categories[CLASSES])
         blocks = Blocks.of_table(table, signals, block_s)
-        typical = typical_counts(blocks)
-        expectation, levels = learn_levels(blocks, signals.columns, typical, alpha)
-        steps = learn_steps(blocks, signals.columns, alpha)
-        return cls(signals, block_s, typical, expectation, levels, steps, Seen.of(table.at))
+        return cls.of_blocks(signals, blocks, Seen.of(table.at), alpha)
+
+    @classmethod
+    def of_blocks(cls, signals: Signals, blocks: Blocks, seen: Seen, alpha: float) -> Limits:
+        """Learn from the blocks of a reference."""
+        columns, days, typical = signals.columns, Days(blocks), typical_counts(blocks)
+        expectation, others = expect(blocks, days, typical)
+        levels = learn_levels(blocks, columns, days, others, typical, alpha)
+        objects = ObjectLevels.learn(blocks, columns, days, others, alpha)
+        steps = learn_steps(blocks, columns, alpha)
+        return cls(signals, blocks.block_s, typical, expectation, levels, objects, steps, seen)
 
     def judge(self, blocks: Blocks, *, steps: bool) -> dict[str, Evidence]:
         """Return the strongest evidence of change by column, from the last blocks of a group.
@@ -64,34 +81,46 @@ class Limits:
         """
         columns = self.signals.columns
         found: dict[str, Evidence] = {}
-        wider = 1.0 if self.seen.knows_day(float(blocks.ends[-1]) - 1) else UNKNOWN_DAY
-
-        def add(ratios: Floats, basis: str) -> None:
-            for place in np.flatnonzero(ratios > 0):
-                ratio, name = float(ratios[place]) / wider, columns[place]
+        blocks = blocks.last(KEPT_BLOCKS)
+        for basis, ratios in self.ratios(blocks, 1, steps=steps):
+            for place in np.flatnonzero(ratios[-1] > 0):
+                ratio, name = float(ratios[-1, place]), columns[place]
                 if name not in found or found[name].ratio < ratio:
                     found[name] = Evidence(ratio, basis, int(place))
-
-        blocks = blocks.last(KEPT_BLOCKS)
-        expected = self.expectation.at(middles(blocks))
-        latest = self._latest(blocks, expected, BLOCKS_PER_WINDOW)
-        for length, limits in self.levels.items():
-            off = self._latest(blocks, expected, length)
-            middle = blocks.ends[-1:] - length * blocks.block_s / 2
-            agrees = np.sign(off) * latest >= CONFIRMING_SHARE * np.abs(off)
-            ratios = np.where(agrees, np.abs(off) / limits[slot_of(middle)[0]], 0.0)
-            add(np.nan_to_num(ratios), f"{length * blocks.block_s / 3600:.3g} h")
-        for step in self.steps if steps else ():
-            ends = blocks.ends[-1], blocks.ends[-1] - (2 * step.size + 1) * blocks.block_s
-            if self.seen.covers(ends[1], ends[0]):
-                add(step.ratios(blocks, columns), "step")
         return found
 
-    def _latest(self, blocks: Blocks, expected: Floats, length: int) -> Floats:
-        if len(blocks) < length:
-            return np.full(len(self.signals), np.nan)
-        part = blocks.last(length)
-        return np.asarray(deviations(part, expected[-length:], length, self.typical)[-1])
+    def ratios(self, blocks: Blocks, count: int, *, steps: bool) -> Iterator[tuple[str, Floats]]:
+        """Yield, by basis, how far signals are off at the end of each of the last ``count`` blocks.
+
+        This is a multiple of their limits, (count, signals), 0 where nothing can be said. ``steps`` says
+        whether to look for sudden changes.
+        """
+        count = min(count, len(blocks))
+        columns, ends = self.signals.columns, blocks.ends[-count:]
+        wider = np.where(self.seen.know_days(ends - 1), 1.0, UNKNOWN_DAY)[:, None]
+        expected = self.expectation.at(middles(blocks))
+        latest = self._off(blocks, expected, BLOCKS_PER_WINDOW, count)
+        for length, limits in self.levels.items():
+            off = self._off(blocks, expected, length, count)
+            slots = slot_of(ends - length * blocks.block_s / 2)
+            agrees = np.sign(off) * latest >= CONFIRMING_SHARE * np.abs(off)
+            ratios = np.nan_to_num(np.where(agrees, np.abs(off) / limits[slots], 0.0))
+            yield self._basis(length), ratios / wider
+        for length, ratios in self.objects.ratios(blocks, expected, columns, count):
+            yield self._basis(length), ratios / wider
+        for step in self.steps if steps else ():
+            begins = ends - (2 * step.size + GAP) * blocks.block_s
+            known = [self.seen.covers(*span) for span in zip(begins.tolist(), ends.tolist(), strict=True)]
+            if any(known):
+                yield "step", np.where(known, step.ratios(blocks, columns, count).T, 0.0).T / wider
+
+    def _basis(self, length: int) -> str:
+        return f"{length * self.block_s / 3600:.3g} h"
+
+    def _off(self, blocks: Blocks, expected: Floats, length: int, count: int) -> Floats:
+        """Return how far means of this length are off at the last ``count`` ends, (count, signals)."""
+        part = blocks.last(length + count - 1)
+        return aligned(deviations(part, expected[-len(part) :], length, self.typical), count)
 
     def beginning(self, blocks: Blocks, signal: int) -> tuple[Kind, float] | None:
         """Return how a signal has changed, and since when (unix seconds); None if that cannot be told."""
@@ -113,6 +142,10 @@ class Limits:
                 factor = 1.0 if length == BLOCKS_PER_WINDOW else WINDOW_MARGIN
                 wider = self.levels[length][slot] * factor * np.sqrt(length / BLOCKS_PER_WINDOW)
                 limits = np.where(np.isfinite(wider), wider, limits)
+        boxes, at = NUMERIC.index("n_boxes"), np.array([unix_s])
+        expected = float(np.nan_to_num(self.expectation.at(at)[0, boxes])) * self.typical[boxes]
+        of_objects = self.objects.window_limits(expected * BLOCKS_PER_WINDOW, self.signals.columns)
+        limits = np.asarray(np.minimum(limits, of_objects * WINDOW_MARGIN), np.float64)
         return limits if self.seen.knows_day(unix_s) else limits * UNKNOWN_DAY
 
     def numeric_window_limits(self, unix_s: float) -> dict[str, float]:

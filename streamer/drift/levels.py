@@ -16,7 +16,7 @@ import numpy as np
 from streamer.drift.blocks import Blocks, Floats, greatest, mean_square, quantile
 from streamer.drift.day import DAY_S, SEASON_S, SLOTS, hour_of, hours_apart, slot_of, weekday_of
 from streamer.drift.quantiles import student_t
-from streamer.drift.units import BETWEEN_DAYS, ERRATIC, FAST, FLOORS, OF_BOXES
+from streamer.drift.units import BETWEEN_DAYS, ERRATIC, FLOORS, OF_BOXES, OF_OBJECTS
 
 #: Lengths of the means in blocks: half an hour, an hour, two, and six hours.
 LENGTHS = (6, 12, 24, 72)
@@ -32,6 +32,8 @@ UNKNOWN_DAY = 1.5
 REACH_H = 3.0
 #: A limit is not more than so many deviations, or what ordinary days may have between them if that is more.
 MOST_DEVIATIONS = 8.0
+#: Evidence of a longer mean counts only if the last half hour is off to the same side by this share of it.
+CONFIRMING_SHARE = 0.3
 #: A mean counts with this share of the values that are typical.
 MIN_COUNT_SHARE = 0.25
 #: Half hours that a reference without a second day must have seen to know a whole day.
@@ -67,26 +69,38 @@ def deviations(blocks: Blocks, expected: Floats, length: int, typical: Floats) -
 
     A mean of fewer values than is typical is noisier, so its deviation is reduced accordingly.
     """
+    off, held = run_means(blocks, expected, length)
+    few = np.sqrt(np.minimum(1.0, held / np.maximum(typical * length, 1e-9)))
+    return np.where(held >= MIN_COUNT_SHARE * typical * length, off * few, np.nan)
+
+
+def run_means(blocks: Blocks, expected: Floats, length: int) -> tuple[Floats, Floats]:
+    """Return mean minus expectation of every run of blocks, and its number of values, both (runs, signals).
+
+    The mean is NaN without a value.
+    """
     if len(blocks) < length:
-        return np.zeros((0, blocks.means.shape[1]))
+        return np.zeros((0, blocks.means.shape[1])), np.zeros((0, blocks.means.shape[1]))
     known = np.isfinite(expected) & (blocks.counts > 0)
     counts = np.where(known, blocks.counts, 0.0)
-    held = _sums(counts, length)
-    total = _sums(np.where(known, blocks.means - expected, 0.0) * counts, length)
-    few = np.sqrt(np.minimum(1.0, held / np.maximum(typical * length, 1e-9)))
-    enough = (held >= MIN_COUNT_SHARE * typical * length) & (held > 0)
-    return np.where(enough, total / np.maximum(held, 1e-9) * few, np.nan)
+    held = sums(counts, length)
+    total = sums(np.where(known, blocks.means - expected, 0.0) * counts, length)
+    return np.where(held > 0, total / np.maximum(held, 1e-9), np.nan), held
 
 
-def _sums(values: Floats, length: int) -> Floats:
+def sums(values: Floats, length: int) -> Floats:
+    """Return the sum of every run of ``length`` rows, (runs, columns)."""
+    if len(values) < length:
+        return np.zeros((0, values.shape[1]))
     total = np.vstack([np.zeros((1, values.shape[1])), values.cumsum(axis=0)])
     return np.asarray(total[length:] - total[:-length])
 
 
-class _Days:
+class Days:
     """Holds the sums of a reference by day and half hour, so that a day can be compared with the others."""
 
     def __init__(self, blocks: Blocks) -> None:
+        """Sum up the blocks of a reference."""
         at = middles(blocks)
         self.slots, weekdays = slot_of(at), weekday_of(at)
         self.seasonal = len(blocks) * blocks.block_s >= SEASON_S
@@ -104,6 +118,11 @@ class _Days:
         self._seen = self._counts.sum(axis=0) > 0
         #: Whether this is a part of one day, which says little about other days.
         self.part = not self.seasonal and bool(self._seen.any(axis=1).sum() < WHOLE_DAY_SLOTS)
+
+    @property
+    def independent_share(self) -> float:
+        """Share of the deviations that are independent: each day is part of what the others expect."""
+        return (self.count - 1) / self.count if self.seasonal else 1.0
 
     def expected(self, weekday: int | None = None, without: int | None = None) -> Floats:
         """Return what to expect at each half hour, (slots, signals), of a weekday or any, without a day."""
@@ -135,11 +154,8 @@ def _blended(values: Floats) -> Floats:
     return np.asarray(sum(weight * np.roll(values, shift, axis=0) for shift, weight in shifts))
 
 
-def learn_levels(
-    blocks: Blocks, columns: Sequence[str], typical: Floats, alpha: float
-) -> tuple[Expectation, dict[int, Floats]]:
-    """Return what to expect, and by length the limits of deviations, (slots, signals); inf: not judged."""
-    days = _Days(blocks)
+def expect(blocks: Blocks, days: Days, typical: Floats) -> tuple[Expectation, Floats]:
+    """Return what to expect at each time, and of each block by the other days alone, (blocks, signals)."""
     others, means = days.others(by_weekday=False), days.expected()[None]
     if days.count >= WEEKDAYS_FROM_DAYS:
         by_weekday = days.others(by_weekday=True)
@@ -147,30 +163,41 @@ def learn_levels(
         better = own < WEEKDAYS_BELOW * usual
         others = np.where(better, by_weekday, others)
         means = np.where(better, np.stack([days.expected(weekday) for weekday in range(7)]), means)
-    p = alpha / 2 / TESTS_PER_DAY
-    share = (days.count - 1) / days.count if days.seasonal else 1.0
-    base = _Spread.of(deviations(blocks, others, BASE, typical), BASE, share, p, lost=not days.seasonal)
+    return Expectation(means), others
+
+
+def learn_levels(
+    blocks: Blocks, columns: Sequence[str], days: Days, others: Floats, typical: Floats, alpha: float
+) -> dict[int, Floats]:
+    """Return by length the limits of deviations, (slots, signals); inf: not judged.
+
+    ``others`` is what the other days let expect of each block, (blocks, signals).
+    """
+    p, share = probability(alpha), days.independent_share
+    base = Spread.of(deviations(blocks, others, BASE, typical), BASE, share, p, lost=not days.seasonal)
     limits = {}
     for length in LENGTHS:
         found = deviations(blocks, others, length, typical)
         if len(found) < 2 * length:
             continue
-        spread = _Spread.of(found, length, share, p, lost=not days.seasonal)
+        spread = Spread.of(found, length, share, p, lost=not days.seasonal)
         factor = spread.factor
         if length > BASE and days.seasonal:
-            predicted = base.of_longer(length // BASE)
-            factor = np.minimum(
-                factor, base.factor * np.maximum(1.0, predicted / np.maximum(spread.rms, 1e-12))
-            )
+            factor = base.factor_of_longer(spread, length // BASE)
         centres = hour_of(blocks.ends[length - 1 :] - length * blocks.block_s / 2)
         limits[length] = _limits(
             found, centres, spread.rms, factor, columns, length, seasonal=days.seasonal, part=days.part
         )
-    return Expectation(means), limits
+    return limits
+
+
+def probability(alpha: float) -> float:
+    """Return the probability at which one limit may be reached; half of ``alpha`` is for levels."""
+    return alpha / 2 / TESTS_PER_DAY
 
 
 @dataclass(frozen=True, slots=True)
-class _Spread:
+class Spread:
     """Holds, by signal, the root mean square of deviations and the factor that makes a limit of it."""
 
     rms: Floats
@@ -179,7 +206,11 @@ class _Spread:
     correlations: list[Floats]
 
     @classmethod
-    def of(cls, found: Floats, length: int, share: float, p: float, *, lost: bool) -> _Spread:
+    def of(cls, found: Floats, length: int, share: float, p: float, *, lost: bool) -> Spread:
+        """Measure deviations of means of ``length`` blocks, (runs, signals).
+
+        ``share`` of them are independent, and ``lost`` says whether their mean was taken from them.
+        """
         rms = np.sqrt(mean_square(found))
         count = np.isfinite(found).sum(axis=0) / length
         margin = 0.5 / np.sqrt(np.maximum(count, 1))
@@ -192,7 +223,12 @@ class _Spread:
         quantiles = np.array([student_t(p, round(float(each), 1)) for each in freedom])
         return cls(rms, np.maximum(1.0, np.nan_to_num(tail)) * quantiles, correlations)
 
-    def of_longer(self, times: int) -> Floats:
+    def factor_of_longer(self, longer: Spread, times: int) -> Floats:
+        """Return the factor of means that are ``times`` as long: their own, or what these predict if less."""
+        predicted = np.maximum(1.0, self._of_longer(times) / np.maximum(longer.rms, 1e-12))
+        return np.minimum(longer.factor, self.factor * predicted)
+
+    def _of_longer(self, times: int) -> Floats:
         """Return the root mean square of means that are ``times`` as long, from variance and correlations."""
         total = times + sum(
             2 * (times - lag) * np.clip(self.correlations[lag - 1], 0, 1) for lag in range(1, times)
@@ -235,10 +271,10 @@ def _limits(
         if part:
             limit = np.maximum(limit, PART_OF_DAY * between)
         limits[slot] = np.where(enough, limit, np.inf)
-    erratic, boxes, fast = (
-        np.array([name in kind for name in columns]) for kind in (ERRATIC, OF_BOXES, FAST)
+    erratic, boxes, objects = (
+        np.array([name in kind for name in columns]) for kind in (ERRATIC, OF_BOXES, OF_OBJECTS)
     )
     limits = limits * np.where(erratic, ERRATIC_MARGIN, np.where(boxes, BOX_MARGIN, MARGIN))
-    shortest = np.where(erratic, 72, np.where(fast, 12, np.where(boxes, 24, 6)))
-    limits[:, shortest > length] = np.inf
+    shortest = np.where(erratic, 72, np.where(boxes, 24, 6))
+    limits[:, (shortest > length) | objects] = np.inf
     return limits

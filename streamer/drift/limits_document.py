@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from streamer.drift.day import SLOTS, Floats, Seen
 from streamer.drift.errors import ReferenceBroken
 from streamer.drift.group_limits import Limits
 from streamer.drift.levels import LENGTHS, Expectation
+from streamer.drift.object_levels import ObjectLevels, places
 from streamer.drift.rows import CATEGORY_COLUMNS, NUMERIC
 from streamer.drift.units import TOPICS
 from streamer.drift.window_limits import WindowLimits
@@ -32,6 +34,16 @@ class StoredStep(TypedDict):
     inverses: Annotated[list[Any], Field(description="Inverse correlations of the signals of each topic.")]
 
 
+class StoredObjects(TypedDict):
+    """Limits of signals that are means over objects, by length in blocks, for the typical number of boxes."""
+
+    exponent: Annotated[
+        float, Field(description="Power of the number of boxes with which the variance falls.")
+    ]
+    typical: Annotated[dict[str, float], Field(description="The typical number of boxes.")]
+    limits: Annotated[dict[str, list[Any]], Field(description="A limit for each of these signals.")]
+
+
 class StoredLimits(TypedDict):
     """Limits of one group."""
 
@@ -47,6 +59,7 @@ class StoredLimits(TypedDict):
     levels: Annotated[
         dict[str, _Slots], Field(description="By length in blocks: the limits of deviations of the mean.")
     ]
+    objects: Annotated[StoredObjects, Field(description="Limits of signals that are means over objects.")]
     steps: Annotated[list[StoredStep], Field(description="Limits of sudden changes.")]
     seen: Annotated[
         dict[str, Any],
@@ -69,6 +82,13 @@ def describe_limits(windows: WindowLimits) -> StoredLimits:
         "typical": _dump(limits.typical),
         "expected": _dump(limits.expectation.means),
         "levels": {str(length): _dump(values) for length, values in limits.levels.items()},
+        "objects": {
+            "exponent": _rounded(limits.objects.exponent) or 0.0,
+            "typical": {
+                str(length): _rounded(boxes) or 0.0 for length, boxes in limits.objects.typical.items()
+            },
+            "limits": {str(length): _dump(values) for length, values in limits.objects.limits.items()},
+        },
         "steps": [
             {
                 "size": step.size,
@@ -103,11 +123,8 @@ def parse_limits(stored: Any, where: str) -> WindowLimits:
         raise ReferenceBroken(
             f"{where}: limits: expected is {means.shape}; needed is (1 or 7, {SLOTS}, {width})"
         )
-    levels = {}
-    for name in field.get("levels", dict):
-        if name not in {str(length) for length in LENGTHS}:
-            raise ReferenceBroken(f"{where}: limits: levels has {name!r:.20}; allowed are {LENGTHS}")
-        levels[int(name)] = _Fields(stored["levels"], f"{where}: levels").array(name, np.inf, (SLOTS, width))
+    levels = _parse_lengths(field.get("levels", dict), (SLOTS, width), f"{where}: levels")
+    objects = _parse_objects(field.get("objects", dict), signals.columns, f"{where}: objects")
     steps = [_parse_step(step, width, f"{where}: steps") for step in field.get("steps", list)]
     seen = _Fields(field.get("seen", dict), f"{where}: seen")
     slots = seen.array("slots", 0.0, (SLOTS,)) > 0
@@ -117,6 +134,7 @@ def parse_limits(stored: Any, where: str) -> WindowLimits:
         field.array("typical", 0.0, (width,)),
         Expectation(means),
         levels,
+        objects,
         steps,
         Seen(slots, bool(seen.get("working_days", bool)), bool(seen.get("weekend", bool))),
     )
@@ -132,6 +150,26 @@ def parse_limits(stored: Any, where: str) -> WindowLimits:
         {name: float(excess.array(name, 0.0, ())) for name in NUMERIC},
         {name: float(categories.array(name, np.inf, ())) for name in CATEGORY_COLUMNS},
     )
+
+
+def _parse_lengths(stored: dict[str, Any], shape: tuple[int, ...], where: str) -> dict[int, Floats]:
+    """Return limits by length in blocks; null means that a signal is not judged."""
+    for name in stored:
+        if name not in {str(length) for length in LENGTHS}:
+            raise ReferenceBroken(f"{where} has {name!r:.20}; allowed are {LENGTHS}")
+    return {int(name): _Fields(stored, where).array(name, np.inf, shape) for name in stored}
+
+
+def _parse_objects(stored: dict[str, Any], columns: Sequence[str], where: str) -> ObjectLevels:
+    field = _Fields(stored, where)
+    members = len(places(columns))
+    limits = _parse_lengths(field.get("limits", dict), (members,), f"{where}: limits")
+    typical = _Fields(field.get("typical", dict), f"{where}: typical")
+    boxes = {length: float(typical.array(str(length), 0.0, ())) for length in limits}
+    for length, count in boxes.items():
+        if not count > 0:
+            raise ReferenceBroken(f"{where}: typical: {length} is {count:g}; allowed is more than 0")
+    return ObjectLevels(float(field.array("exponent", 0.0, ())), boxes, limits)
 
 
 def _parse_step(stored: Any, width: int, where: str) -> StepLimits:

@@ -45,8 +45,8 @@ BETWEEN_DAYS = {name: pair[1] for name, pair in _UNITS.items()}
 
 #: Columns of boxes. A few objects decide half an hour of them, so they are judged over at least two hours, …
 OF_BOXES = frozenset((*PREDICTION, CLASSES, "frame_diff"))
-#: … these, which average well, over one, …
-FAST = frozenset(("conf_mean", "frac_low", "area_med", "cx_med", "cy_med", CLASSES))
+#: … these, which are means over objects, from half an hour on, as the number of boxes allows, …
+OF_OBJECTS = frozenset(("conf_mean", "frac_low", "area_med", "log_aspect_med", "cx_med", "cy_med", CLASSES))
 #: … and these, which depend on one object or on how much is going on, over six.
 ERRATIC = frozenset(
     (

@@ -76,6 +76,15 @@ class Detector(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Opinion:
+    """Holds what the service said of a fault when it found it."""
+
+    #: `sudden`, `gradual`, or empty if that could not be told.
+    kind: str
+    severity: str
+
+
 #: Makes a detector from the rows of its reference.
 Learn = Callable[[Series], Detector]
 
@@ -100,6 +109,12 @@ class ServiceDetector:
             for check in self._monitor.add(row):
                 if self._monitor.settle(check):
                     yield check.window.end
+
+    @property
+    def opinion(self) -> Opinion:
+        """How the present episode began, and how severe it has been, as the status says."""
+        episode = self._monitor.groups[STREAM].episode
+        return Opinion(episode.onset.kind if episode.onset is not None else "", episode.severity)
 
     def copy(self) -> ServiceDetector:
         """Return a copy of the monitor; the reference, which never changes, is shared."""
@@ -137,6 +152,8 @@ class Outcome:
     #: By kind of fault: seconds until it was found; infinite if it was not within a day; NaN if an episode
     #: was on already when it began.
     delays: dict[str, float] = field(default_factory=dict)
+    #: What the service said of the faults that it found.
+    opinions: dict[str, Opinion] = field(default_factory=dict)
 
 
 def hours_of_reference(world: str, hours: float) -> float:
@@ -154,20 +171,27 @@ def _record(world: str, seed: int, days: float, reference_days: float) -> Record
     return draw(world, seed, days, reference_days)
 
 
+def recording_of(trial: Trial) -> Recording:
+    """Return the recording of a trial."""
+    return _record(trial.world, trial.seed, trial.days, trial.reference_days)
+
+
 def run(trial: Trial, make: Learn = ServiceDetector) -> Outcome:
     """Run a trial with the detector that ``make`` returns."""
-    recording = _record(trial.world, trial.seed, trial.days, trial.reference_days)
+    recording = recording_of(trial)
     series, now = recording.series, recording.now
     hours = hours_of_reference(trial.world, trial.reference_h)
     detector = make(series.between(now - hours * HOUR_S, now))
-    faults = _starts(trial, recording)
+    faults = faults_of(trial, recording)
     outcome = Outcome(trial.days, [], 0.0)
     marks = [now + hour * HOUR_S for hour in range(1, math.ceil(trial.days * 24) + 1)]
     begin, on = now, 0
     for end in sorted([*marks, *faults]):
         outcome.false += [at - now for at in detector.feed(series.between(begin, end))]
         if end in faults:
-            outcome.delays[faults[end]] = _delay(detector, trial, faults[end], end)
+            outcome.delays[faults[end]], opinion = _find(detector, trial, faults[end], end)
+            if opinion is not None:
+                outcome.opinions[faults[end]] = opinion
         else:
             on += detector.drifting
         begin = end
@@ -175,7 +199,7 @@ def run(trial: Trial, make: Learn = ServiceDetector) -> Outcome:
     return outcome
 
 
-def _starts(trial: Trial, recording: Recording) -> dict[float, str]:
+def faults_of(trial: Trial, recording: Recording) -> dict[float, str]:
     """Return the time of the first row of each fault, with its kind."""
     rng = np.random.default_rng((trial.seed, 0xFA17))
     kinds = recording.kinds if trial.kinds is None else trial.kinds
@@ -191,11 +215,19 @@ def _starts(trial: Trial, recording: Recording) -> dict[float, str]:
     }
 
 
-def _delay(detector: Detector, trial: Trial, kind: str, begin: float) -> float:
+def _find(detector: Detector, trial: Trial, kind: str, begin: float) -> tuple[float, Opinion | None]:
+    """Return the delay of a fault as in :class:`Outcome`, and what the service said of it."""
     if detector.drifting:
-        return math.nan
-    series = _faulty(trial.world, trial.seed, trial.days, trial.reference_days, kind, begin)
-    return next((at - begin for at in detector.copy().feed(series)), math.inf)
+        return math.nan, None
+    twin = detector.copy()
+    for at in twin.feed(faulty_series(trial, kind, begin)):
+        return at - begin, twin.opinion if isinstance(twin, ServiceDetector) else None
+    return math.inf, None
+
+
+def faulty_series(trial: Trial, kind: str, begin: float) -> Series:
+    """Return a day of a trial with a fault."""
+    return _faulty(trial.world, trial.seed, trial.days, trial.reference_days, kind, begin)
 
 
 @functools.lru_cache(maxsize=len(KINDS))
@@ -240,6 +272,10 @@ class Summary:
         """Return how many faults of a kind were found within a day, and of how many."""
         delays = [outcome.delays[kind] for outcome in self.outcomes if kind in outcome.delays]
         return sum(math.isfinite(delay) for delay in delays), len(delays)
+
+    def opinions(self, kind: str) -> list[Opinion]:
+        """Return what the service said of the faults of a kind that it found."""
+        return [outcome.opinions[kind] for outcome in self.outcomes if kind in outcome.opinions]
 
     def median_delay_h(self, kind: str) -> float:
         """Return the (upper) median delay in hours; a fault that was not found has an infinite one."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -130,6 +131,31 @@ def test_columns_may_be_fewer_than_they_are_today() -> None:
     found = parse(json.dumps(whole).encode(), **CONFIG).groups["gate"]
     assert len(found.at(0).numbers["brightness"]) == 200
     assert len(found.at(0).numbers[NUMERIC[1]]) == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"limits": {"7": []}}, r"objects: limits has '7'"),
+        ({"limits": {"6": [1.0]}}, r"limits: 6 has the shape \(1,\)"),
+        ({"typical": {}}, "typical: 6 is missing"),
+        ({"exponent": "x"}, "exponent is no array of numbers"),
+    ],
+)
+def test_a_wrong_limit_of_means_over_objects_is_named(change: dict[str, object], said: str) -> None:
+    whole = json.loads(long_document())
+    objects = whole["groups"]["gate"]["limits"]["objects"]
+    objects |= change
+    with pytest.raises(ReferenceBroken, match=said):
+        parse(json.dumps(whole).encode(), **CONFIG)
+
+
+@functools.cache
+def long_document() -> bytes:
+    learnt, kept = learn(list(rows(World(4).values(2880), interval_s=15.0)), 1800, 0.01)
+    whole = json.loads(document_of({"gate": (learnt, kept)}, window_s=1800, interval_s=15))
+    del whole["sha256"]
+    return json.dumps(whole).encode()
 
 
 def test_a_file_of_an_older_release_is_learned_again_from_its_rows() -> None:

@@ -25,6 +25,7 @@ from tests.helpers.drift_faults import (
     record_world,
 )
 from tests.helpers.drift_gaussian import GAUSSIANS, GaussianRecording, record_gaussian
+from tests.helpers.drift_replay import replay
 from tests.helpers.drift_series import DAY_S, HOUR_S, Series
 from tests.helpers.drift_trial import Outcome, Summary, Trial, poisson_bound, run
 from tests.helpers.drift_worlds import WORLDS
@@ -143,6 +144,15 @@ def test_a_trial_counts_false_episodes_and_delays() -> None:
     assert set(outcome.delays) == {COVERED, EXPOSURE}
     assert outcome.delays[COVERED] < 6
     assert 60 < outcome.delays[EXPOSURE] <= 24 * HOUR_S  # the next of the daily alarms
+
+
+def test_a_replay_finds_what_the_monitor_finds() -> None:
+    trial = Trial("gaussian", 12, 3.0, 3, (COVERED, MIX), 0.5)
+    whole, fast = run(trial), replay(trial)
+    assert whole.false == fast.false == []
+    for kind in (COVERED, MIX):
+        assert fast.delays[kind] == pytest.approx(whole.delays[kind], abs=1200)  # checks at other times
+        assert fast.opinions[kind].kind == whole.opinions[kind].kind
 
 
 def test_a_summary_counts_what_was_not_found_as_infinite() -> None:
