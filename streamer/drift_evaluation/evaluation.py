@@ -18,9 +18,10 @@ from streamer.drift.row_file import FILE_S
 from streamer.drift_evaluation.evidently import Evidently
 from streamer.drift_evaluation.fleet_result import FleetResult
 from streamer.drift_evaluation.period import Period, local_text, parse_period
+from streamer.drift_evaluation.sample_judge import SampleJudge
 from streamer.drift_evaluation.stored_rows import StoredRows
 from streamer.drift_evaluation.stream_judge import StreamJudge
-from streamer.drift_evaluation.stream_result import Verdict
+from streamer.drift_evaluation.stream_result import StreamResult, Verdict
 from streamer.drift_evaluation.stream_run import LEAD_S
 
 #: Seconds that the files of a half hour may need to arrive. Periods that are lengths end that long ago.
@@ -81,7 +82,9 @@ def evaluate(
         periods.append(reference)
     rows.scan(periods, on_progress)
     names = [name for name in rows.streams if not options.streams or name in options.streams]
-    if not any(rows.files_of(name, period) for name in names):
+    samples = SampleJudge(source, period, reference, config)
+    sampled = set() if options.streams else samples.streams()
+    if not sampled and not any(rows.files_of(name, period) for name in names):
         raise BadRequest(_no_rows(rows, place, options, period))
     enabled = options.evidently and settings.drift_engine != "builtin"
     evidently = Evidently(settings.drift_engine_timeout_s, enabled=enabled)
@@ -104,6 +107,11 @@ def evaluate(
         result.streams.append(found)
         if check is not None and found.verdict is Verdict.DRIFT and len(worst) < MAX_REPORTS:
             worst[name] = check
+    for name in sorted(sampled - set(names)):
+        result.streams.append(StreamResult(name, reason="it has no rows in the period"))
+    for stream in result.streams:
+        on_progress(f"{stream.stream}: samples", 1.0)
+        samples.add(result, stream)
     for stream in result.streams if options.reports else ():
         if stream.stream in worst and stream.reference is not None:
             on_progress(f"{stream.stream}: report of Evidently", 1.0)

@@ -127,7 +127,7 @@ class StreamRun:
                 worst=check.ratio,
                 kind=onset.kind if onset else None,
                 changed_at=onset.at if onset else None,
-                moved=_moved(check),
+                moved=moved_of(check),
                 engine=check.engine,
             )
         )
@@ -140,12 +140,13 @@ class StreamRun:
         found.until = check.window.end
         found.severity = episode.severity
         if check.ratio > found.worst:
-            found.worst, found.moved = check.ratio, _moved(check) or found.moved
+            found.worst, found.moved = check.ratio, moved_of(check) or found.moved
         if found.kind is None and episode.onset is not None:
             found.kind, found.changed_at = episode.onset.kind, episode.onset.at
 
 
-def _moved(check: Check) -> list[MovedColumn]:
+def moved_of(check: Check) -> list[MovedColumn]:
+    """Return the columns that have moved in a window, those that moved most first."""
     return [
         MovedColumn(column.name, column.ratio, column.basis, column.medians)
         for column in moved_columns(check)
