@@ -1,22 +1,21 @@
-"""Print the model card's table: the files on photographs, through the code that serves; see ``--help``."""
+"""Measures the bundled models, and writes the figures of the model card; see ``--help``."""
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
-from inference.core.detection_params import DetectionParams
 from inference.engine.detector import Detector
-from models.training.photos import Photo, is_validation, read_photos
-from models.training.score import Score, score_photos
-from models.training.symbols import CLASSES
-from streamer.evaluation.model_run import detect_file
+from models.training import card
+from models.training.measure import Sources, measure
+from models.training.photos import read_photos
+from models.training.split import read_split
 
 _DEFAULTS = (Path("models/codes_v1.onnx"), Path("models/codes_v2.onnx"))
 _TIMED_ROUNDS, _TIMED_RUNS = 5, 20
@@ -25,16 +24,6 @@ _TIMED_ROUNDS, _TIMED_RUNS = 5, 20
 def open_model(path: Path) -> Detector:
     """Load a model on one core. Raises ModelRefused as the service would."""
     return Detector(path, version="v1", device="cpu", batch_max=1)
-
-
-def score(detector: Detector, photos: Sequence[Photo], threshold: float) -> Score:
-    """Return the score of a detector on the photographs."""
-    params = DetectionParams(conf_threshold=threshold)
-    found = [
-        detect_file(detector, photo.path, params).boxes
-        for photo in tqdm(photos, desc=detector.model.name, unit="photo", leave=False)
-    ]
-    return score_photos(photos, found, threshold)
 
 
 def rates(detectors: Sequence[Detector]) -> list[float]:
@@ -53,32 +42,30 @@ def rates(detectors: Sequence[Detector]) -> list[float]:
     return best
 
 
-def table(head: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]]) -> str:
-    """Return a Markdown table whose columns are aligned, so that it is also readable as plain text."""
-    lines = [list(head), *([title, *cells] for title, cells in rows)]
-    lines = [[*line, *[""] * (len(head) - len(line))] for line in lines]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
-    texts = [
-        "| " + " | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) + " |"
-        for line in lines
-    ]
-    rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
-    return "\n".join([texts[0], rule, *texts[1:]])
-
-
 def main() -> None:
-    """Print the table."""
+    """Measure, print the table of the model card, and write what is asked for."""
     parser = argparse.ArgumentParser(
         prog="python -m models.training.evaluate",
         description=__doc__,
         epilog="example:\n"
-        "  python -m models.training.evaluate --photos ../shared/data/codes --beside yolox_nano.onnx",
+        "  python -m models.training.evaluate --photos ../shared/data/codes --json figures.json",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("models", nargs="*", type=Path, default=list(_DEFAULTS), help="models to evaluate")
     parser.add_argument("--photos", type=Path, required=True, help="folder with annotations.json and images/")
-    parser.add_argument("--all", action="store_true", help="also evaluate photographs that were trained on")
-    parser.add_argument("--threshold", type=float, help="instead of the manifest's")
+    parser.add_argument(
+        "--part", default="test", choices=("train", "val", "test"), help="of the split (test)"
+    )
+    parser.add_argument(
+        "--empty", type=Path, action="append", default=[], help="folder of images without a code"
+    )
+    parser.add_argument("--video", type=Path, action="append", default=[], help="video without a code")
+    parser.add_argument("--json", type=Path, help="write the figures to this file")
+    parser.add_argument("--card", type=Path, help="write the tables into this model card")
+    parser.add_argument(
+        "--manifests", action="store_true", help="write the figures into the models' manifests"
+    )
+    parser.add_argument("--speed", action="store_true", help="also print the images per second on one core")
     parser.add_argument(
         "--beside", type=Path, action="append", default=[], help="a model to compare the speed with"
     )
@@ -87,36 +74,28 @@ def main() -> None:
     )
     options = parser.parse_args()
     try:
-        photos = [photo for photo in read_photos(options.photos) if options.all or is_validation(photo)]
-    except ValueError as error:
+        split = read_split()
+        photos = split.part(read_photos(options.photos), options.part)
+        sources = Sources(photos, split.digest, options.empty, options.video)
+        detectors = [open_model(path) for path in options.models]
+        results = measure(detectors, sources, lambda text: print(text, file=sys.stderr))
+    except (ValueError, OSError) as error:
         sys.exit(f"error: {error}")
-    detectors = [open_model(path) for path in options.models]
-    others = [open_model(path) for path in options.beside]
-    scores = []
-    for detector in detectors:
-        threshold = options.threshold
-        if threshold is None:
-            threshold = detector.model.default_params.conf_threshold
-        scores.append((threshold, score(detector, photos, threshold)))
-    speeds = rates([*detectors, *others])
-    names = [d.model.name for d in (*detectors, *others)]
-    rows: list[tuple[str, list[str]]] = [("threshold", [f"{threshold:.2f}" for threshold, _ in scores])]
-    rows += [
-        (f"recall {name}", [f"{s.recall(name):.3f} of {s.codes(name)}" for _, s in scores])
-        for name in CLASSES
-    ]
-    rows.append(("precision", [f"{s.precision:.3f}" for _, s in scores]))
-    rows.append(
-        (
-            "false per empty photo",
-            [f"{s.false_per_empty:.2f} of {int(s.point.is_empty.sum())}" for _, s in scores],
-        )
-    )
-    rows.append(("images/s on one core", [f"{speed:.1f}" for speed in speeds]))
-    print(table(["", *names], rows))
+    if options.json:
+        options.json.write_text(json.dumps(results, indent=1) + "\n", "utf-8")
+    print(card.tables(results))
+    if options.speed:
+        timed = [*detectors, *(open_model(path) for path in options.beside)]
+        for detector, rate in zip(timed, rates(timed), strict=True):
+            print(f"{detector.model.name}: {rate:.1f} images/s on one core")
     if options.wrong:
-        for detector, (_, result) in zip(detectors, scores, strict=True):
-            print(f"\n{detector.model.name}:", *result.wrong, sep="\n  ")
+        for result in results:
+            print(f"\n{result['name']}:", *result["photographs"]["wrong"], sep="\n  ")
+    if options.card:
+        card.write(options.card, results)
+    if options.manifests:
+        for path, result in zip(options.models, results, strict=True):
+            card.write_metrics(path, result)
 
 
 if __name__ == "__main__":

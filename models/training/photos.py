@@ -13,16 +13,6 @@ import numpy.typing as npt
 from models.training.pool import Sample
 from models.training.symbols import CLASSES
 
-#: Folders of the test suites that are kept for evaluation; the other folders are for training. Folders that
-#: show the same products (the "extension" folders show the same books) are on the same side.
-VALIDATION_FOLDERS = frozenset(
-    {
-        *("aztec-1", "datamatrix-1", "datamatrix-5", "pdf417-3", "micropdf417-1", "multi-1"),
-        *("qrcode-4", "qrcode-6", "qrcode-7", "microqrcode-1"),
-        *("ean13-1", "upca-3", "upce-3", "code128-3", "code39-2", "codabar-1", "itf-1", "rssexpanded-3"),
-        *("rssexpandedstacked-2", "telepen-1", "falsepositives-1"),
-    }
-)
 _MAX_SIDE = 832
 
 
@@ -75,11 +65,6 @@ def read_photos(folder: Path) -> list[Photo]:
         class_ids = np.array([class_id for class_id, _, _ in by_image[number]], np.int64)
         photos.append(Photo(path, tuple(kind for _, _, kind in by_image[number]), class_ids, boxes))
     return photos
-
-
-def is_validation(photo: Photo) -> bool:
-    """Return whether a photograph is kept for evaluation instead of training."""
-    return photo.folder in VALIDATION_FOLDERS
 
 
 def as_sample(photo: Photo) -> Sample:

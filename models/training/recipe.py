@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -16,6 +18,8 @@ METADATA = {
 }
 #: The lowest score of a box that counts. It was chosen on the validation photographs, see the model card.
 THRESHOLD = 0.35
+#: Whether boxes of different classes on one code suppress each other: a code has one class.
+AGNOSTIC_NMS = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +75,19 @@ RECIPES = {
         sampled_share=0.15,
     ),
 }
+
+
+def data_digest(**what: int | str | None) -> str:
+    """Return the SHA-256 of what determines the pictures of a training: counts, seed and photographs."""
+    return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
+
+
+def training_record(recipe: Recipe, photographs: str | None) -> dict[str, Any]:
+    """Return what a manifest says of a training; ``photographs`` is the digest of its photographs, if any."""
+    data = data_digest(
+        scenes=recipe.scenes, textures=recipe.textures, seed=recipe.seed, photographs=photographs
+    )
+    return {"seed": recipe.seed, "data": data, "views": recipe.views}
 
 
 def plain(recipe: Recipe) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from models.training.cards import Canvas, Image, draw_card, draw_tag, paste, renumbered, rotated, scaled
 from models.training.exposure import expose
+from models.training.negatives import draw_negative
 from models.training.textures import (
     background,
     bricks,
@@ -26,6 +27,7 @@ from models.training.textures import (
     stripes,
     weave,
 )
+from models.training.video import filmed
 
 #: If a smaller share of a code is visible, training ignores the code.
 _MIN_VISIBLE = 0.65
@@ -33,6 +35,8 @@ _MIN_VISIBLE = 0.65
 _MIN_SIDE_PX = 9.0
 #: A code whose pixels have a lower standard deviation is not visible.
 _MIN_CONTRAST = 5.0
+#: Share of the pictures with surfaces that resemble codes that look like frames of a video.
+_FILMED = 0.5
 _KINDS = ("flush", "page", "photo", "empty")
 _KIND_SHARES = (0.16, 0.15, 0.50, 0.19)
 
@@ -50,7 +54,11 @@ class Scene:
 
 
 def draw_scene(seed: int, side: int = 512, kind: str | None = None) -> Scene:
-    """Return scene number ``seed``; its longer side is ``side`` pixels, except in flush scenes."""
+    """Return scene number ``seed``; its longer side is ``side`` pixels, except in flush scenes.
+
+    ``kind`` is one of `_KINDS`, which are drawn at random if it is None; "texture" for only a surface; "hard"
+    for a picture of `negatives` without a code; or "among" for codes in such a picture.
+    """
     rng = np.random.default_rng([0xC0DE, seed])
     kind = kind or str(rng.choice(_KINDS, p=_KIND_SHARES))
     if kind == "flush":
@@ -60,12 +68,18 @@ def draw_scene(seed: int, side: int = 512, kind: str | None = None) -> Scene:
     else:
         aspect = float(rng.choice([1.0, 4 / 3, 16 / 9, 3 / 4, 9 / 16, rng.uniform(0.5, 2)]))
         width, height = (side, int(side / aspect)) if aspect >= 1 else (int(side * aspect), side)
-        canvas = (
-            _page(rng, height, width) if kind == "page" else _photo(rng, height, width, empty=kind == "empty")
-        )
+        if kind == "page":
+            canvas = _page(rng, height, width)
+        elif kind == "hard":
+            canvas = Canvas.over(draw_negative(rng, height, width))
+        else:
+            ground = (draw_negative if kind == "among" else background)(rng, height, width)
+            canvas = _photo(rng, ground, empty=kind == "empty")
     if kind != "flush":
         _obstruct(rng, canvas)
     canvas.image = expose(rng, canvas.image, kind)
+    if kind in ("hard", "among") and rng.random() < _FILMED:
+        canvas.image, canvas.ids = filmed(rng, canvas.image, canvas.ids)
     return _labelled(canvas)
 
 
@@ -142,9 +156,10 @@ def _page(rng: np.random.Generator, height: int, width: int) -> Canvas:
     return canvas
 
 
-def _photo(rng: np.random.Generator, height: int, width: int, *, empty: bool) -> Canvas:
+def _photo(rng: np.random.Generator, ground: Image, *, empty: bool) -> Canvas:
     """Return cards in front of a background; without codes if ``empty``."""
-    canvas = Canvas.over(background(rng, height, width))
+    canvas = Canvas.over(ground)
+    height, width = ground.shape[:2]
     count = int(rng.choice([1, 1, 1, 2, 3, 5])) if not empty else int(rng.integers(0, 4))
     for _ in range(count):
         card = draw_card(rng, empty=empty or rng.random() < 0.12)

@@ -16,8 +16,18 @@ from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
 from models.training import pool
-from models.training.photos import as_sample, is_validation, read_photos
-from models.training.recipe import LICENCE, METADATA, RECIPES, THRESHOLD, Recipe, plain
+from models.training.photos import as_sample, read_photos
+from models.training.recipe import (
+    AGNOSTIC_NMS,
+    LICENCE,
+    METADATA,
+    RECIPES,
+    THRESHOLD,
+    Recipe,
+    plain,
+    training_record,
+)
+from models.training.split import photographs_digest, read_split
 from models.training.symbols import CLASSES
 from streamer.training import checkpoint
 from streamer.training.network import Detector, grid
@@ -77,7 +87,7 @@ def train(
     for kind, count in ((None, recipe.scenes), ("texture", recipe.textures)):
         pool.render(work / "scenes", count, os.cpu_count() or 1, kind)
         scenes += pool.load(work / "scenes", count, kind)
-    shots = [as_sample(photo) for photo in read_photos(photos) if not is_validation(photo)] if photos else []
+    shots = [as_sample(photo) for photo in read_split().part(read_photos(photos), "train")] if photos else []
     network = Detector(recipe.shape, len(CLASSES)).to(device, memory_format=torch.channels_last)
     average = averaged(network)
     optimiser = make_optimiser(network, recipe.learning_rate, device)
@@ -155,6 +165,8 @@ def main() -> None:
     options.work.mkdir(parents=True, exist_ok=True)
     try:
         network = train(recipe, options.work, options.photos, torch.device(options.device), options.workers)
+        shots = read_split().part(read_photos(options.photos), "train") if options.photos else []
+        photographs = photographs_digest(shots) if shots else None
     except ValueError as error:
         sys.exit(f"error: {error}")
     from streamer.training.export import export  # noqa: PLC0415  onnx is needed only now
@@ -165,7 +177,12 @@ def main() -> None:
         side=recipe.side,
         labels=CLASSES,
         metadata=METADATA,
-        manifest={"conf_threshold": THRESHOLD, "licence": LICENCE},
+        manifest={
+            "conf_threshold": THRESHOLD,
+            "agnostic_nms": AGNOSTIC_NMS,
+            "licence": LICENCE,
+            "training": training_record(recipe, photographs),
+        },
     )
 
 

@@ -21,8 +21,10 @@ from inference.engine.detector import Detector
 from inference.models.manifest import read_manifest
 from inference.models.model import Family
 from inference.preprocess.letterbox import Letterbox
-from models.training.evaluate import open_model, score
-from models.training.photos import is_validation, read_photos
+from models.training.evaluate import open_model
+from models.training.measure import Sources, photographs
+from models.training.photos import read_photos
+from models.training.split import read_split
 from models.training.symbols import CLASSES
 from streamer.assets import MODELS_DIR
 from tests.conftest import ROOT, shared
@@ -30,8 +32,8 @@ from tests.helpers.service import Service
 
 #: Slightly below the recall measured when the files were made, because processors round differently.
 LEAST_RECALL = {
-    "v1": {"barcode": 0.92, "qr_code": 0.94, "data_matrix": 0.92, "aztec": 0.92, "pdf417": 0.88},
-    "v2": {"barcode": 0.92, "qr_code": 0.95, "data_matrix": 0.85, "aztec": 0.85, "pdf417": 0.85},
+    "v1": {"barcode": 0.88, "qr_code": 0.85, "data_matrix": 0.9, "aztec": 0.89, "pdf417": 0.83},
+    "v2": {"barcode": 0.9, "qr_code": 0.92, "data_matrix": 0.9, "aztec": 0.94, "pdf417": 0.91},
 }
 #: Number of codes by label that are completely visible in the image of the belt.
 BELT = {"barcode": 1, "aztec": 1, "qr_code": 1}
@@ -80,16 +82,20 @@ def test_it_runs_batches(version: str) -> None:
 
 
 def test_it_finds_the_codes_of_photographs_that_it_never_saw(version: str, detector: Detector) -> None:
-    photos = [photo for photo in read_photos(shared("data/codes")) if is_validation(photo)]
-    result = score(detector, photos, detector.model.conf_threshold or 0.25)
-    for name, least in LEAST_RECALL[version].items():
-        assert result.recall(name) >= least, name
+    split = read_split()
+    photos = split.part(read_photos(shared("data/codes")), "test")
+    result = photographs(detector, Sources(photos, split.digest))
+    recorded = read_manifest(path_of(version)).metrics or {}
+    assert recorded["split"] == result["split"]
+    for name, (found, codes) in result["recall"].items():
+        recall = found / codes
+        assert recall >= LEAST_RECALL[version][name], name
         # The result may differ from the card by a code or two, because processors round differently.
-        assert result.recall(name) == pytest.approx(on_card(version, f"recall {name}"), abs=0.06)
-    assert result.precision >= 0.9
-    assert result.precision == pytest.approx(on_card(version, "precision"), abs=0.03)
-    # The aim is at most one in ten: one of 19 photographs, or two where a processor rounds differently.
-    assert result.false_per_empty <= 2 / 19
+        assert recall == pytest.approx(on_card(version, f"recall {name}"), abs=max(0.06, 2.1 / codes))
+        assert recorded["recall"][name] == pytest.approx(on_card(version, f"recall {name}"), abs=1e-3)
+    assert result["precision"] == pytest.approx(on_card(version, "precision"), abs=0.03)
+    doubled, objects = result["two_classes"]
+    assert doubled <= 0.01 * objects
 
 
 def on_card(version: str, row: str) -> float:

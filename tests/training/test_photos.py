@@ -1,4 +1,4 @@
-"""Photographs: errors name the fault, linear codes get their height, training and validation do not mix."""
+"""Photographs: errors name the fault, and linear codes get their height."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
-from models.training.photos import VALIDATION_FOLDERS, as_sample, grown, is_validation, read_photos
+from models.training.photos import as_sample, grown, read_photos
 from tests.conftest import shared
 
 DOCUMENT: dict[str, Any] = {
@@ -25,11 +25,10 @@ def write(folder: Path, document: Any) -> Path:
     return folder
 
 
-def test_boxes_become_corners_and_sides_follow_the_folder(tmp_path: Path) -> None:
+def test_boxes_become_corners(tmp_path: Path) -> None:
     first, second = read_photos(write(tmp_path, DOCUMENT))
     assert first.boxes.tolist() == [[10, 20, 40, 60]]
     assert (first.class_ids.tolist(), first.symbologies) == ([0], ("EAN-13",))
-    assert (is_validation(first), is_validation(second)) == (True, False)
     assert second.boxes.shape == (0, 4)
 
 
@@ -72,11 +71,8 @@ def test_a_few_rows_of_bars_grow_to_the_whole_code(upright: bool, lean: float) -
     assert abs(y2 - 150) <= 2
 
 
-def test_real_photographs_give_sound_samples_and_no_folder_is_on_both_sides() -> None:
+def test_real_photographs_give_sound_samples() -> None:
     photos = read_photos(shared("data/codes"))
-    sides = {side: {p.folder for p in photos if is_validation(p) is side} for side in (True, False)}
-    assert not sides[True] & sides[False]
-    assert sides[True] == VALIDATION_FOLDERS
     for photo in photos[::25]:
         sample = as_sample(photo)
         height, width = sample.image().shape[:2]

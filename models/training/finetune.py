@@ -1,0 +1,263 @@
+"""Trains a bundled model further, with pictures that resemble codes; see ``--help``."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import cv2
+import torch
+from torch import Tensor
+
+from models.training import pool
+from models.training.judge import Judge
+from models.training.photos import Photo, as_sample, read_photos
+from models.training.pool import Sample
+from models.training.recipe import AGNOSTIC_NMS, LICENCE, METADATA, RECIPES, THRESHOLD, data_digest
+from models.training.scene import draw_scene
+from models.training.split import read_split
+from models.training.symbols import CLASSES
+from streamer.core.durable import write_durably
+from streamer.training import checkpoint
+from streamer.training.batches import Batches
+from streamer.training.network import Detector, grid
+from streamer.training.optimisation import averaged, has_bfloat16, learn, make_optimiser, set_rate, warmed_up
+from streamer.training.recovery import calibrate, recover
+from streamer.training.views import Views
+
+_SAVE_EVERY_S = 60.0
+_WARMUP_STEPS = 40
+_CALIBRATION_VIEWS = 32
+#: Pictures without a code for the choice of the best weights. Their numbers are far above those of training.
+_JUDGED, FIRST_JUDGED = 96, 5_000_000
+_EVALUATIONS = 8
+#: Views are mosaics until this share of the training; then they look as pictures do.
+_MOSAIC_UNTIL = 0.75
+_SAMPLED_SHARE = 0.15
+_COLUMNS = "step,seconds,score_loss,box_loss,recall,empty_with_box,fitness"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Describes a fine-tuning. The same plan continues an interrupted one."""
+
+    model: str
+    base_sha256: str
+    split: str
+    side: int
+    #: Number of rendered scenes: of all kinds, with codes among what resembles codes, and without codes.
+    scenes: int
+    among: int
+    hard: int
+    minutes: float
+    batch: int
+    learning_rate: float
+    photo_share: float
+    seed: int
+
+    @property
+    def data_digest(self) -> str:
+        """SHA-256 of what determines the pictures: counts of scenes, seed, and the split of photographs."""
+        names = ("scenes", "among", "hard", "seed", "split")
+        return data_digest(**{name: getattr(self, name) for name in names})
+
+
+@dataclass(slots=True)
+class _State:
+    """What changes from step to step, apart from weights; a checkpoint keeps it."""
+
+    step: int = 0
+    seconds: float = 0.0
+    #: One row for each evaluation, as `_COLUMNS` says.
+    rows: list[list[float]] = field(default_factory=list)
+    #: Averaged weights of the best evaluation.
+    best: dict[str, Tensor] = field(default_factory=dict)
+    #: Sums of both losses, and their number, since the last evaluation.
+    losses: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0])
+
+
+def load_pictures(plan: Plan, work: Path, photos: Sequence[Photo]) -> tuple[list[Sample], list[Sample]]:
+    """Render what is missing, and return the scenes and the photographs to train on."""
+    scenes = []
+    for kind, count in ((None, plan.scenes), ("among", plan.among), ("hard", plan.hard)):
+        pool.render(work / "scenes", count, os.cpu_count() or 1, kind)
+        scenes += pool.load(work / "scenes", count, kind)
+    return scenes, [as_sample(photo) for photo in photos]
+
+
+class FineTuning:
+    """Trains one model further; its state is saved in ``work`` once a minute, and at each evaluation."""
+
+    def __init__(self, plan: Plan, base: Path, work: Path, photos: Sequence[Photo]) -> None:
+        """Load the pictures, and the last checkpoint if there is one.
+
+        Raises UnusableCheckpoint when that belongs to another plan, NotRecoverable when ``base`` has another
+        network, ValueError when the split lacks a photograph.
+        """
+        torch.manual_seed(plan.seed)
+        cv2.setNumThreads(1)
+        split = read_split()
+        self._plan, self._work, self._device = plan, work, torch.device("cpu")
+        scenes, shots = load_pictures(plan, work, split.part(photos, "train"))
+        empty = [draw_scene(FIRST_JUDGED + number, kind="hard").image for number in range(_JUDGED)]
+        self._judge = Judge(split.part(photos, "val"), empty, plan.side, THRESHOLD, AGNOSTIC_NMS)
+        self._views = Views(
+            scenes,
+            shots,
+            side=plan.side,
+            count=1,
+            seed=plan.seed,
+            photo_share=plan.photo_share,
+            sampled_share=_SAMPLED_SHARE,
+        )
+        network = recover(base).network
+        views = [self._views.make(number, may_join=False)[0] for number in range(_CALIBRATION_VIEWS)]
+        calibrate(network, torch.stack(views).float() / 255)
+        self._network = network.to(memory_format=torch.channels_last)
+        self._average = averaged(self._network)
+        self._optimiser = make_optimiser(self._network, plan.learning_rate, self._device)
+        self._path = work / f"{plan.model}-finetune.pt"
+        self._state = _State()
+        found = checkpoint.load(self._path, asdict(plan))
+        if found:
+            self._network.load_state_dict(found.network)
+            self._average.load_state_dict(found.average)
+            self._optimiser.load_state_dict(found.optimiser)
+            self._state = _State(**found.memory)
+
+    def run(self) -> tuple[Detector, int]:
+        """Train until the end; return the best averaged weights, in evaluation mode, and the steps."""
+        state, plan = self._state, self._plan
+        half, cells = has_bfloat16(self._device), grid(plan.side, plan.side, self._device)
+        if not state.rows:
+            self._evaluate()  # the weights that it begins with, to which the result must not be worse
+        self._network.train()
+        last = saved = time.monotonic()
+        with Batches(
+            self._views, plan.batch, state.step, lambda _: self._progress() < _MOSAIC_UNTIL
+        ) as batches:
+            while self._progress() < 1:
+                rate = plan.learning_rate * warmed_up(state.step, _WARMUP_STEPS, self._progress)
+                set_rate(self._optimiser, rate)
+                losses = learn(self._network, self._optimiser, batches.take(), cells, self._device, half=half)
+                self._average.update_parameters(self._network)
+                state.step += 1
+                for index, loss in enumerate([*losses.tolist(), 1.0]):
+                    state.losses[index] += loss
+                now = time.monotonic()
+                state.seconds, last = state.seconds + now - last, now
+                if int(self._progress() * _EVALUATIONS) > len(state.rows) - 1:
+                    self._evaluate()
+                    last = saved = time.monotonic()  # evaluating is no training
+                elif now - saved >= _SAVE_EVERY_S:
+                    self._save()
+                    saved = time.monotonic()
+        trained = Detector(self._network.shape, self._network.class_count)
+        trained.load_state_dict(state.best)
+        return trained.eval(), state.step
+
+    def _progress(self) -> float:
+        return min(1.0, self._state.seconds / (self._plan.minutes * 60))
+
+    def _evaluate(self) -> None:
+        state = self._state
+        recall, empty = self._judge(self._average.module)
+        self._network.train()
+        fitness = recall - empty
+        if not state.rows or fitness > max(row[-1] for row in state.rows):
+            state.best = {name: value.clone() for name, value in self._average.module.state_dict().items()}
+        losses = [value / max(1.0, state.losses[2]) for value in state.losses[:2]]
+        state.rows.append([state.step, state.seconds, *losses, recall, empty, fitness])
+        state.losses = [0.0, 0.0, 0.0]
+        lines = [_COLUMNS, *(",".join(f"{value:.6g}" for value in row) for row in state.rows)]
+        path = self._work / f"{self._plan.model}-finetune.csv"
+        write_durably(path, ("\n".join(lines) + "\n").encode(), path.with_name(f".{path.name}.part"))
+        self._save()
+
+    def _save(self) -> None:
+        weights = (self._network.state_dict(), self._average.state_dict(), self._optimiser.state_dict())
+        memory = asdict(self._state)
+        checkpoint.save(
+            self._path, checkpoint.Checkpoint(asdict(self._plan), self._state.step, *weights, memory)
+        )
+
+
+def main() -> None:
+    """Fine-tune a model, and export it."""
+    parser = argparse.ArgumentParser(
+        prog="python -m models.training.finetune",
+        description="Train a bundled model further, with drawn pictures that resemble codes. A training that "
+        "was cut off goes on where its last checkpoint was. The best weights are those with the highest "
+        "recall on the photographs of the part val, less the share of pictures without a code with a box.",
+        epilog="example:\n  python -m models.training.finetune v2 --photos ../shared/data/codes",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("model", choices=sorted(RECIPES))
+    parser.add_argument("--photos", type=Path, required=True, help="folder with annotations.json and images/")
+    parser.add_argument("--from", dest="base", type=Path, help="ONNX file to begin with")
+    parser.add_argument("--work", type=Path, default=Path("build/training"), help="scenes and checkpoints")
+    parser.add_argument("--out", type=Path, default=Path("build/tuned"), help="folder of the result")
+    parser.add_argument("--minutes", type=float, default=60.0, help="how long it trains (60)")
+    parser.add_argument("--scenes", type=int, default=4000, help="rendered scenes of all kinds (4000)")
+    parser.add_argument(
+        "--among", type=int, default=2000, help="scenes with codes among such pictures (2000)"
+    )
+    parser.add_argument("--hard", type=int, default=6000, help="pictures without a code (6000)")
+    parser.add_argument("--rate", type=float, default=4e-4, help="highest learning rate (4e-4)")
+    parser.add_argument("--threads", type=int, default=1, help="threads of PyTorch (1)")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    recipe = RECIPES[options.model]
+    base = options.base or Path("models") / f"{recipe.name}.onnx"
+    options.work.mkdir(parents=True, exist_ok=True)
+    options.out.mkdir(parents=True, exist_ok=True)
+    try:
+        photos = read_photos(options.photos)
+        plan = Plan(
+            recipe.name,
+            hashlib.sha256(base.read_bytes()).hexdigest(),
+            read_split().digest,
+            recipe.side,
+            options.scenes,
+            options.among,
+            options.hard,
+            options.minutes,
+            recipe.batch,
+            options.rate,
+            photo_share=0.25,
+            seed=recipe.seed,
+        )
+        network, steps = FineTuning(plan, base, options.work, photos).run()
+    except ValueError as error:
+        sys.exit(f"error: {error}")
+    from streamer.training.export import export  # noqa: PLC0415  onnx is needed only now
+
+    export(
+        network,
+        options.out / f"{recipe.name}.onnx",
+        side=recipe.side,
+        labels=CLASSES,
+        metadata=METADATA,
+        manifest={
+            "conf_threshold": THRESHOLD,
+            "agnostic_nms": AGNOSTIC_NMS,
+            "licence": LICENCE,
+            "parents": [{"name": base.stem, "sha256": plan.base_sha256}],
+            "training": {
+                "seed": plan.seed,
+                "data": plan.data_digest,
+                "split": plan.split,
+                "steps": steps,
+            },
+        },
+    )
+
+
+if __name__ == "__main__":
+    main()
