@@ -83,7 +83,7 @@ def write_metrics(model: Path, result: Result) -> None:
     if document.get("sha256") != result["sha256"]:
         raise ValueError(f"{path}: sha256 is {document.get('sha256')}; the figures are of {result['sha256']}")
     photos = result["photographs"]
-    document["metrics"] = {
+    figures = {
         "threshold": result["threshold"],
         "split": photos["split"],
         "recall": {
@@ -98,6 +98,8 @@ def write_metrics(model: Path, result: Result) -> None:
             kind: entry["smallest"] and f"1/{entry['smallest']}" for kind, entry in result["width"].items()
         },
     }
+    # By part of the photographs, as `streamer train` and `streamer promote` write metrics.
+    document["metrics"] = {"test": figures}
     path.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", "utf-8")
 
 
