@@ -2,7 +2,7 @@
 
 import { saveFile } from './download.js';
 import { DriftRefused, fetchDriftStatus, fetchReport, reportUrl, updateReference } from './drift-client.js';
-import { describeDrift, describeGroup, describeUpdate, driftBadge, driftBars, FULL_RATIO, suggestedHours } from './drift-text.js';
+import { describeDrift, describeGroup, describeRolling, describeUpdate, driftBadge, driftBars, FULL_RATIO, suggestedHours } from './drift-text.js';
 
 const POLL_MS = 10000;
 const ALL_GROUPS = '*';
@@ -66,25 +66,25 @@ export class DriftPanel {
       this._indicator.dataset.state = description.state;
       setText(this._indicator.lastElementChild, description.text);
     }
-    this._showGroups(status.groups ?? {});
+    this._showGroups(status.groups ?? {}, status.reference?.groups ?? {});
     if (isFirst) this._suggestHours();
   }
 
-  _showGroups(groups) {
+  _showGroups(groups, references) {
     const names = Object.keys(groups);
     // A status that follows from groups without any: the server shows them only to administrators.
     element('drift-hidden').hidden = names.length > 0 || !['ok', 'drift', 'stale_reference'].includes(this._status.status);
-    const shown = JSON.stringify([groups, this._owner.key() !== '']);
+    const shown = JSON.stringify([groups, references, this._owner.key() !== '']);
     if (shown === this._shownGroups) return;
     this._shownGroups = shown;
-    this._groups.replaceChildren(...names.map((name) => this._createGroup(name, groups[name])));
+    this._groups.replaceChildren(...names.map((name) => this._createGroup(name, groups[name], references[name])));
     const selected = this._select.value;
     const options = [new Option('all cameras', ALL_GROUPS), ...names.map((name) => new Option(name, name))];
     this._select.replaceChildren(...options);
     if (names.includes(selected)) this._select.value = selected;
   }
 
-  _createGroup(name, group) {
+  _createGroup(name, group, reference) {
     const root = create('section', 'drift-group');
     root.dataset.group = name;
     root.dataset.status = group.status;
@@ -93,6 +93,8 @@ export class DriftPanel {
     head.append(create('h3', '', name), create('span', 'hint', state), this._createReport(name));
     const bars = driftBars(group).map(createBar);
     root.append(head, ...(bars.length ? bars : [create('p', 'hint', 'Nothing to compare yet.')]));
+    const rolling = describeRolling(reference?.rolling);
+    if (rolling) root.append(create('p', 'hint', rolling));
     return root;
   }
 

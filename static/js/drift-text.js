@@ -42,12 +42,15 @@ const STATUS_TEXTS = {
 
 /**
  * Describe a drift status for the user.
- * @param {{status: string, groups?: Record<string, {status: string, moved: string[], samples: number}>}} status
+ * @param {{status: string, groups?: Record<string, {status: string, moved: string[], samples: number, cannot_judge?: string | null}>}} status
  * @returns {{state: 'ok' | 'idle' | 'drift' | 'error', text: string} | null} null if there is nothing to show
  */
 export function describeDrift(status) {
   if (status.status !== 'drift') {
     const [state, text] = STATUS_TEXTS[status.status] ?? [null, ''];
+    const waiting = Object.values(status.groups ?? {}).filter((group) => group.status === status.status);
+    const isUnseen = status.status === 'insufficient_data' && waiting.length > 0 && waiting.every((group) => group.cannot_judge);
+    if (isUnseen) return { state, text: 'Drift: the reference does not know this time of day' };
     return state === null ? null : { state, text };
   }
   const groups = Object.entries(status.groups ?? {}).filter(([, group]) => group.status === 'drift');
@@ -77,7 +80,8 @@ const BADGE_TEXTS = {
 const MAX_BARS = 4;
 /** A bar is full at this multiple of the threshold: from there one window alone begins a drift. */
 export const FULL_RATIO = 3;
-const DEFAULT_HOURS = 24;
+/** With three days a reference knows how days differ; of shorter histories the server learns what there is. */
+const DEFAULT_HOURS = 72;
 /** The server accepts no more. */
 const MAX_HOURS = 744;
 
@@ -100,11 +104,31 @@ export function driftBars({ columns = [] }) {
     .filter(({ ratio }) => ratio !== null)
     .sort((a, b) => b.ratio - a.ratio)
     .slice(0, MAX_BARS)
-    .map(({ name, ratio }) => ({
+    .map(({ name, ratio, basis }) => ({
       name: FEATURE_NAMES[name] ?? name,
       ratio,
-      text: `${Math.round(100 * ratio)}% of the threshold`,
+      text: `${Math.round(100 * ratio)}% of the threshold${describeBasis(basis)}`,
     }));
+}
+
+/** @param {string | undefined} basis of a ratio: `window`, `step`, or the length of a mean, such as `2 h` */
+function describeBasis(basis) {
+  if (!basis || basis === 'window') return '';
+  return basis === 'step' ? ', a sudden change' : `, mean of the last ${basis}`;
+}
+
+/**
+ * Describe a reference that grows by itself.
+ * @param {{days: number, most_days: number, skipped: {date: string, reason: string}[], waiting: string | null} | undefined} rolling
+ * @returns {string} empty if the reference does not grow
+ */
+export function describeRolling(rolling) {
+  if (!rolling) return '';
+  const last = rolling.skipped.at(-1);
+  const parts = [`Reference of ${rolling.days} of ${rolling.most_days} days`];
+  if (last) parts.push(`${last.date} was not added: ${last.reason.replace(/^\w+/, (word) => FEATURE_NAMES[word] ?? word)}`);
+  if (rolling.waiting) parts.push(rolling.waiting.replace(/\.$/, ''));
+  return `${parts.join('. ')}.`;
 }
 
 /**
@@ -127,7 +151,7 @@ export function describeGroup(group, formatTime) {
 }
 
 /**
- * Return how many of the last hours to learn as normal: those since the drift began, else a day.
+ * Return how many of the last hours to learn as normal: those since the drift began, else three days.
  * @param {{groups?: Record<string, {since: string | null}>, since?: string | null}} status
  * @param {string} name of the group; `*`: all
  * @param {number} nowMs Unix time

@@ -20,6 +20,7 @@ from streamer.drift.blocks import Blocks, Floats, aligned, quantile
 from streamer.drift.day import SLOTS, hour_of, hours_apart, slot_of
 from streamer.drift.quantiles import fisher_f, student_t
 from streamer.drift.units import FLOORS, OF_BOXES, TOPICS
+from streamer.drift.unknown_days import greatest_of_near_times
 
 #: Blocks on either side of a change.
 SCALES = (3, 6)
@@ -77,22 +78,29 @@ class StepLimits:
     topics: Floats
     inverses: tuple[Floats, ...]
 
-    def ratios(self, blocks: Blocks, columns: Sequence[str], count: int) -> Floats:
-        """Return how far each signal has just changed at each of the last ``count`` ends, (count, signals).
+    def ratios(self, blocks: Blocks, columns: Sequence[str], unknown_day: npt.NDArray[np.bool_]) -> Floats:
+        """Return how far each signal has just changed at each of the last ends, (ends, signals).
 
         This is a multiple of its limit. A joint change counts for the signal of the topic that has changed
-        most.
+        most. ``unknown_day``, (ends,), says where what is known to happen at other times nearby may happen.
         """
+        count = len(unknown_day)
         change = aligned(differences(blocks.last(2 * self.size + GAP + count - 1), self.size), count)
         slots = slot_of(blocks.ends[-count:] - self.size * blocks.block_s)
-        ratios = np.nan_to_num(np.maximum(change / self.rise[slots], -change / self.fall[slots]))
-        scaled = change / self.deviation[slots]
+        by_slot = self.rise, self.fall, self.deviation, self.topics
+        rise, fall, deviation, topics = (limits[slots] for limits in by_slot)
+        for place in np.flatnonzero(unknown_day):
+            rise[place], fall[place], deviation[place], topics[place] = (
+                greatest_of_near_times(limits, slots[place]) for limits in by_slot
+            )
+        ratios = np.nan_to_num(np.maximum(change / rise, -change / fall))
+        scaled = change / deviation
         for topic, (members, inverse) in enumerate(zip(_members(columns), self.inverses, strict=True)):
             part = scaled[:, members]
             rows = np.flatnonzero(np.isfinite(part).all(axis=1))
             part = part[rows]
             squares = np.einsum("ni,ij,nj->n", part, inverse, part)
-            joint = np.sqrt(squares / self.topics[slots[rows], topic])
+            joint = np.sqrt(squares / topics[rows, topic])
             most = members[np.argmax(np.abs(part), axis=1)]
             ratios[rows, most] = np.maximum(ratios[rows, most], joint)
         return np.asarray(ratios)

@@ -17,8 +17,9 @@ SLOTS = 48
 SEASON_S = 46 * HOUR_S
 #: The offsets from UTC of all hours of such a span are looked up, also of those without a time.
 MAX_SPAN_H = 24 * 14
-#: Rows of this many hours make a half of the week (Monday to Friday, Saturday and Sunday) known.
-HALF_WEEK_H = 6.0
+#: Rows of this many hours make a kind of day known: working days (Monday to Friday), Saturday, Sunday.
+KIND_OF_DAY_H = 6.0
+KINDS_OF_DAY = ("working days", "Saturday", "Sunday")
 #: A half hour is known if it has at least this share of the rows that an average one has.
 MIN_SLOT_SHARE = 0.1
 
@@ -53,6 +54,16 @@ def weekday_of(unix_s: Floats) -> npt.NDArray[np.intp]:
     return np.asarray((local(unix_s) // DAY_S + 3) % 7, np.intp)
 
 
+def _kind_of(unix_s: Floats) -> npt.NDArray[np.intp]:
+    """Return the kind of day of each time, as a place in ``KINDS_OF_DAY``."""
+    return np.asarray(np.maximum(weekday_of(unix_s) - 4, 0), np.intp)
+
+
+def kind_of_day(unix_s: float) -> str:
+    """Return the kind of day of a time."""
+    return KINDS_OF_DAY[_kind_of(np.array([unix_s]))[0]]
+
+
 def hours_apart(hours: Floats, hour: float) -> Floats:
     """Return how far times of day are from one of them, at most 12 hours."""
     gap = np.abs(hours - hour) % 24
@@ -61,11 +72,11 @@ def hours_apart(hours: Floats, hour: float) -> Floats:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """Says which half hours of the day, and which halves of the week, a reference has seen."""
+    """Says which half hours of the day, and which kinds of days, a reference has seen."""
 
     slots: npt.NDArray[np.bool_]
-    working_days: bool
-    weekend: bool
+    #: In the order of ``KINDS_OF_DAY``.
+    kinds: tuple[bool, bool, bool]
 
     @classmethod
     def of(cls, at: Floats) -> Seen:
@@ -73,10 +84,10 @@ class Seen:
         held = np.bincount(slot_of(at), minlength=SLOTS)
         rows_per_hour = 2 * held[held > 0].mean() if len(at) else 0.0
         days = max(1.0, (at[-1] - at[0]) / DAY_S) if len(at) else 1.0
-        weekend = int((weekday_of(at) >= 5).sum())
-        enough = HALF_WEEK_H * rows_per_hour / days
+        of_kind = np.bincount(_kind_of(at), minlength=3)
+        enough = of_kind >= KIND_OF_DAY_H * rows_per_hour / days
         slots = held > MIN_SLOT_SHARE * rows_per_hour / 2
-        return cls(slots, bool(len(at) - weekend >= enough), bool(weekend >= enough))
+        return cls(slots, (bool(enough[0]), bool(enough[1]), bool(enough[2])))
 
     def covers(self, begin: float, end: float) -> bool:
         """Return whether the reference knows the time of day from ``begin`` to ``end``."""
@@ -84,26 +95,22 @@ class Seen:
         return bool(self.slots[slot_of(times)].all())
 
     def knows_day(self, unix_s: float) -> bool:
-        """Return whether the reference knows this half of the week."""
+        """Return whether the reference knows this kind of day."""
         return bool(self.know_days(np.array([unix_s]))[0])
 
     def know_days(self, unix_s: Floats) -> npt.NDArray[np.bool_]:
         """Return the same for several times."""
-        return np.where(weekday_of(unix_s) >= 5, self.weekend, self.working_days)
+        return np.asarray(np.array(self.kinds, np.bool_)[_kind_of(unix_s)], np.bool_)
 
     @property
     def gaps(self) -> list[str]:
-        """The unknown times of day such as `18:00-08:00`, then `weekend` or `working days`."""
+        """The unknown times of day such as `18:00-08:00`, then kinds of days such as `Sunday`."""
         if self.slots.all():
             found = []
         else:
             starts = [s for s in range(SLOTS) if not self.slots[s] and self.slots[s - 1]]
             found = [f"{_clock(start)}-{_clock(self._end(start))}" for start in starts]
-        if not self.weekend:
-            found.append("weekend")
-        if not self.working_days:
-            found.append("working days")
-        return found
+        return found + [name for name, known in zip(KINDS_OF_DAY, self.kinds, strict=True) if not known]
 
     def _end(self, start: int) -> int:
         return next(

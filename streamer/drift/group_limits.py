@@ -23,6 +23,7 @@ from streamer.drift.levels import (
 )
 from streamer.drift.object_levels import ObjectLevels
 from streamer.drift.rows import CLASSES, NUMERIC, Table
+from streamer.drift.unknown_days import reach_of_any_time, within_any_time
 
 #: Blocks of a group that are kept: the longest mean, and some before it to find the beginning of a change.
 KEPT_BLOCKS = 84
@@ -97,8 +98,14 @@ class Limits:
         """
         count = min(count, len(blocks))
         columns, ends = self.signals.columns, blocks.ends[-count:]
-        wider = np.where(self.seen.know_days(ends - 1), 1.0, UNKNOWN_DAY)[:, None]
+        known_days = self.seen.know_days(ends - 1)
+        wider = np.where(known_days, 1.0, UNKNOWN_DAY)[:, None]
         expected = self.expectation.at(middles(blocks))
+        unseen = ~self.seen.know_days(middles(blocks))
+        if unseen.any():
+            nearest = within_any_time(self.expectation.means, blocks.means)
+            # What is not known at this time of day stays unknown.
+            expected = np.where(unseen[:, None] & np.isfinite(expected), nearest, expected)
         latest = self._off(blocks, expected, BLOCKS_PER_WINDOW, count)
         for length, limits in self.levels.items():
             off = self._off(blocks, expected, length, count)
@@ -112,7 +119,7 @@ class Limits:
             begins = ends - (2 * step.size + GAP) * blocks.block_s
             known = [self.seen.covers(*span) for span in zip(begins.tolist(), ends.tolist(), strict=True)]
             if any(known):
-                yield "step", np.where(known, step.ratios(blocks, columns, count).T, 0.0).T / wider
+                yield "step", np.where(known, step.ratios(blocks, columns, ~known_days).T, 0.0).T / wider
 
     def _basis(self, length: int) -> str:
         return f"{length * self.block_s / 3600:.3g} h"
@@ -146,7 +153,9 @@ class Limits:
         expected = float(np.nan_to_num(self.expectation.at(at)[0, boxes])) * self.typical[boxes]
         of_objects = self.objects.window_limits(expected * BLOCKS_PER_WINDOW, self.signals.columns)
         limits = np.asarray(np.minimum(limits, of_objects * WINDOW_MARGIN), np.float64)
-        return limits if self.seen.knows_day(unix_s) else limits * UNKNOWN_DAY
+        if self.seen.knows_day(unix_s):
+            return limits
+        return limits * UNKNOWN_DAY + reach_of_any_time(self.expectation.means, slot)
 
     def numeric_window_limits(self, unix_s: float) -> dict[str, float]:
         """Return the same by numeric column."""

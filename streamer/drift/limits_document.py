@@ -20,6 +20,8 @@ from streamer.drift.rows import CATEGORY_COLUMNS, NUMERIC
 from streamer.drift.units import TOPICS
 from streamer.drift.window_limits import WindowLimits
 
+#: Names of the kinds of days in a file, in the order of ``Seen.kinds``.
+_KINDS_OF_DAY = ("working_days", "saturday", "sunday")
 _Slots = Annotated[list[Any], Field(description="For each half hour of the day, a number for each signal.")]
 
 
@@ -63,7 +65,7 @@ class StoredLimits(TypedDict):
     steps: Annotated[list[StoredStep], Field(description="Limits of sudden changes.")]
     seen: Annotated[
         dict[str, Any],
-        Field(description="`slots`: whether each half hour is known; `working_days` and `weekend`."),
+        Field(description="`slots`: whether each half hour is known; `working_days`, `saturday`, `sunday`."),
     ]
     excess: Annotated[
         dict[str, float], Field(description="By numeric column: excess of a distance over that of the means.")
@@ -102,8 +104,7 @@ def describe_limits(windows: WindowLimits) -> StoredLimits:
         ],
         "seen": {
             "slots": [int(slot) for slot in limits.seen.slots],
-            "working_days": limits.seen.working_days,
-            "weekend": limits.seen.weekend,
+            **dict(zip(_KINDS_OF_DAY, limits.seen.kinds, strict=True)),
         },
         "excess": {name: _rounded(value) or 0.0 for name, value in windows.excess.items()},
         "categories": {name: _rounded(value) for name, value in windows.categories.items()},
@@ -136,7 +137,7 @@ def parse_limits(stored: Any, where: str) -> WindowLimits:
         levels,
         objects,
         steps,
-        Seen(slots, bool(seen.get("working_days", bool)), bool(seen.get("weekend", bool))),
+        Seen(slots, _parse_kinds(seen, field.get("seen", dict))),
     )
     if not limits.block_s > 0:
         raise ReferenceBroken(
@@ -170,6 +171,16 @@ def _parse_objects(stored: dict[str, Any], columns: Sequence[str], where: str) -
         if not count > 0:
             raise ReferenceBroken(f"{where}: typical: {length} is {count:g}; allowed is more than 0")
     return ObjectLevels(float(field.array("exponent", 0.0, ())), boxes, limits)
+
+
+def _parse_kinds(seen: _Fields, stored: dict[str, Any]) -> tuple[bool, bool, bool]:
+    """Return which kinds of days are known; older files say of the weekend alone whether it is."""
+    weekend = seen.get("weekend", bool) if "weekend" in stored else None
+    working, saturday, sunday = (
+        weekend if weekend is not None and name != "working_days" else seen.get(name, bool)
+        for name in _KINDS_OF_DAY
+    )
+    return bool(working), bool(saturday), bool(sunday)
 
 
 def _parse_step(stored: Any, width: int, where: str) -> StepLimits:

@@ -6,8 +6,7 @@ import math
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
-from streamer.drift.day import HOUR_S, SEASON_S
-from streamer.drift.levels import UNKNOWN_DAY
+from streamer.drift.day import HOUR_S, SEASON_S, kind_of_day
 from streamer.drift.monitor import Check, Group, Monitor
 from streamer.drift.reference import MIN_ROWS, ColumnScore, GroupReference, Reference
 from streamer.drift.rolling_state import RollingStatus
@@ -179,8 +178,8 @@ def _cannot_judge(check: Check | None, reference: GroupReference | None) -> str 
         times = ", ".join(gap for gap in seen.gaps if gap[0].isdigit())
         return f"The reference has no rows of {times}; nothing is compared at these times."
     if not seen.knows_day(check.window.end):
-        missing = "no weekend" if seen.working_days else "no working day"
-        return f"The reference has {missing}; thresholds are {UNKNOWN_DAY:g} times as wide today."
+        kind = kind_of_day(check.window.end).removesuffix("s")
+        return f"The reference has no {kind}, so whatever it knows of any time of day is accepted today."
     return None
 
 

@@ -142,7 +142,8 @@ class ReferenceGroup(TypedDict):
     not_seen: Annotated[
         list[str],
         Field(
-            description="Times of day that it has not seen, such as `18:00-08:00`; `weekend`, `working days`."
+            description="Times of day that it has not seen, such as `18:00-08:00`, and kinds of days: "
+            "`working days`, `Saturday`, `Sunday`."
         ),
     ]
     model: Annotated[str, Field(description="Version and digest of the model; empty if it is not known.")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
@@ -19,6 +20,7 @@ from streamer.drift.distances import (
 )
 from streamer.drift.group_limits import Limits
 from streamer.drift.rows import CATEGORY_COLUMNS, NUMERIC, Categories, Table
+from streamer.drift.unknown_days import UNJUDGED
 
 #: Thresholds of a reference that is too short, in standard deviations and in Jensen-Shannon distance.
 DEFAULT_THRESHOLD, DEFAULT_CATEGORY_THRESHOLD = 0.5, 0.2
@@ -58,7 +60,10 @@ class WindowLimits:
     def at(self, unix_s: float) -> dict[str, float]:
         """Return the limits by column: numeric ones in the column's unit; inf: not judged."""
         means = self.limits.numeric_window_limits(unix_s)
-        return {name: means[name] + self.excess[name] for name in NUMERIC} | dict(self.categories)
+        found = {name: means[name] + self.excess[name] for name in NUMERIC} | dict(self.categories)
+        if not self.limits.seen.knows_day(unix_s):
+            found |= dict.fromkeys(UNJUDGED, math.inf)
+        return found
 
 
 def learn_window_limits(

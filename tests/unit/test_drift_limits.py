@@ -111,7 +111,7 @@ def test_a_reference_says_what_it_has_not_seen() -> None:
     day = np.arange(START + 8 * 3600, START + 18 * 3600, 5.0)  # a Monday, in UTC
     seen = Seen.of(day)
     if hour_of(day[:1])[0] == 8:  # the tests run in UTC
-        assert seen.gaps == ["18:00-08:00", "weekend"]
+        assert seen.gaps == ["18:00-08:00", "Saturday", "Sunday"]
         assert seen.covers(START + 86_400 + 10 * 3600, START + 86_400 + 10.5 * 3600)
         assert not seen.covers(START + 17.75 * 3600, START + 18.25 * 3600)
     assert weekday_of(day[:1])[0] == 0

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
-import { describeDrift, describeGroup, describeUpdate, driftBadge, driftBars, suggestedHours } from '../../../static/js/drift-text.js';
+import { describeDrift, describeGroup, describeRolling, describeUpdate, driftBadge, driftBars, suggestedHours } from '../../../static/js/drift-text.js';
 
 const group = (status, moved = [], samples = 0) => ({ status, moved, samples });
 
@@ -50,6 +50,29 @@ test('bars are those of the columns that are furthest from the reference', () =>
   assert.deepEqual(driftBars({}), []);
 });
 
+test('a bar says what was compared', () => {
+  const texts = ['window', '2 h', 'step'].map((basis) => driftBars({ columns: [{ name: 'noise', ratio: 1.2, basis }] })[0].text);
+  const threshold = '120% of the threshold';
+  assert.deepEqual(texts, [threshold, `${threshold}, mean of the last 2 h`, `${threshold}, a sudden change`]);
+});
+
+test('a reference that grows says how far it is, and which day was not added', () => {
+  const rolling = { days: 9.5, most_days: 14, skipped: [], waiting: null };
+  assert.equal(describeRolling(undefined), '');
+  assert.equal(describeRolling(rolling), 'Reference of 9.5 of 14 days.');
+  const skipped = [{ date: '2026-01-02', reason: 'no rows' }, { date: '2026-01-03', reason: 'log_sharpness is 0.4 away' }];
+  assert.equal(describeRolling({ ...rolling, skipped }), 'Reference of 9.5 of 14 days. 2026-01-03 was not added: sharpness is 0.4 away.');
+  assert.equal(describeRolling({ ...rolling, waiting: 'Rows are gone.' }), 'Reference of 9.5 of 14 days. Rows are gone.');
+});
+
+test('a time of day that no reference knows is no lack of frames', () => {
+  const night = { status: 'insufficient_data', cannot_judge: 'The reference has no rows of 18:00-08:00.' };
+  const unseen = describeDrift({ status: 'insufficient_data', groups: { gate: night } });
+  assert.deepEqual(unseen, { state: 'idle', text: 'Drift: the reference does not know this time of day' });
+  const some = { gate: night, hall: { status: 'insufficient_data', cannot_judge: null } };
+  assert.equal(describeDrift({ status: 'insufficient_data', groups: some }).text, 'Drift: not enough frames yet');
+});
+
 test('a group is described with the beginning of its drift', () => {
   const drifting = { status: 'drift', since: '2026-01-02T03:04:05+00:00', severity: 'severe' };
   assert.equal(describeGroup(drifting, (time) => time.toISOString()), 'severe, since 2026-01-02T03:04:05.000Z');
@@ -61,13 +84,13 @@ test('a group is described with the beginning of its drift', () => {
   assert.equal(describeGroup(night, String), 'The reference has no rows of 18:00-08:00.');
 });
 
-test('the hours to learn are those since the drift began, else a day', () => {
+test('the hours to learn are those since the drift began, else three days', () => {
   const nowMs = Date.parse('2026-01-02T03:00:00Z');
   const status = { since: '2026-01-02T00:00:00Z', groups: { gate: { since: '2026-01-02T01:27:00Z' }, hall: { since: null } } };
   assert.equal(suggestedHours(status, 'gate', nowMs), 1.6);
   assert.equal(suggestedHours(status, '*', nowMs), 3);
-  assert.equal(suggestedHours(status, 'hall', nowMs), 24);
-  assert.equal(suggestedHours({ status: 'no_reference' }, '*', nowMs), 24);
+  assert.equal(suggestedHours(status, 'hall', nowMs), 72);
+  assert.equal(suggestedHours({ status: 'no_reference' }, '*', nowMs), 72);
 });
 
 test('an update says what was learned and what was left out', () => {
