@@ -39,7 +39,7 @@ from tests.unit.label_exports import (
 
 DEFAULT_ADDRESS = "127.0.0.1:8000"
 #: Time limit in seconds of one shell command.
-PATIENCE_S = 60.0
+PATIENCE_S = 150.0
 #: A fenced block, which may be indented or inside a block quote.
 _BLOCK = re.compile(r"^((?:> ?)*[ ]*)```(\w*)\n(.*?)^\1```", re.DOTALL | re.MULTILINE)
 #: Characters that only a shell understands.

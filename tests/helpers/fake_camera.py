@@ -30,7 +30,7 @@ class Cameras:
         self._running: list[ThreadingHTTPServer] = []
 
     def start(self, respond: Respond) -> Camera:
-        """Start a camera that serves one client at a time, and refuses a second one after half a minute.
+        """Start a camera that serves one client at a time, and refuses a second one after a minute.
 
         It waits because a client may send its next request before the thread that served the last one runs
         again.
@@ -39,7 +39,7 @@ class Cameras:
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 found.requests.append({name.lower(): value for name, value in self.headers.items()})
-                if not found.busy.acquire(timeout=30):
+                if not found.busy.acquire(timeout=60):
                     self.send_error(503)
                     return
                 try:

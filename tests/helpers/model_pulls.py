@@ -19,7 +19,7 @@ from tests.helpers.release_server import Server
 BODY = random.Random(1).randbytes(300_000)
 SHA256 = hashlib.sha256(BODY).hexdigest()
 #: Few attempts, but a long stall time-out: on a busy machine even a local socket may be slow.
-QUICK = PullOptions(stall_s=10.0, tries=3)
+QUICK = PullOptions(stall_s=60.0, tries=3)
 
 
 @dataclass
@@ -96,7 +96,7 @@ async def get_uri(
 ) -> PullResult:
     """Pull an address, as the command does, but with two attempts and without pauses."""
     no_wait = Backoff(uniform=lambda low, high: 0.0)
-    options = replace(options or UriOptions(), stall_s=10.0, tries=2)
+    options = replace(options or UriOptions(), stall_s=60.0, tries=2)
     download = await of_uri(uri, folder, options, no_wait)
     wanted = replace(QUICK, trust=trust, force=force, sha256=options.sha256, tls=options.tls)
     return await pull(download, folder, report or Report(), wanted, no_wait)

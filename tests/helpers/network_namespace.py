@@ -10,7 +10,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -20,6 +20,8 @@ T = TypeVar("T")
 
 #: The only address of this machine in the namespace, besides loopback.
 OWN = "10.99.0.1"
+#: Where `PacketCapture` sends packets to itself: a port of an address for documentation (RFC 5737).
+_PROBE = ("192.0.2.1", 9)
 _CLONE_NEWNET = 0x40000000
 _ETH_P_IP = 0x0800
 _UDP, _TCP = 17, 6
@@ -38,6 +40,8 @@ class PacketCapture:
     def __init__(self) -> None:
         self._found: set[tuple[str, int]] = set()
         self._lock = threading.Lock()
+        #: Set when the thread has read a packet to `_PROBE`.
+        self._probed = threading.Event()
         self._closing = False
         self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(_ETH_P_IP))
         self._socket.bind(("lo", _ETH_P_IP))
@@ -47,12 +51,23 @@ class PacketCapture:
         self._thread = threading.Thread(target=self._listen, daemon=True)
         self._thread.start()
 
-    def destinations(self) -> set[tuple[str, int]]:
-        """Return the destinations of UDP and TCP packets since the last call, as (address, port)."""
-        time.sleep(0.3)
-        with self._lock:
-            found, self._found = self._found, set()
-        return found
+    def destinations(self, expected: Set[tuple[str, int]] = frozenset()) -> set[tuple[str, int]]:
+        """Return the destinations of UDP and TCP packets since the last call, as (address, port).
+
+        Wait until the ``expected`` ones are among them, for a minute at most. Call this within the namespace.
+        """
+        deadline = time.monotonic() + 60
+        while True:
+            # The kernel keeps the order of packets, so this one comes after all that were sent before.
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+                probe.sendto(b"", _PROBE)
+            self._probed.wait(60)
+            self._probed.clear()
+            with self._lock:
+                if expected <= self._found or time.monotonic() > deadline:
+                    found, self._found = self._found, set()
+                    return found
+            time.sleep(0.1)
 
     def close(self) -> None:
         """Stop recording."""
@@ -71,9 +86,12 @@ class PacketCapture:
             # Media sockets are bound to the machine's own address, so a packet from there to 127.0.0.1 is
             # recorded as well.
             inside = to == OWN or packet[12] == packet[16] == 127
-            if packet[9] in (_UDP, _TCP) and not inside:
+            destination = (to, int.from_bytes(packet[header + 2 : header + 4], "big"))
+            if destination == _PROBE:
+                self._probed.set()
+            elif packet[9] in (_UDP, _TCP) and not inside:
                 with self._lock:
-                    self._found.add((to, int.from_bytes(packet[header + 2 : header + 4], "big")))
+                    self._found.add(destination)
 
 
 @contextmanager

@@ -26,10 +26,18 @@ from tests.helpers.model_factory import null_model
 
 ROOT = Path(__file__).resolve().parents[2]
 START_TIMEOUT_S = 120.0
-#: Settings with which a service neither refuses streams nor drops their frames because the machine is slow.
-PATIENT = {"STREAM_MIN_FPS": "0", "STREAM_MAX_AGE_MS": "60000"}
+#: Longest wait for an answer to a GET.
+ANSWER_TIMEOUT_S = 60.0
 #: Settings with which a slow machine is no reason to refuse a POST.
 PATIENT_POSTS = {"REQUEST_QUEUE_S": "60", "REQUEST_TIMEOUT_S": "60"}
+#: Settings with which a service refuses no streams and images, drops no frames and gives up no connections
+#: because the machine is slow.
+PATIENT = PATIENT_POSTS | {
+    "STREAM_MIN_FPS": "0",
+    "STREAM_MAX_AGE_MS": "60000",
+    "STREAM_HELLO_TIMEOUT_S": "60",
+    "WEBRTC_CONNECT_TIMEOUT_S": "60",
+}
 
 
 @cache
@@ -135,8 +143,9 @@ class Service:
 
     @property
     def log(self) -> str:
-        """The log so far."""
-        return Path(self._log.name).read_text()
+        """The log so far, without a last line that the service is still writing."""
+        whole, newline, _ = Path(self._log.name).read_bytes().rpartition(b"\n")
+        return (whole + newline).decode()
 
     @property
     def http_url(self) -> str:
@@ -200,7 +209,7 @@ class Service:
     def get(self, path: str) -> tuple[int, bytes]:
         """GET a path; return status and body. The status is 0 if there is no answer."""
         try:
-            with urllib.request.urlopen(self.http_url + path, timeout=15) as answer:  # noqa: S310 - loopback
+            with urllib.request.urlopen(self.http_url + path, timeout=ANSWER_TIMEOUT_S) as answer:  # noqa: S310 - loopback
                 return answer.status, answer.read()
         except urllib.error.HTTPError as error:
             with error:
@@ -208,14 +217,27 @@ class Service:
         except (OSError, http.client.HTTPException):  # a process that is killed may leave half an answer
             return 0, b""
 
+    def _answer(self, path: str) -> bytes:
+        """GET a path until there is an answer, which a dying worker cannot give; return its body."""
+        deadline = time.monotonic() + ANSWER_TIMEOUT_S
+        while time.monotonic() < deadline:
+            status, body = self.get(path)
+            if status:
+                return body
+            time.sleep(0.05)
+        raise AssertionError(f"no answer from {path} after {ANSWER_TIMEOUT_S} s:\n{self.log}")
+
     def get_json(self, path: str) -> Any:
-        """GET a path and parse its JSON."""
-        return json.loads(self.get(path)[1])
+        """GET a path and parse its JSON. Raises AssertionError if no answer comes in a minute."""
+        return json.loads(self._answer(path))
 
     def metric(self, name: str, **labels: str) -> float:
-        """Return the sum of a metric's samples that have these labels."""
+        """Return the sum of a metric's samples that have these labels.
+
+        Raises AssertionError if no answer comes in a minute.
+        """
         total = 0.0
-        for line in self.get("/metrics")[1].decode().splitlines():
+        for line in self._answer("/metrics").decode().splitlines():
             sample, _, value = line.rpartition(" ")
             if sample.partition("{")[0] == name and all(f'{k}="{v}"' in sample for k, v in labels.items()):
                 total += float(value)

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 
-def wait_for(condition: Callable[[], object], what: str = "", timeout_s: float = 60.0) -> None:
+def wait_for(condition: Callable[[], object], what: str = "", timeout_s: float = 120.0) -> None:
     """Wait until ``condition()`` holds; raise AssertionError with ``what`` after ``timeout_s``."""
     deadline = time.monotonic() + timeout_s
     while not condition():

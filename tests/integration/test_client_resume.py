@@ -28,7 +28,7 @@ from streamer.client import (
 from streamer.core.backoff import Backoff
 from tests.faults.fault_proxy import FaultProxy
 from tests.helpers.ports import free_port
-from tests.helpers.service import Service
+from tests.helpers.service import PATIENT, Service
 
 PIXELS = np.full((120, 160, 3), 90, np.uint8)
 
@@ -166,7 +166,7 @@ async def test_a_server_that_stays_away_is_given_up(service: Service) -> None:
 
 async def test_killed_processes_and_a_restart_cost_no_frame_its_outcome(yolox_nano: Path) -> None:
     """Kill the inference process and a worker, then restart the whole service on the same port."""
-    settings = {"MODEL_V1_PATH": str(yolox_nano), "PORT": str(free_port())}
+    settings = PATIENT | {"MODEL_V1_PATH": str(yolox_nano), "PORT": str(free_port())}
     states: list[State] = []
     service = await asyncio.to_thread(lambda: Service(settings).__enter__())
     try:
@@ -189,7 +189,7 @@ async def test_killed_processes_and_a_restart_cost_no_frame_its_outcome(yolox_na
             pushing = asyncio.create_task(push(20))
             service = await asyncio.to_thread(lambda: Service(settings).__enter__())
             await pushing
-            await stream.finish(timeout_s=60)
+            await stream.finish(timeout_s=120)
             outcomes = await reader
             ledger = stream.ledger
     finally:

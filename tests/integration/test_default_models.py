@@ -28,7 +28,7 @@ from models.training.split import read_split
 from models.training.symbols import CLASSES
 from streamer.assets import MODELS_DIR
 from tests.conftest import ROOT, shared
-from tests.helpers.service import Service
+from tests.helpers.service import PATIENT, Service
 
 #: Slightly below the recall measured when the files were made, because processors round differently.
 LEAST_RECALL = {
@@ -152,7 +152,7 @@ def detect(detector: Detector, image: npt.NDArray[np.uint8]) -> npt.NDArray[np.f
 @pytest.fixture(scope="module")
 def unset() -> Iterator[Service]:
     """Yield a service as `make serve` starts it, with no setting that names a model."""
-    with Service({}, bundled=True) as running:
+    with Service(PATIENT, bundled=True) as running:
         yield running
 
 
@@ -173,7 +173,7 @@ def test_without_any_setting_the_stills_have_their_boxes(
         data=(DATA / "stills" / f"{still}.jpg").read_bytes(),
         headers={"Content-Type": "image/jpeg"},
     )
-    with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310 - our own service
+    with urllib.request.urlopen(request, timeout=120) as answer:  # noqa: S310 - our own service
         body: dict[str, Any] = json.load(answer)
     assert body["model"]["name"] == f"codes_{served}"
     assert Counter(entry["label"] for entry in body["detections"]) == expected

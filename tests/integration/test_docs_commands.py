@@ -142,7 +142,7 @@ def test_the_turn_server_starts_as_shown(tmp_path: Path, monkeypatch: pytest.Mon
             assert process.poll() is None, (tmp_path / "log").read_text()[-1000:]
         finally:
             process.terminate()
-            process.wait(10)
+            process.wait(60)
 
 
 def test_what_runs_elsewhere_is_shown_somewhere() -> None:
@@ -213,11 +213,14 @@ def test_objects_are_published_for_home_assistant(reader: Reader, broker: int) -
         received.setdefault(message.topic, []).append(message.payload.decode())
         retained[message.topic] = message.retain
 
+    subscribed = threading.Event()
     subscriber.on_message = keep
+    subscriber.on_subscribe = lambda *_: subscribed.set()
     subscriber.connect("127.0.0.1", broker)
     subscriber.subscribe("#")
     subscriber.loop_start()
     try:
+        assert subscribed.wait(60)
         command = forward_command("mqtt://").replace("mqtt://127.0.0.1/", f"mqtt://127.0.0.1:{broker}/")
         assert reader.run_command(f"{command} --url http://{reader.address}") == 0
         wait_for(lambda: received.get("vision/belt/status", [])[-1:] == ["offline"])

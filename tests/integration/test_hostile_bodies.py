@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import io
 import json
+import select
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -120,14 +121,18 @@ async def test_unfinished_forms_share_one_budget_and_what_they_held_is_given_bac
     with ProbeRider(service.port) as rider:
         highest = await highest_memory(service, attack)
         assert service.metric("object_detection_buffer_refusals_total", kind="body") > 0
+        deadline = time.monotonic() + 60
+        while 503 not in statuses and sockets and time.monotonic() < deadline:
+            answered, _, _ = await asyncio.to_thread(select.select, sockets, [], [], 1.0)
+            statuses += map(status_of, answered)
+            sockets = [raw for raw in sockets if raw not in answered]
         for raw in sockets:
-            raw.settimeout(0.01)
-            statuses.append(status_of(raw))
+            raw.close()
     assert highest - before < 80 * MIB
     rider.ride.check(at_least_s=SLOW_S)
     assert 503 in statuses
     async with aiohttp.ClientSession() as session:
-        for _ in range(100):
+        for _ in range(600):
             async with session.post(f"{service.http_url}/v1/predict", data=IMAGE) as answer:
                 if answer.status == 200:
                     break
@@ -139,7 +144,7 @@ async def test_unfinished_forms_share_one_budget_and_what_they_held_is_given_bac
 
 async def given_back(service: Service, before: int) -> None:
     """Wait until memory is at most 30 MiB above ``before`` and the budget is free again."""
-    for _ in range(100):
+    for _ in range(600):
         if memory_bytes(service) - before < 30 * MIB and not buffered(service):
             return
         await asyncio.sleep(0.1)
@@ -251,7 +256,7 @@ async def test_clients_that_never_read_are_cut_off_and_hold_little(service: Serv
     rider.ride.check(at_least_s=SLOW_S)
 
     (worker,) = service.workers
-    for _ in range(300):
+    for _ in range(900):
         if len([c for c in worker.net_connections("tcp") if c.status == "ESTABLISHED"]) < 10:
             break
         await asyncio.sleep(0.1)
@@ -283,14 +288,15 @@ async def test_unfinished_heads_are_bounded_in_all_their_lines(service: Service)
 
 
 @pytest.mark.parametrize(("lines", "status"), [(3, 200), (6, 431)])
-@pytest.mark.parametrize("path", ["/livez", "/v1/predict"])
+# No probe, as above.
+@pytest.mark.parametrize("path", ["/", "/v1/predict"])
 async def test_a_complete_head_is_bounded_too(service: Service, path: str, lines: int, status: int) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", service.port)
     method = b"POST" if path == "/v1/predict" else b"GET"
     head = b"%s %s HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n" % (method, path.encode(), len(IMAGE))
     many = b"".join(b"X-%d: %s\r\n" % (number, b"a" * 8000) for number in range(lines))
     writer.write(head + many + b"\r\n" + IMAGE)
-    answer = await asyncio.wait_for(reader.readline(), 10)
+    answer = await asyncio.wait_for(reader.readline(), 60)
     writer.close()
     with contextlib.suppress(OSError):
         await writer.wait_closed()
@@ -306,7 +312,7 @@ async def test_a_kept_connection_counts_each_head_by_itself(service: Service) ->
         await writer.drain()
         await asyncio.sleep(0.02)
         writer.write(lines[4000:] + b"\r\n" + IMAGE)
-        answer = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)
+        answer = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 60)
         assert answer.startswith(b"HTTP/1.1 200")
         length = int(answer.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
         await reader.readexactly(length)

@@ -11,7 +11,7 @@ import pytest
 
 from tests.helpers.model_factory import null_model
 from tests.helpers.probe_rider import ProbeRider
-from tests.helpers.service import Service
+from tests.helpers.service import PATIENT, Service
 from tests.helpers.wire_client import WireClient
 from tests.unit import hostile_builders as build
 from tests.unit import hostile_jpegs as jpegs
@@ -37,7 +37,7 @@ PARTLY_STREAMED = build.first_part(encode(build.photograph(), ".jpg"), 0.91)
 def idle_model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """Start a service whose model does nothing, so that only the images take time."""
     path = null_model(tmp_path_factory.mktemp("models") / "null.onnx")
-    with Service({"MODEL_V1_PATH": str(path), "STREAM_MIN_FPS": "0"}) as service:
+    with Service(PATIENT | {"MODEL_V1_PATH": str(path)}) as service:
         yield service
 
 

@@ -19,6 +19,7 @@ from streamer.websocket.handshake import HELLO_MAX_BYTES, MOST_PER_ADDRESS
 from tests.helpers.model_factory import null_model
 from tests.helpers.probe_rider import ProbeRider
 from tests.helpers.service import PATIENT, Service
+from tests.helpers.waiting import wait_for
 from tests.helpers.wire_client import WireClient
 
 pytestmark = pytest.mark.alone
@@ -99,7 +100,7 @@ async def test_frames_that_follow_hello_at_once_are_not_lost(service: Service) -
 
 def upgraded(service: Service) -> socket.socket:
     """Return a socket that is upgraded and has sent no hello; retry while all places are taken (503)."""
-    for _ in range(200):
+    for _ in range(1200):
         raw = ask_upgrade(service)
         answer = raw.recv(4096)
         if answer.startswith(b"HTTP/1.1 101"):
@@ -165,14 +166,18 @@ async def test_unfinished_messages_of_greeted_clients_share_the_byte_budget(serv
     before = memory_bytes(service)
     sockets = await asyncio.to_thread(attack)
     assert memory_bytes(service) - before < 80 * MIB
-    assert service.metric("object_detection_buffer_refusals_total", kind="messages") > 0
+
+    def refused() -> bool:
+        return service.metric("object_detection_buffer_refusals_total", kind="messages") > 0
+
+    await asyncio.to_thread(wait_for, refused, "messages are refused")
     for raw in sockets:
         raw.close()
-    for _ in range(100):
-        if not service.metric("object_detection_buffered_bytes"):
-            return
-        await asyncio.sleep(0.1)
-    raise AssertionError("bytes of unfinished messages were not given back")
+
+    def given_back() -> bool:
+        return service.metric("object_detection_buffered_bytes") == 0
+
+    await asyncio.to_thread(wait_for, given_back, "bytes of unfinished messages are given back")
 
 
 async def test_silent_sockets_have_a_bounded_number_of_places(service: Service) -> None:
@@ -196,7 +201,7 @@ async def test_silent_sockets_have_a_bounded_number_of_places(service: Service) 
         except InvalidStatus:
             return False
 
-    for _ in range(100):
+    for _ in range(1200):
         if await enters():
             return
         await asyncio.sleep(0.05)

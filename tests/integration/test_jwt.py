@@ -98,7 +98,7 @@ async def test_tokens_open_what_their_scopes_say(
         async with WireClient(f"{service.ws_url}/v1/stream") as client:
             assert (await client.hello(token=token(), resume={"session": session}))["resumed"] is True
         async with WireClient(f"{service.ws_url}/v1/stream") as client:
-            await client.hello(token=token(exp=time.time() - 57))
+            await client.hello(token=token(exp=time.time() - 54))
             with pytest.raises(ConnectionClosed) as closed:
                 await client.receive("never", timeout_s=60)
         assert closed.value.rcvd is not None

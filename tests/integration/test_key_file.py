@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import aiohttp
+import psutil
 import pytest
 from websockets.exceptions import ConnectionClosed
 
@@ -117,9 +118,8 @@ async def test_actions_of_administrators_and_refusals_are_written_down(
         found = [json.loads(line) for line in service.log.splitlines() if '"streamer.audit' in line]
         return [line for line in found if line["action"] == "POST /reference/update"]
 
-    wait_for(lambda: len(lines()) >= 3, "audit lines", timeout_s=60)
-    told = {(line["key"], line["status"]) for line in lines()}
-    assert {("boss", 415), ("watcher", 403), ("addr:127.0.0.1", 401)} <= told
+    expected = {("boss", 415), ("watcher", 403), ("addr:127.0.0.1", 401)}
+    wait_for(lambda: expected <= {(line["key"], line["status"]) for line in lines()}, "audit lines")
     assert all(line["request_id"] for line in lines())
     assert "test-key-of" not in service.log
 
@@ -153,6 +153,7 @@ async def test_keys_are_rotated_while_streams_run(
     ):
         await stays.hello(token=key_of("camera"))
         await leaves.hello(token=key_of("gone"))
+        await video.wait_for("welcome")
         put(file, entries(without="gone"))
         with pytest.raises(ConnectionClosed) as closed:
             await leaves.receive("never", timeout_s=60)
@@ -169,7 +170,18 @@ async def test_keys_are_rotated_while_streams_run(
         assert closed.value.rcvd is not None
         assert closed.value.rcvd.code == 4401
         put(file, entries(without="gone"))
-    assert await status(http, service, "POST", "/v1/webrtc", "gone", "application/json") == 401
+    async with asyncio.timeout(60):
+        # Either of the two workers may answer, and each reads the file by itself.
+        refusals = 0
+        while refusals < 6:
+            gone = await status(http, service, "POST", "/v1/webrtc", "gone", "application/json")
+            refusals = refusals + 1 if gone in (401, 429) else 0
+            await asyncio.sleep(0.05)
+
+
+def has_successor(service: Service, victim: psutil.Process) -> bool:
+    workers = service.workers
+    return len(workers) == 2 and victim not in workers
 
 
 async def test_a_broken_file_changes_nothing_and_is_told(
@@ -188,7 +200,7 @@ async def test_a_broken_file_changes_nothing_and_is_told(
         wait_for(lambda: "API_KEYS_FILE is neither JSON nor TOML" in service.log)
         victim = service.workers[0]
         victim.kill()
-        wait_for(lambda: len(service.workers) == 2, "the worker's successor", timeout_s=60)
+        wait_for(lambda: has_successor(service, victim), "the worker's successor")
         for _ in range(6):
             assert await status(http, service, "POST", "/v1/predict", "watcher", "image/jpeg") == 415
     finally:

@@ -67,7 +67,7 @@ async def test_the_received_part_survives_ctrl_c_and_a_kill(
     arguments = ("pull", "tiny", "--to", str(tmp_path), "--catalogue", str(registry_for(server, tmp_path)))
     process = await start(*arguments)
     part = tmp_path / "tiny.onnx.part"
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(120):
         while not part.exists() or part.stat().st_size < 100_000:
             await asyncio.sleep(0.02)
     process.send_signal(number)

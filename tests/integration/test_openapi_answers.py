@@ -15,12 +15,13 @@ from typing import Any
 import pytest
 
 from tests.helpers.openapi_check import OpenApiCheck, RealAnswer
-from tests.helpers.service import Service
+from tests.helpers.service import PATIENT, Service
+from tests.helpers.waiting import wait_for
 from tests.recordings.requests import CUT_JPEG, GIF, JPEG, key_file, key_text
 from tests.recordings.video_requests import SDP, SDP_OF_VP9, SDP_WITH_CHANNELS
 
 #: Time-out of each connection, in seconds.
-_TIMEOUT_S = 30.0
+_TIMEOUT_S = 120.0
 _UNKNOWN = "0-aaaaaaaaaaaaaaaaaaaaaaaa"
 #: Number of wrong keys to send, well above the burst that `failed_keys` allows, so that the service then
 #: refuses further unknown keys.
@@ -133,8 +134,9 @@ class Client:
 def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
     keys: Path = tmp_path_factory.mktemp("keys") / "keys.json"
     keys.write_text(key_file())
-    settings = {"API_KEYS_FILE": str(keys), "WORKERS": "1", "BODY_TIMEOUT_S": "1", "DRAIN_DELAY_S": "5"}
-    with Service(settings | {"WEBRTC_CONNECT_TIMEOUT_S": "60"}) as service:
+    settings = {"API_KEYS_FILE": str(keys), "WORKERS": "1", "BODY_TIMEOUT_S": "5", "DRAIN_DELAY_S": "5"}
+    with Service(PATIENT | settings) as service:
+        wait_for(lambda: service.get_json("/health")["sampling"] == "on", "answers about drift")
         found = service.get_json("/openapi.json")
         operations = [
             Operation(method, path, operation)

@@ -14,6 +14,7 @@ import pytest
 from tests.conftest import shared
 from tests.helpers.predict_post import post
 from tests.helpers.service import Service
+from tests.helpers.waiting import wait_for
 from tests.unit.images import encode, png_chunk, scene
 
 
@@ -132,12 +133,16 @@ async def test_what_cannot_be_queued_or_answered_in_time_is_refused_not_kept(
         async with session.post(url, data=bus) as answer:
             assert answer.status == 200
         names = ("received_total", "inferred_total", "dropped_total", "failed_total", "in_flight")
-        received, *outcomes = (
-            service.metric(f"object_detection_frames_{name}", transport="http") for name in names
-        )
-        assert received == 41 == sum(outcomes)
+
+        def accounted() -> bool:
+            received, *outcomes = (
+                service.metric(f"object_detection_frames_{name}", transport="http") for name in names
+            )
+            requests = service.metric("object_detection_requests_total")
+            return received == 41 == sum(outcomes) and requests == 41
+
+        await asyncio.to_thread(wait_for, accounted, "each image has its outcome")
         assert service.metric("object_detection_requests_total", status="200", version="v1") >= 1
-        assert service.metric("object_detection_requests_total") == 41
 
 
 async def test_a_client_that_leaves_is_not_worked_for(service: Service, bus: bytes) -> None:
@@ -220,5 +225,9 @@ async def test_refused_images_are_in_the_ledger(service: Service, session: aioht
     names = ("received_total", "failed_total")
     before = [service.metric(f"object_detection_frames_{name}", transport="http") for name in names]
     await post(session, f"{service.http_url}/v1/predict", b"GIF89a" + bytes(40))
-    after = [service.metric(f"object_detection_frames_{name}", transport="http") for name in names]
-    assert [now - then for now, then in zip(after, before, strict=True)] == [1, 1]
+
+    def both_counted() -> bool:
+        after = [service.metric(f"object_detection_frames_{name}", transport="http") for name in names]
+        return [now - then for now, then in zip(after, before, strict=True)] == [1, 1]
+
+    await asyncio.to_thread(wait_for, both_counted, "the image is received, and has failed")

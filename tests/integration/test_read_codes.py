@@ -37,7 +37,7 @@ from tests.helpers.printed_codes import (
     jpeg,
     sheet,
 )
-from tests.helpers.service import Service
+from tests.helpers.service import PATIENT, Service
 from tests.helpers.wire_client import WireClient
 from tests.unit.test_code_reader import FakeMetrics
 
@@ -118,7 +118,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     folder = tmp_path_factory.mktemp("models")
     model, other = code_model(folder / "codes.onnx"), code_model(folder / "bars.onnx")
     other.with_suffix(".json").write_text('{"code_classes": ["barcode"]}')
-    settings = {
+    settings = PATIENT | {
         "READ_CODES": "1",
         "READ_CODES_BUDGET_MS": "10000",
         "MODEL_V1_PATH": str(model),

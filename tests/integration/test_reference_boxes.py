@@ -67,7 +67,7 @@ def test_posts_equal_the_reference(service: Service, model: str, body: str, acce
         payload, kind = as_multipart(data) if body == "multipart" else (data, "application/octet-stream")
         url = f"{service.http_url}/{VERSIONS[model]}/predict?conf_threshold={threshold}"
         request = Request(url, payload, {"Content-Type": kind, "Accept": accept})  # noqa: S310 - loopback
-        with urlopen(request, timeout=20) as answer:  # noqa: S310 - loopback
+        with urlopen(request, timeout=120) as answer:  # noqa: S310 - loopback
             assert answer.headers["Content-Type"].startswith(accept)
             text = answer.read()
         answered: dict[str, Any] = json.loads(text) if accept == "application/json" else msgpack.unpackb(text)

@@ -32,7 +32,7 @@ from streamer.sampling.s3 import Bucket, S3Store, open_client
 from tests.conftest import shared
 from tests.helpers.model_factory import null_model
 from tests.helpers.sampling_process_run import SamplingProcessRun, reported, spooled
-from tests.helpers.service import Service
+from tests.helpers.service import PATIENT, Service
 from tests.helpers.stored_rows import HOUR, INTERVAL_S, between, camera
 from tests.helpers.stores.ceph import ACCESS_KEY, PACKAGES, SECRET_KEY, Ceph, missing
 from tests.helpers.stores.faulty import FaultyS3
@@ -94,7 +94,7 @@ def test_the_service_fills_a_bucket_that_the_commands_read(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     bus = shared("data/images/bus.jpg").read_bytes()
-    settings = {
+    settings = PATIENT | {
         "MODEL_V1_PATH": str(yolox_nano),
         "UNCERTAINTY_THRESHOLD": "0",
         "SAMPLES_INTERVAL_S": "0",
@@ -106,7 +106,7 @@ def test_the_service_fills_a_bucket_that_the_commands_read(
         wait_for(lambda: f"s3://{BUCKET}/{environment['S3_PREFIX']}" in service.log)
         request = urllib.request.Request(f"{service.http_url}/v1/predict", data=bus)  # noqa: S310 - loopback
         request.add_header("Content-Type", "image/jpeg")
-        with urllib.request.urlopen(request, timeout=20) as answer:  # noqa: S310 - loopback
+        with urllib.request.urlopen(request, timeout=120) as answer:  # noqa: S310 - loopback
             shown: list[Any] = json.loads(answer.read())["detections"]
         wait_for(lambda: service.metric("active_learning_uploads_total", result="stored") == 1)
         # Only the sampling process gets the credentials of the store.
@@ -241,7 +241,7 @@ def test_what_is_wrong_with_the_settings_is_said_and_nothing_is_lost(
         run.wait_on()
         run.submit(1)
         wait_for(lambda: run.metric("active_learning_upload_blocked", reason=reason) == 1)
-        assert hint in run.log_path.read_text()
+        wait_for(lambda: hint in run.log_path.read_text(), "the hint is logged")
         assert len(run.spooled()) == 1
 
 

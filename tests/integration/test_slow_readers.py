@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.helpers.probe_rider import ProbeRider
-from tests.helpers.service import Service
+from tests.helpers.service import PATIENT, Service
 from tests.helpers.wire_client import WireClient, frame_message
 from tests.unit.images import encode, scene
 
@@ -25,7 +25,7 @@ EVERYTHING = {"conf_threshold": 0.0, "iou_threshold": 1.0, "max_detections": 100
 
 @pytest.fixture(scope="module")
 def service() -> Iterator[Service]:
-    settings = {"SAMPLING": "False", "STREAM_MIN_FPS": "0", "STREAM_SEND_TIMEOUT_S": "4"}
+    settings = PATIENT | {"SAMPLING": "False", "STREAM_SEND_TIMEOUT_S": "4"}
     with Service(settings, bundled=True) as running:
         yield running
 

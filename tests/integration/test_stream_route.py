@@ -14,6 +14,7 @@ from websockets.exceptions import InvalidStatus
 
 from tests.conftest import shared
 from tests.helpers.service import Service
+from tests.helpers.waiting import wait_for
 from tests.helpers.wire_client import WireClient
 from tests.unit.heif_files import libavif_file, libheif_file
 
@@ -50,7 +51,8 @@ async def test_a_frame_is_answered_in_the_negotiated_encoding(
         assert welcome["resumed"] is False
         assert welcome["model"]["version"] == "v1"
         assert welcome["model"]["labels"][5] == "bus"
-        assert welcome["flow"] == {"win": 2, "max_fps": None}
+        # A slow machine may grant less than any rate.
+        assert (welcome["flow"]["win"], "max_fps" in welcome["flow"]) == (2, True)
         assert welcome["params"]["conf_threshold"] == 0.25
         assert welcome["limits"]["message_bytes"] == 2 << 20
         await client.send_frame(1, bus, ts=123456789, epoch=7)
@@ -291,18 +293,16 @@ async def test_the_metrics_ledger_balances(service: Service, grey: bytes) -> Non
             await asyncio.sleep(0.004)
         await client.until_outcomes(range(1, 60))
     assert sorted(client.outcomes[0]) == list(range(1, 60))
-    for _ in range(1200):
-        counts = [
+
+    def balances() -> bool:
+        received, inferred, dropped, failed, in_flight = (
             service.metric(f"object_detection_frames_{name}", transport="websocket")
             for name in ("received_total", "inferred_total", "dropped_total", "failed_total", "in_flight")
-        ]
-        if counts[4] == 0 and service.metric("object_detection_streams", transport="websocket") == 0:
-            break
-        await asyncio.sleep(0.05)
-    received, inferred, dropped, failed, in_flight = counts
-    assert received == inferred + dropped + failed + in_flight
-    assert in_flight == 0
-    assert received >= 59
+        )
+        streams = service.metric("object_detection_streams", transport="websocket")
+        return streams == in_flight == 0 and received == inferred + dropped + failed >= 59
+
+    await asyncio.to_thread(wait_for, balances, "each frame has its outcome")
 
 
 def test_the_worker_never_maps_onnxruntime_and_the_inference_process_no_aiohttp(service: Service) -> None:

@@ -11,6 +11,7 @@ from websockets.exceptions import ConnectionClosed
 
 from tests.deploy.release import Release
 from tests.helpers.model_factory import null_model
+from tests.helpers.service import PATIENT
 from tests.helpers.webrtc_client import WebrtcClient
 from tests.helpers.wire_client import WireClient
 
@@ -21,7 +22,7 @@ ANN, BOB = "dummy-key-ann", "dummy-key-bob"
 def release(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Release]:
     """Start two replicas with two workers each."""
     model = null_model(tmp_path_factory.mktemp("models") / "null.onnx")
-    with Release(model, {"WORKERS": "2", "API_KEYS": f"{ANN},{BOB}", "STREAM_MIN_FPS": "0"}) as running:
+    with Release(model, {"WORKERS": "2", "API_KEYS": f"{ANN},{BOB}"} | PATIENT) as running:
         yield running
 
 
@@ -97,7 +98,7 @@ async def test_results_of_a_video_are_read_with_a_ticket_through_another_replica
         for _ in range(3):
             offered = ["detect.v1.json", f"ticket.{await take(http, release[1].http_url)}"]
             async with http.ws_connect(url, protocols=offered) as socket:
-                assert (await socket.receive_json(timeout=10))["type"] == "welcome"
+                assert (await socket.receive_json(timeout=60))["type"] == "welcome"
         stranger = ["detect.v1.json", f"ticket.{await take(http, release[1].http_url, BOB)}"]
         with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
             await http.ws_connect(url, protocols=stranger)

@@ -111,7 +111,7 @@ async def test_who_never_connects_is_ended_and_told_why(strict: Service) -> None
     assert "within 6 s" in reason["text"]
     ended = "object_detection_webrtc_ended_total"
     await asyncio.to_thread(
-        wait_for, lambda: strict.metric(ended, reason="connect_timeout") == before + 1, "it is counted"
+        wait_for, lambda: strict.metric(ended, reason="connect_timeout") > before, "it is counted"
     )
 
 

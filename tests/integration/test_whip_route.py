@@ -16,6 +16,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from tests.helpers.ports import free_ports
 from tests.helpers.service import PATIENT, Service
 from tests.helpers.webrtc_client import WebrtcClient
 
@@ -25,7 +26,6 @@ SETTINGS = {
     "WORKERS": "2",
     "TURN_SECRET": SECRET,
     "ALLOWED_ORIGINS": "https://studio.example",
-    "UDP_PORT_RANGE": "47400-47499",
     "TRUSTED_PROXIES": "127.0.0.1",
 }
 VP9_ONLY = """v=0\r
@@ -54,11 +54,18 @@ def silent() -> Iterator[socket.socket]:
 
 
 @pytest.fixture(scope="module")
-def replica(silent: socket.socket) -> Iterator[Service]:
+def media_ports() -> list[int]:
+    """Return a range of ports for media."""
+    return free_ports(100, socket.SOCK_DGRAM)
+
+
+@pytest.fixture(scope="module")
+def replica(silent: socket.socket, media_ports: list[int]) -> Iterator[Service]:
     """Start a service with two workers that uses the silent STUN and TURN server."""
     port = silent.getsockname()[1]
     servers = {"ICE_SERVERS": f"stun:127.0.0.1:{port},turn:127.0.0.1:{port}?transport=udp"}
-    with Service(SETTINGS | servers) as running:
+    ports_of_media = {"UDP_PORT_RANGE": f"{media_ports[0]}-{media_ports[-1]}"}
+    with Service(SETTINGS | servers | ports_of_media) as running:
         yield running
 
 
@@ -248,12 +255,12 @@ async def test_the_location_is_absolute_behind_a_proxy(url: str) -> None:
     await client.close()
 
 
-async def test_media_ports_come_from_the_range(url: str) -> None:
+async def test_media_ports_come_from_the_range(url: str, media_ports: list[int]) -> None:
     async with WebrtcClient(url, kind="whip") as client:
         answer = client.peer.remoteDescription.sdp
         ports = [int(line.split()[5]) for line in answer.splitlines() if line.startswith("a=candidate")]
         assert ports
-        assert all(47400 <= port <= 47499 for port in ports)
+        assert set(ports) <= set(media_ports)
 
 
 async def test_a_restarted_worker_says_that_its_sessions_are_lost(replica: Service, url: str) -> None:

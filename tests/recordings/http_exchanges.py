@@ -15,7 +15,7 @@ from tests.recordings.predict_requests import REQUESTS as PREDICT_REQUESTS
 from tests.recordings.requests import Request, key_text
 from tests.recordings.video_requests import REQUESTS as VIDEO_REQUESTS
 
-TIMEOUT_S = 30.0
+TIMEOUT_S = 120.0
 REQUESTS = [*PREDICT_REQUESTS, *VIDEO_REQUESTS]
 #: Paths whose answers are recorded in full in separate files.
 _RECORDED_ELSEWHERE = ("/openapi.json", "/metrics")

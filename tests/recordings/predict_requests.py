@@ -215,4 +215,5 @@ _PAGES = [
     Request("clip: beyond its end", "GET", "/data/sample.mp4", headers={"Range": "bytes=999999999-"}),
 ]
 
-REQUESTS = [*_PROBES, *_IMAGES, *_ACCESS, *_STREAMS, *_DRIFT, *_PAGES]
+#: Requests about drift come before images, whose streams `/drift/status` shows after some time.
+REQUESTS = [*_PROBES, *_DRIFT, *_IMAGES, *_ACCESS, *_STREAMS, *_PAGES]

@@ -23,7 +23,10 @@ from tests.recordings.websocket_sessions import record_sessions, record_shutdown
 
 FOLDER = Path(__file__).resolve().parent / "data"
 #: Longest wait for metrics that are in the committed recording but not yet in `/metrics`, seconds.
-METRICS_WAIT_S = 30.0
+METRICS_WAIT_S = 60.0
+#: Metrics that are there only if the requests took long: a stream becomes a group of drift when it has rows,
+#: and the sampling process publishes its groups every ten seconds.
+_SOMETIMES_THERE = {"data_drift_detected"}
 #: Names of the recordings; each is a file.
 NAMES = ("http", "websocket", "metrics", "openapi", "commands", "client")
 
@@ -60,7 +63,7 @@ def _settings(folder: Path) -> dict[str, str]:
         "WORKERS": "1",
         "STREAM_MIN_FPS": "0",
         "STREAM_MAX_AGE_MS": "60000",
-        "STREAM_HELLO_TIMEOUT_S": "3",
+        "STREAM_HELLO_TIMEOUT_S": "15",
         "REQUEST_QUEUE_S": "60",
         "REQUEST_TIMEOUT_S": "60",
     }
@@ -98,7 +101,8 @@ def _is_settled(service: Service) -> bool:
 
 
 def _metrics(service: Service) -> dict[str, Any]:
-    return describe_metrics(service.get("/metrics")[1].decode())
+    found = describe_metrics(service.get("/metrics")[1].decode())
+    return {name: described for name, described in found.items() if name not in _SOMETIMES_THERE}
 
 
 def read_recording(name: str) -> Any:

@@ -14,10 +14,11 @@ from websockets.exceptions import ConnectionClosed
 from tests.helpers.wire_client import WireClient, frame_message
 from tests.recordings.normalise import normalise, normalise_text, shape
 
-TIMEOUT_S = 30.0
+TIMEOUT_S = 60.0
 #: Type of the messages that change the window. When they arrive depends on the speed of the machine, so they
-#: are logged only where the script waits for one.
+#: are logged only where the script waits for one, and if they answer a message of the client.
 _UNASKED = "flow"
+_ASKED_REASONS = ("ping", "resumed")
 _MOST_SHOWN = 120
 
 
@@ -56,7 +57,8 @@ class WebsocketLog:
             message = await self._next()
             if message is None:
                 break
-            if message["type"] == _UNASKED and _UNASKED not in until:
+            asked = _UNASKED in until and message.get("reason") in _ASKED_REASONS
+            if message["type"] == _UNASKED and not asked:
                 continue
             self.entries.append({"received": normalise(message)})
             if message["type"] in until:

@@ -17,11 +17,13 @@ import uuid
 from pathlib import Path
 from types import TracebackType
 
-from tests.helpers.ports import free_port
+from tests.helpers.ports import free_ports
 
 PROGRAMS = ("radosgw", "radosgw-admin", "ceph-mon", "ceph-osd", "ceph", "ceph-authtool", "monmaptool")
 PACKAGES = "radosgw ceph-mon ceph-osd ceph-common"
 ACCESS_KEY, SECRET_KEY = "dummy-access-key", "dummy-secret-key"
+#: Longest wait for one step of the start, which takes a fraction of a second on an idle machine.
+START_LIMIT_S = 120.0
 
 _CONFIGURATION = """\
 [global]
@@ -71,7 +73,7 @@ class Ceph:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._port = free_port()
+        self._port, *self._monitor_ports = free_ports(3)
         self._daemons: list[subprocess.Popen[bytes]] = []
         #: The last gateway that was started, even if it was stopped since; None before the first start.
         self.gateway: subprocess.Popen[bytes] | None = None
@@ -113,7 +115,7 @@ class Ceph:
     def start_gateway(self) -> None:
         """Start the gateway and wait until it answers."""
         self.gateway = self._daemon("radosgw", "-n", "client.rgw", "-f")
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + START_LIMIT_S
         while time.monotonic() < deadline:
             try:
                 with urllib.request.urlopen(self.url, timeout=2):  # noqa: S310 - loopback
@@ -131,7 +133,7 @@ class Ceph:
         folder, fsid, osd_id = self._folder, str(uuid.uuid4()), str(uuid.uuid4())
         for name in ("mon", "osd"):
             (folder / name).mkdir(parents=True)
-        mon1, mon2 = free_port(), free_port()
+        mon1, mon2 = self._monitor_ports
         (folder / "ceph.conf").write_text(
             _CONFIGURATION.format(fsid=fsid, folder=folder, mon1=mon1, mon2=mon2, port=self._port)
         )
@@ -158,7 +160,7 @@ class Ceph:
         self._run("ceph", "auth", "get-or-create", "osd.0", *caps, "-o", str(folder / "osd.keyring"))
         self._run("ceph-osd", "-i", "0", "--mkfs", "--osd-uuid", osd_id)
         self._daemon("ceph-osd", "-i", "0", "-f")
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + START_LIMIT_S
         while "1 up" not in self._run("ceph", "osd", "stat"):
             assert time.monotonic() < deadline, "the OSD does not come up"
             time.sleep(0.1)
@@ -169,7 +171,7 @@ class Ceph:
     def _run(self, program: str, *arguments: str, configured: bool = True) -> str:
         where = ["-c", str(self._folder / "ceph.conf")] if configured else []
         done = subprocess.run(
-            [program, *where, *arguments], capture_output=True, text=True, timeout=60, check=False
+            [program, *where, *arguments], capture_output=True, text=True, timeout=START_LIMIT_S, check=False
         )
         assert done.returncode == 0, f"{program} {' '.join(arguments)}: {done.stderr[-500:]}"
         return done.stdout + done.stderr

@@ -81,7 +81,7 @@ class FaultyS3:
         stop = self._stop
         if stop is not None:
             self._loop.call_soon_threadsafe(stop.set)
-        self._thread.join(10)
+        self._thread.join(60)
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)

@@ -108,7 +108,7 @@ class Registry:
 
     def _wait(self) -> None:
         url = f"{'https' if self._tls else 'http'}://{self.address}/v2/"
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         while time.monotonic() < deadline:
             assert self._process is not None
             assert self._process.poll() is None, (self._folder / "registry.log").read_text()[-800:]
