@@ -20,6 +20,7 @@ from streamer.drift.day import DAY_S, HOUR_S, SEASON_S, SLOTS, slot_of, weekday_
 from streamer.drift.episode import Episode
 from streamer.drift.group_limits import Limits
 from streamer.drift.levels import LENGTHS, deviations, middles
+from streamer.drift.object_levels import places
 from streamer.drift.reference import GroupReference
 from streamer.drift.rows import Table
 from streamer.drift.units import BETWEEN_DAYS, FLOORS
@@ -196,7 +197,10 @@ def _allowed(limits: Limits, blocks: Blocks, length: int, *, seasonal: bool) -> 
     if levels is None:
         return np.broadcast_to(between, (runs, len(columns)))
     centres = blocks.ends[length - 1 :] - length * blocks.block_s / 2
-    own = levels[slot_of(centres)]
+    own = levels[slot_of(centres)].copy()
+    of_objects = limits.objects.limits.get(LENGTHS[-1])
+    if of_objects is not None:  # of the typical number of objects; deviations of fewer are reduced
+        own[:, places(columns)] = of_objects
     return np.asarray(
         np.maximum(FIRST_FLOORS * floors, np.maximum(own, np.minimum(FIRST_LIMITS * own, between)))
     )

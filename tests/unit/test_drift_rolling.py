@@ -153,6 +153,22 @@ def test_a_slow_drift_is_not_learned_away() -> None:
     assert reference.limits.judge(blocks, steps=False)["noise"].ratio > 1
 
 
+@pytest.mark.parametrize(("column", "by"), [("conf_mean", -0.5), ("brightness", 8.0), ("n_boxes", 4.0)])
+def test_columns_of_all_kinds_are_compared_with_the_first_reference(column: str, by: float) -> None:
+    values = values_of(3)
+    # Each row has boxes, so means over objects are judged.
+    values[:, NUMERIC.index("n_boxes")] += 3
+    first = learned(values[: 2 * PER_DAY])
+    day = days(3)[2]
+    assert (
+        judge_day(day, Table.of(made(values[2 * PER_DAY :], day.begin)), 1.0, first, first, ()).reason == ""
+    )
+    values[:, NUMERIC.index(column)] += by
+    verdict = judge_day(day, Table.of(made(values[2 * PER_DAY :], day.begin)), 1.0, first, first, ())
+    assert verdict.reason.startswith(f"{column} is ")
+    assert verdict.far
+
+
 # -- files and restarts ----------------------------------------------------------------------------------
 
 
