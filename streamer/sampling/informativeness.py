@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -108,3 +108,11 @@ class ClassBalance:
     def count(self, classes: Iterable[int]) -> None:
         """Count a sample with these classes."""
         self._taken.update(set(classes))
+
+    def state(self) -> list[list[int]]:
+        """Return the pairs of class and count, for :meth:`restore`."""
+        return [list(pair) for pair in sorted(self._taken.items())]
+
+    def restore(self, state: Iterable[Sequence[int]]) -> None:
+        """Continue from a state. Raises TypeError or ValueError if it is none."""
+        self._taken = Counter({int(number): int(count) for number, count in state})

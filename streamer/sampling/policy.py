@@ -69,12 +69,30 @@ class Policy:
         )
 
 
-class Budget:
+class _Limits:
+    """Holds the limits of one kind of sample: rates per hour, and what a day has room for."""
+
+    def __init__(self, rates: _Rates, day: _Day) -> None:
+        self._rates, self._day = rates, day
+
+    def state(self, now: float, unix_s: float) -> dict[str, Any]:
+        """Return what must outlive the process, in types of msgpack, for :meth:`restore`."""
+        return {"at": unix_s, "rates": self._rates.state(now), "day": self._day.state()}
+
+    def restore(self, state: Mapping[str, Any], now: float, unix_s: float) -> None:
+        """Continue from a state. Raises KeyError, TypeError or ValueError if it is none."""
+        self._rates.restore(state["rates"], now, max(0.0, unix_s - float(state["at"])))
+        self._day.restore(state["day"])
+
+
+class Budget(_Limits):
     """Limits chosen samples: per stream and hour, per hour in total, and per day by number and bytes."""
 
     def __init__(self, policy: Policy) -> None:
-        self._rates = _Rates(policy.stream_per_hour, STREAM_BURST, policy.per_hour, TOTAL_BURST)
-        self._day = _Day(policy.per_day, policy.day_bytes)
+        super().__init__(
+            _Rates(policy.stream_per_hour, STREAM_BURST, policy.per_hour, TOTAL_BURST),
+            _Day(policy.per_day, policy.day_bytes),
+        )
 
     def take(self, stream: str, size_bytes: int, now: float, unix_s: float) -> bool:
         """Charge one sample to all budgets; if one of them has no room, charge none and return False.
@@ -87,17 +105,8 @@ class Budget:
         self._day.charge(size_bytes, 1)
         return True
 
-    def state(self, now: float, unix_s: float) -> dict[str, Any]:
-        """Return what must outlive the process, in types of msgpack, for :meth:`restore`."""
-        return {"at": unix_s, "rates": self._rates.state(now), "day": self._day.state()}
 
-    def restore(self, state: Mapping[str, Any], now: float, unix_s: float) -> None:
-        """Continue from a state. Raises KeyError, TypeError or ValueError if it is none."""
-        self._rates.restore(state["rates"], now, max(0.0, unix_s - float(state["at"])))
-        self._day.restore(state["day"])
-
-
-class ReportBudget:
+class ReportBudget(_Limits):
     """Limits reports by people: per stream and hour, per hour in total, and the bytes per day.
 
     All reports of an hour may come at once. A stream has a quarter of them, so that no single client uses up
@@ -107,8 +116,7 @@ class ReportBudget:
     def __init__(self, policy: Policy) -> None:
         total = policy.reports_per_hour
         own = max(1, total // 4) if total else 0
-        self._rates = _Rates(own, own, total, total)
-        self._day = _Day(None, policy.day_bytes)
+        super().__init__(_Rates(own, own, total, total), _Day(None, policy.day_bytes))
 
     @property
     def off(self) -> bool:

@@ -256,12 +256,22 @@ class Selection:
 
     def state(self, now: float, unix_s: float) -> dict[str, Any]:
         """Return what must outlive the process, in types of msgpack, for :meth:`restore`."""
-        return {"random": self._schedule.state(), "budget": self._budget.state(now, unix_s)}
+        return {
+            "random": self._schedule.state(),
+            "budget": self._budget.state(now, unix_s),
+            "reports": self.report_budget.state(now, unix_s),
+            "classes": {version: balance.state() for version, balance in self._balances.items()},
+        }
 
     def restore(self, state: Mapping[str, Any], now: float, unix_s: float) -> None:
         """Continue from a state. Raises KeyError, TypeError or ValueError if it is none."""
         self._schedule.restore(state["random"])
         self._budget.restore(state["budget"], now, unix_s)
+        # Files of earlier versions have neither of these.
+        if "reports" in state:
+            self.report_budget.restore(state["reports"], now, unix_s)
+        for version, counts in state.get("classes", {}).items():
+            self._balances.setdefault(str(version), ClassBalance()).restore(counts)
 
     def _balance(self, candidate: SampleCandidate) -> ClassBalance:
         # Each model version has its own balance; there are at most two versions.

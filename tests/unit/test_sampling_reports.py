@@ -26,6 +26,7 @@ from streamer.sampling.policy import Policy
 from streamer.sampling.process_handle import REQUEST_BIT, pack_response
 from streamer.sampling.reports import REFUSALS, ReportOutcome, ReportSender, outcome_fields, refused
 from streamer.sampling.selection import Selection
+from streamer.sampling.selection_file import SelectionFile
 from streamer.sampling.spool import Spool
 from tests.helpers.candidates import candidate
 from tests.unit.images import encode, scene
@@ -42,8 +43,9 @@ class CollectorRun:
         self.spool.open()
         self.now = 0.0
         self.metrics = SamplingMetrics()
+        self.selection = Selection(Policy(**rules), random.Random(1))
         self.collector = Collector(
-            Selection(Policy(**rules), random.Random(1)),
+            self.selection,
             self.spool,
             SimpleNamespace(wake=lambda: None),
             self.metrics,
@@ -91,6 +93,22 @@ def test_reports_have_a_rate_of_their_own_and_say_when_the_next_is_taken(tmp_pat
         "forty in all, four more after six minutes, and twelve were taken before"
     )
     assert CollectorRun(tmp_path / "off", reports_per_hour=0).report().reason == "off"
+
+
+def test_a_restart_does_not_refill_the_budget_of_reports(tmp_path: Path) -> None:
+    first = CollectorRun(tmp_path / "first", reports_per_hour=8, day_bytes=4 * len(IMAGE))
+    assert [first.report(seq).reason for seq in range(3)] == ["", "", "rate"], "a quarter in one stream"
+    assert first.report(3, stream="other").taken
+    SelectionFile(tmp_path / "state", first.selection).write(first.now, T0)
+    second = CollectorRun(tmp_path / "second", reports_per_hour=8, day_bytes=4 * len(IMAGE))
+    # The clock of the new process begins elsewhere; 10 min have passed.
+    second.now = 50_000.0
+    SelectionFile(tmp_path / "state", second.selection).restore(second.now, T0 + 600)
+    refusal = second.report(4)
+    assert (refusal.taken, refusal.reason) == (False, "rate")
+    assert refusal.retry_s == pytest.approx(1800 - 600, abs=1), "two per hour, so 30 min for one"
+    assert second.report(5, stream="third").taken
+    assert second.report(6, stream="third").retry_s > 3600, "the day has room for four"
 
 
 def test_a_day_has_room_for_so_many_bytes_of_reports(tmp_path: Path) -> None:
