@@ -6,6 +6,9 @@ them alike. Each line gives p50 and p99 of the response time and, in brackets, t
 without sampling: 1.0 means that sampling costs a request nothing. It also gives the number of samples that
 were kept, which must not be 0 where sampling is on.
 
+Before that, one line compares what the search for duplicates costs a candidate in the sampling process, which
+is describing one object and comparing it with a full memory, with decoding its JPEG of 1280 x 720.
+
 Run it with ``make bench BENCH=sampling``.
 """
 
@@ -20,8 +23,12 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import aiohttp
+import cv2
 import numpy as np
 
+from streamer.sampling.appearance import describe
+from streamer.sampling.appearance_memory import REMEMBERED, AppearanceMemories
+from tests.helpers.duplicate_worlds import WIDTH, belt, objects
 from tests.helpers.media import images, model
 from tests.helpers.service import Service
 from tests.helpers.stores.faulty import FaultyS3
@@ -52,6 +59,33 @@ async def measure(services: dict[str, Service], bodies: list[bytes], rounds: int
     return times
 
 
+def duplicates_ms(rounds: int = 60) -> tuple[float, float]:
+    """Return the median processor time of the search for duplicates and of decoding, in milliseconds."""
+    frames = list(belt(objects("textured disks", REMEMBERED, 1), "plain", 1))
+    shown = [describe(image, boxes, WIDTH) for image, boxes in frames]
+    memories = AppearanceMemories()
+    for appearance in shown:
+        memories.add("gate", appearance)
+    image, boxes = frames[0]
+    encoded = cv2.imencode(".jpg", cv2.resize(image, (1280, 720)))[1]
+
+    def search() -> None:
+        memories.novelty("gate", describe(image, boxes, WIDTH))
+
+    def decode() -> None:
+        cv2.imdecode(encoded, cv2.IMREAD_COLOR)
+
+    times = []
+    for step in (search, decode):
+        found = []
+        for _ in range(rounds):
+            begun = time.thread_time()
+            step()
+            found.append(time.thread_time() - begun)
+        times.append(float(np.median(found)) * 1e3)
+    return times[0], times[1]
+
+
 def main() -> None:
     """Print the quantiles and their ratios."""
     parser = argparse.ArgumentParser(
@@ -60,6 +94,10 @@ def main() -> None:
     parser.add_argument("--model", default="yolox_nano", help="null, yolox_nano (if shared) or a path")
     parser.add_argument("--rounds", type=int, default=600, help="images that each service gets")
     arguments = parser.parse_args()
+    search_ms, decode_ms = duplicates_ms()
+    sys.stdout.write(
+        f"duplicates {search_ms:.1f} ms a candidate, {search_ms / decode_ms:.2f} of decoding it\n"
+    )
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         base = {"MODEL_V1_PATH": str(model(arguments.model, folder))}

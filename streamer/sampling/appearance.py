@@ -1,9 +1,9 @@
 """Describes how the objects of a frame look, so that frames that show nothing new are recognised. Pure.
 
-The descriptor of an object is its crop, reduced to 8 x 8 cells of brightness and 4 x 4 cells of colour. Means
-over cells suppress noise; what remains of it is estimated from the image and subtracted from distances. The
-mean of the frame's brightness and the contrast of the crop are normalised, so that light and exposure change
-little. A frame without objects is described as one crop of the whole frame.
+The descriptor of an object is its crop, as the logarithm of its brightness relative to the ground around it
+(8 x 8 cells) and its colour (4 x 4 cells), in levels of detail. Light and exposure multiply the brightness of
+object and ground alike, so they change little. A frame is described in the same way, as one crop relative to
+its mean. `scene_noise` learns from thumbnails what changes in a stream although nothing is new.
 """
 
 from __future__ import annotations
@@ -18,69 +18,85 @@ import numpy.typing as npt
 
 from inference.core.detections import Boxes
 from streamer.sampling.candidate_image import fingerprint
+from streamer.sampling.image_noise import COLOUR_NOISE_PX, colour_noise_level, noise_level
 from streamer.sampling.informativeness import score_uncertainty
 
 Array = npt.NDArray[np.float32]
 
-#: Cells of brightness on each side, with one more at each edge for the search of the best alignment; and of
-#: colour.
+#: Cells of brightness on each side of a crop, and of colour.
 CELLS = 8
-PADDED_CELLS = CELLS + 2
 COLOUR_CELLS = 4
-#: Points per cell, on each side, at which a crop is read.
-_POINTS = 4
+#: A crop is read in half cells, with so many more at each edge, so that it can be shifted by up to one cell.
+_MARGIN = 2
+SHIFTS = 2 * _MARGIN + 1
+#: Points per half cell, on each side, at which the image is read.
+_POINTS = 2
 #: At most this many objects of a frame are described, the most uncertain first.
 MAX_OBJECTS = 8
 #: Objects with a shorter side show nothing. Images are decoded so that the smallest object has at least the
 #: second number of pixels, if it has them.
 MIN_SIDE_PX = 4.0
 DETAIL_PX = 24.0
-#: Decoded size of frames without objects.
+#: Decoded size of frames without objects, and the longer side of thumbnails.
 FRAME_PX = 320.0
-#: Mean brightness to which frames are normalised, and the largest factor.
-TARGET_LEVEL = 110.0
-MAX_GAIN = 8.0
-#: Standard deviation over the cells to which crops are normalised, and the deviation that counts as half a
-#: contrast: a flat crop must not become a picture of its noise.
-SPREAD = 30.0
-FLAT_SPREAD = 12.0
-#: Noise is estimated in the flattest quarter of the blocks of this size, in at most so many pixels in the
-#: middle of the image, at full size and reduced: noise that a camera has smoothed has no high frequencies.
-NOISE_BLOCK = 16
-NOISE_REGION_PX = 640
-FLAT_SHARE = 0.25
-NOISE_SCALES = (1, 2, 4)
-#: Side in pixels of the cells in which the noise of colours is measured, and cells per block. JPEG leaves
-#: noise of colours in large spots, which have no high frequencies.
-COLOUR_NOISE_PX = 4
-COLOUR_NOISE_BLOCK = 8
-#: J. Immerkaer, Fast noise variance estimation, 1996: the difference of two Laplacians, with a gain of 6.
-_HIGH_PASS = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)
-_HIGH_PASS_GAIN = 6.0
+THUMBNAIL_PX = 160
+#: A level is 1 / 110 of the brightness, as one step of an 8-bit image is at a mean of 110.
+LEVELS = 110.0
+#: Added to brightness before its logarithm, so that noise in the dark is no contrast: a share of the mean of
+#: the frame, and steps of an 8-bit image.
+DARK_SHARE = 0.15
+DARK_STEPS = 2.0
+#: The ground of an object is the median between these distances from its box, in parts of its sides.
+_RING = (0.12, 0.5)
+_RING_CELLS = 16
+_RING_MIN = 16
+#: Centres of the crops of the ground, in parts of the frame's sides.
+_GROUND_PLACES = ((0.25, 0.25), (0.75, 0.25), (0.25, 0.75), (0.75, 0.75))
+#: Boxes are enlarged by this part of their sides where noise is measured beside them.
+_AROUND = 0.15
 
 
 @dataclass(frozen=True, slots=True)
-class Descriptor:
-    """Describes one crop. Values are in levels of a normalised 8-bit image."""
+class Crop:
+    """Describes one crop; values are in levels."""
 
-    #: (10, 10): brightness without its mean, with normalised contrast.
+    #: (25, 64): brightness of the cells relative to the ground, shifted by up to one cell; the middle row is
+    #: not shifted.
     light: Array
-    #: (4, 4, 2): Cr and Cb.
+    #: (32): Cr and Cb of the cells, relative to the ground.
     colour: Array
-    #: Mean brightness.
-    mean: float
-    #: Variances of the noise of one cell of brightness, of one cell of colour, and of the mean.
+    #: Brightness of the ground relative to the frame.
+    ground: float
+    #: Variances of the noise in one cell of brightness and of colour, estimated from this image alone.
     noise: float
     colour_noise: float
-    mean_noise: float
+    #: Where it is: centre in parts of the frame's sides, and side of one cell in pixels of the thumbnail.
+    x: float
+    y: float
+    cell_px: float
+
+
+@dataclass(frozen=True, slots=True)
+class Thumbnail:
+    """Is a small picture of a frame, for comparison with others of the stream. Values are in levels."""
+
+    #: (height, width), relative to the mean of the frame.
+    light: npt.NDArray[np.int8]
+    #: (height / 2, width / 2, 2): Cr and Cb.
+    colour: npt.NDArray[np.int8]
+    #: (height, width): whether no box is there.
+    free: npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
 class Appearance:
     """Describes a frame: its objects, and the frame as a whole."""
 
-    objects: tuple[Descriptor, ...]
-    frame: Descriptor
+    objects: tuple[Crop, ...]
+    frame: Crop
+    thumbnail: Thumbnail
+    #: Crops of the ground, as large as the objects, by their place; places with a box are missing.
+    grounds: dict[int, Crop]
     #: Difference hash of the whole frame.
     fingerprint: int
 
@@ -108,81 +124,138 @@ def decoded_size(boxes: Boxes, width: int, height: int) -> tuple[int, int]:
     return math.ceil(width * share), math.ceil(height * share)
 
 
-def describe(image: npt.NDArray[np.uint8], boxes: Boxes, width: int) -> Appearance:
-    """Describe a BGR image and its objects; ``boxes`` are in pixels of the image of that ``width``."""
-    level = max(1.0, float(image.mean()))
-    gain = min(MAX_GAIN, TARGET_LEVEL / level)
+def describe(
+    image: npt.NDArray[np.uint8], boxes: Boxes, width: int, occupied: Boxes | None = None
+) -> Appearance:
+    """Describe a BGR image and its objects; ``boxes`` are in pixels of the image of that ``width``.
+
+    ``occupied`` are all boxes of the frame, if ``boxes`` are only some of them.
+    """
     planes = cv2.cvtColor(image, cv2.COLOR_BGR2YCrCb).astype(np.float32)
-    light, colour = planes[..., 0] * np.float32(gain), (planes[..., 1:] - 128) * np.float32(gain)
-    noise = noise_level(light), colour_noise_level(colour)
+    reader = _CropReader(planes[..., 0], planes[..., 1:] - np.float32(128))
     scale = image.shape[1] / width
     return Appearance(
-        tuple(_descriptor(light, colour, (row[:4] * scale).tolist(), noise) for row in boxes),
-        _descriptor(light, colour, (0.0, 0.0, float(image.shape[1]), float(image.shape[0])), noise),
+        tuple(reader.object_at((row[:4] * scale).tolist()) for row in boxes),
+        reader.frame(),
+        reader.thumbnail((boxes if occupied is None else occupied)[:, :4] * scale),
+        reader.grounds(boxes[:, :4] * scale, (boxes if occupied is None else occupied)[:, :4] * scale),
         fingerprint(image),
     )
 
 
-def noise_level(plane: Array) -> float:
-    """Return the standard deviation of the noise of one pixel, in levels of ``plane``."""
-    top, left = (max(0, (side - NOISE_REGION_PX) // 2) for side in plane.shape)
-    region = plane[top : top + NOISE_REGION_PX, left : left + NOISE_REGION_PX]
-    found = 0.0
-    for scale in NOISE_SCALES:
-        height, width = (side // scale for side in region.shape)
-        rows, columns = height // NOISE_BLOCK, width // NOISE_BLOCK
-        if min(rows, columns) < 2:
-            break
-        small = region if scale == 1 else cv2.resize(region, (width, height), interpolation=cv2.INTER_AREA)
-        high = np.abs(cv2.filter2D(small, cv2.CV_32F, _HIGH_PASS))
-        blocks = high[: rows * NOISE_BLOCK, : columns * NOISE_BLOCK]
-        means = blocks.reshape(rows, NOISE_BLOCK, columns, NOISE_BLOCK).mean((1, 3))
-        # The mean of absolute values of normal numbers is sqrt(2 / pi) of their standard deviation.
-        level = float(np.quantile(means, FLAT_SHARE)) * math.sqrt(math.pi / 2) / _HIGH_PASS_GAIN
-        # Means over scale x scale pixels have 1 / scale of the noise of a pixel.
-        found = max(found, level * scale)
-    return found
+class _CropReader:
+    """Reads the crops of one image."""
+
+    def __init__(self, light: Array, colour: Array) -> None:
+        self._light, self._colour = light, colour
+        self._height, self._width = light.shape
+        self._mean = float(light.mean())
+        self._dark = DARK_SHARE * self._mean + DARK_STEPS
+        #: Levels of one step of colour.
+        self._gain = LEVELS / (self._mean + self._dark)
+        self._noise = noise_level(light)
+        self._colour_noise = colour_noise_level(colour)
+        self._to_thumbnail = min(1.0, THUMBNAIL_PX / max(self._height, self._width))
+
+    def object_at(self, box: Sequence[float]) -> Crop:
+        return self._crop(box, self._ground(box))
+
+    def frame(self) -> Crop:
+        return self._crop((0.0, 0.0, float(self._width), float(self._height)), (self._mean, 0.0, 0.0))
+
+    def thumbnail(self, boxes: Array) -> Thumbnail:
+        size = tuple(max(1, round(side * self._to_thumbnail)) for side in (self._width, self._height))
+        light = cv2.resize(self._light, size, interpolation=cv2.INTER_AREA)
+        half = max(1, size[0] // 2), max(1, size[1] // 2)
+        colour = cv2.resize(self._colour, half, interpolation=cv2.INTER_AREA) * np.float32(self._gain)
+        free = np.ones(light.shape, np.bool_)
+        for x1, y1, x2, y2 in boxes:
+            around_x, around_y = _AROUND * (x2 - x1), _AROUND * (y2 - y1)
+            low = np.maximum(0, np.array([x1 - around_x, y1 - around_y]) * self._to_thumbnail).astype(int)
+            high = np.maximum(0, np.array([x2 + around_x, y2 + around_y]) * self._to_thumbnail + 1).astype(
+                int
+            )
+            free[low[1] : high[1], low[0] : high[0]] = False
+        return Thumbnail(_int8(self._levels(light, self._mean)), _int8(colour), free)
+
+    def grounds(self, boxes: Array, occupied: Array) -> dict[int, Crop]:
+        """Return crops of the ground at fixed places, as large as the median of the boxes."""
+        if not len(boxes):
+            return {}
+        areas = np.maximum(1, boxes[:, 2] - boxes[:, 0]) * np.maximum(1, boxes[:, 3] - boxes[:, 1])
+        # Sizes are rounded, so that crops of several frames can be compared.
+        step = round(float(np.log2(np.median(areas))))
+        half = min(2 ** (step / 2), min(self._width, self._height) / 3) / 2
+        found = {}
+        for place, (share_x, share_y) in enumerate(_GROUND_PLACES):
+            x, y = share_x * self._width, share_y * self._height
+            apart = (
+                np.abs(occupied[:, [0, 2]].mean(1) - x) * 2 > 2 * half + occupied[:, 2] - occupied[:, 0]
+            ) | (np.abs(occupied[:, [1, 3]].mean(1) - y) * 2 > 2 * half + occupied[:, 3] - occupied[:, 1])
+            if apart.all():
+                found[4 * step + place] = self.object_at((x - half, y - half, x + half, y + half))
+        return found
+
+    def _levels(self, light: Array, ground: float) -> Array:
+        found: Array = np.float32(LEVELS) * np.log((light + self._dark) / (ground + self._dark))
+        return found
+
+    def _ground(self, box: Sequence[float]) -> tuple[float, float, float]:
+        """Return brightness, Cr and Cb around a box; of the frame if the box leaves too little of it."""
+        inner, outer = (_enlarged(box, share) for share in _RING)
+        xs, ys = (
+            low + (np.arange(_RING_CELLS) + 0.5) / _RING_CELLS * (high - low)
+            for low, high in ((outer[0], outer[2]), (outer[1], outer[3]))
+        )
+        inside = (xs > inner[0]) & (xs < inner[2]) & ((ys > inner[1]) & (ys < inner[3]))[:, None]
+        visible = (xs >= 0) & (xs < self._width) & ((ys >= 0) & (ys < self._height))[:, None]
+        around = visible & ~inside
+        if around.sum() < _RING_MIN:
+            return self._mean, 0.0, 0.0
+        light = cells_of(self._light, outer, _RING_CELLS, 1)[around]
+        red, blue = np.median(cells_of(self._colour, outer, _RING_CELLS, 1)[around], 0)
+        return float(np.median(light)), float(red), float(blue)
+
+    def _crop(self, box: Sequence[float], ground: tuple[float, float, float]) -> Crop:
+        x1, y1, x2, y2 = box
+        cell_x, cell_y = max(1e-3, (x2 - x1) / CELLS), max(1e-3, (y2 - y1) / CELLS)
+        margin = _MARGIN / 2
+        reach = (x1 - margin * cell_x, y1 - margin * cell_y, x2 + margin * cell_x, y2 + margin * cell_y)
+        halves = cells_of(self._light, reach, 2 * CELLS + 2 * _MARGIN, _POINTS)
+        rows = (halves[:-1] + halves[1:]) / 2
+        means = (rows[:, :-1] + rows[:, 1:]) / 2
+        shifted: Array = np.stack(
+            [
+                means[row : row + 2 * CELLS : 2, column : column + 2 * CELLS : 2]
+                for row in range(SHIFTS)
+                for column in range(SHIFTS)
+            ]
+        ).astype(np.float32)
+        colour = cells_of(self._colour, box, COLOUR_CELLS, 2 * _POINTS) - np.array(ground[1:], np.float32)
+        colour *= np.float32(self._gain)
+        mean = float(shifted[SHIFTS * SHIFTS // 2].mean())
+        area_px = max(1.0, cell_x * cell_y)
+        # Noise of colours is measured in cells of some pixels.
+        colour_area = max(1.0, area_px * (CELLS / COLOUR_CELLS) ** 2 / COLOUR_NOISE_PX**2)
+        return Crop(
+            self._levels(shifted, ground[0]).reshape(len(shifted), -1),
+            colour.transpose(2, 0, 1).reshape(-1),
+            float(self._levels(np.array(ground[0], np.float32), self._mean)),
+            (LEVELS / (max(0.0, mean) + self._dark) * self._noise) ** 2 / area_px,
+            (self._gain * self._colour_noise) ** 2 / math.sqrt(colour_area),
+            (x1 + x2) / 2 / self._width,
+            (y1 + y2) / 2 / self._height,
+            math.sqrt(cell_x * cell_y) * self._to_thumbnail,
+        )
 
 
-def colour_noise_level(planes: Array) -> float:
-    """Return the standard deviation of the noise of colours, as means over cells of ``COLOUR_NOISE_PX``."""
-    side = COLOUR_NOISE_PX * COLOUR_NOISE_BLOCK
-    rows, columns = planes.shape[0] // side, planes.shape[1] // side
-    if min(rows, columns) < 2:
-        return 0.0
-    size = columns * COLOUR_NOISE_BLOCK, rows * COLOUR_NOISE_BLOCK
-    region = planes[: rows * side, : columns * side]
-    cells = cv2.resize(region, size, interpolation=cv2.INTER_AREA)
-    blocks = cells.reshape(rows, COLOUR_NOISE_BLOCK, columns, COLOUR_NOISE_BLOCK, 2)
-    return float(np.quantile(np.sqrt(blocks.var((1, 3)).mean(-1)), FLAT_SHARE))
+def cells_of(plane: Array, box: Sequence[float], count: int, points: int) -> Array:
+    """Return the means of ``count`` x ``count`` cells of a box, which may reach beyond the edges.
 
-
-def _descriptor(light: Array, colour: Array, box: Sequence[float], noise: tuple[float, float]) -> Descriptor:
+    Each cell is read at ``points`` x ``points`` points.
+    """
     x1, y1, x2, y2 = box
-    step_x, step_y = max(1e-3, (x2 - x1) / CELLS), max(1e-3, (y2 - y1) / CELLS)
-    cells = _cells(light, (x1 - step_x, y1 - step_y, x2 + step_x, y2 + step_y), PADDED_CELLS)
-    mean = float(cells[1:-1, 1:-1].mean())
-    pattern = cells - mean
-    cell_px = max(1.0, step_x * step_y)
-    variance = noise[0] ** 2 / cell_px
-    spread = float(np.square(pattern[1:-1, 1:-1]).mean())
-    gain = SPREAD / math.sqrt(spread + FLAT_SPREAD**2 + variance)
-    # Larger cells have less noise only by the root of their area, because spots of colour are large.
-    colour_cells_px = math.sqrt(cell_px) * CELLS / COLOUR_CELLS
-    return Descriptor(
-        pattern * np.float32(gain),
-        _cells(colour, box, COLOUR_CELLS),
-        mean,
-        variance * gain**2,
-        noise[1] ** 2 / max(1.0, colour_cells_px / COLOUR_NOISE_PX),
-        variance / CELLS**2,
-    )
-
-
-def _cells(plane: Array, box: Sequence[float], count: int) -> Array:
-    """Return the means of ``count`` x ``count`` cells of a box, which may reach beyond the edges."""
-    x1, y1, x2, y2 = box
-    reduction = max(1, int(min(x2 - x1, y2 - y1) / count / _POINTS))
+    reduction = max(1, int(min(x2 - x1, y2 - y1) / count / points))
     height, width = plane.shape[:2]
     left, top = (min(max(0, int(low) - reduction), side - 1) for low, side in ((x1, width), (y1, height)))
     right = max(left + 1, min(width, math.ceil(x2) + reduction))
@@ -191,10 +264,21 @@ def _cells(plane: Array, box: Sequence[float], count: int) -> Array:
     if reduction > 1:
         size = max(1, (right - left) // reduction), max(1, (bottom - top) // reduction)
         part = cv2.resize(part, size, interpolation=cv2.INTER_AREA)
-    points = (np.arange(count * _POINTS) + 0.5) / (count * _POINTS)
-    xs = (x1 + points * (x2 - x1) - left) * (part.shape[1] / (right - left)) - 0.5
-    ys = (y1 + points * (y2 - y1) - top) * (part.shape[0] / (bottom - top)) - 0.5
+    steps = (np.arange(count * points) + 0.5) / (count * points)
+    xs = (x1 + steps * (x2 - x1) - left) * (part.shape[1] / (right - left)) - 0.5
+    ys = (y1 + steps * (y2 - y1) - top) * (part.shape[0] / (bottom - top)) - 0.5
     map_x, map_y = np.meshgrid(xs.astype(np.float32), ys.astype(np.float32))
     read = cv2.remap(part, map_x, map_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    cells: Array = read.reshape(count, _POINTS, count, _POINTS, *plane.shape[2:]).mean((1, 3))
+    cells: Array = read.reshape(count, points, count, points, *plane.shape[2:]).mean((1, 3))
     return cells
+
+
+def _enlarged(box: Sequence[float], share: float) -> tuple[float, float, float, float]:
+    x1, y1, x2, y2 = box
+    around_x, around_y = share * (x2 - x1), share * (y2 - y1)
+    return x1 - around_x, y1 - around_y, x2 + around_x, y2 + around_y
+
+
+def _int8(values: Array) -> npt.NDArray[np.int8]:
+    found: npt.NDArray[np.int8] = np.clip(np.rint(values), -127, 127).astype(np.int8)
+    return found

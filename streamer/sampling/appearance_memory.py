@@ -1,138 +1,180 @@
 """Remembers how the samples of each stream look, and says how new a frame is. Pure.
 
-The remembered descriptors are a cover: each is further than a radius from all others, and what was dropped is
-within a radius of one of them. New descriptors overwrite the oldest.
+The remembered crops are a cover: each is further than a radius from all others, and what was dropped is
+within a radius of one of them. New crops overwrite the oldest.
 """
 
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections import OrderedDict, deque
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from streamer.sampling.appearance import CELLS, COLOUR_CELLS, PADDED_CELLS, Descriptor
+from streamer.sampling.appearance import Appearance, Crop
+from streamer.sampling.crop_distance import VALUES, frame_distances, object_distances, row_of
+from streamer.sampling.scene_noise import CropNoise, SceneNoise
 
-#: Distance in levels within which two crops show the same (decision 0102 has the figures).
-RADIUS = 10.0
-#: Weights of the squared differences in mean brightness, which shadows change, and in colour, whose values
-#: are smaller.
-MEAN_WEIGHT = 0.2
-COLOUR_WEIGHT = 1.5
-#: Times the expected noise that is subtracted from a squared distance. A mean of 64 squares exceeds its
-#: expectation by the first factor in less than one of a million comparisons, one of 32 squares by the second,
-#: and a single square by the third in two of ten thousand.
-NOISE_FACTOR = 2.2
-COLOUR_NOISE_FACTOR = 3.0
-MEAN_NOISE_FACTOR = 14.0
-#: Number of descriptors that are remembered per stream, and of streams. The oldest are forgotten first.
+Array = npt.NDArray[np.float32]
+
+#: Distance in levels within which two crops show the same.
+RADIUS = 4.5
+#: The radius grows to this factor times the quantile of the last distances between crops of the ground, at
+#: most to the limit, once there are so many.
+REST_FACTOR = 1.5
+REST_SHARE = 0.95
+MAX_RADIUS = 20.0
+DISTANCES = 64
+LEAST_DISTANCES = 4
+MAX_PLACES = 32
+#: Number of crops that are remembered per stream, and of streams. The oldest are forgotten first.
 REMEMBERED = 512
 MAX_STREAMS = 1000
-#: Number of values of a descriptor in a row of the memory: brightness, colour, mean, three of noise.
-_LIGHT = PADDED_CELLS**2
-_COLOUR = 2 * COLOUR_CELLS**2
-_VALUES = _LIGHT + _COLOUR + 4
+#: Increase this number when the values of a crop change.
+CROPS = 2
+#: Returns the distances of a crop from known ones, as `crop_distance` has them.
+Distances = Callable[[Array, Crop, CropNoise], Array]
 
 
 class AppearanceMemory:
-    """Remembers the descriptors of one kind of crop of one stream."""
+    """Remembers one kind of crop of one stream."""
 
-    def __init__(self, capacity: int = REMEMBERED) -> None:
+    def __init__(self, distances: Distances, capacity: int = REMEMBERED) -> None:
+        self._distances = distances
         self._capacity = capacity
         #: float16, to have half the size; grows up to the capacity.
-        self._rows = np.zeros((0, _VALUES), np.float16)
+        self._rows = np.zeros((0, VALUES), np.float16)
         self._count = 0
 
-    def distance(self, found: Descriptor) -> float:
-        """Return the distance in levels to the nearest descriptor; infinity if there is none."""
+    def distance(self, found: Crop, noise: CropNoise) -> float:
+        """Return the distance in levels to the nearest crop; infinity if there is none."""
         known = self._rows[: min(self._count, self._capacity)].astype(np.float32)
         if not len(known):
             return math.inf
-        light = known[:, :_LIGHT].reshape(-1, PADDED_CELLS, PADDED_CELLS)
-        inner = found.light[1:-1, 1:-1]
-        squares = np.full(len(known), np.inf)
-        # A box of the same object may lie an eighth of its size away.
-        for row in range(3):
-            for column in range(3):
-                difference = light[:, row : row + CELLS, column : column + CELLS] - inner
-                difference -= difference.mean((1, 2), keepdims=True)
-                np.minimum(squares, np.square(difference).mean((1, 2)), out=squares)
-        colour = np.square(known[:, _LIGHT : _LIGHT + _COLOUR] - found.colour.reshape(-1)).mean(1)
-        mean, noise, colour_noise, mean_noise = known[:, -4:].T
-        squares -= NOISE_FACTOR * (noise + found.noise)
-        colour -= COLOUR_NOISE_FACTOR * (colour_noise + found.colour_noise)
-        means = np.square(mean - found.mean) - MEAN_NOISE_FACTOR * (mean_noise + found.mean_noise)
-        total = np.maximum(0, squares) + MEAN_WEIGHT * np.maximum(0, means)
-        total += COLOUR_WEIGHT * np.maximum(0, colour)
-        return math.sqrt(float(total.min()))
+        return float(self._distances(known, found, noise).min())
 
-    def add(self, found: Descriptor) -> None:
-        """Remember a descriptor if it is new."""
-        if self.distance(found) <= RADIUS:
+    def add(self, found: Crop, noise: CropNoise, radius: float = RADIUS) -> None:
+        """Remember a crop if it is further than ``radius`` from all others."""
+        if self.distance(found, noise) <= radius:
             return
         if self._count == len(self._rows) < self._capacity:
             more = min(self._capacity, max(16, 2 * self._count)) - self._count
-            self._rows = np.concatenate([self._rows, np.zeros((more, _VALUES), np.float16)])
-        scalars = np.array([found.mean, found.noise, found.colour_noise, found.mean_noise])
-        values = np.concatenate([found.light.reshape(-1), found.colour.reshape(-1), scalars])
-        self._rows[self._count % self._capacity] = np.clip(values, -60_000, 60_000)
+            self._rows = np.concatenate([self._rows, np.zeros((more, VALUES), np.float16)])
+        self._rows[self._count % self._capacity] = np.clip(row_of(found), -60_000, 60_000)
         self._count += 1
 
     def state(self) -> bytes:
-        """Return the remembered descriptors, oldest first."""
+        """Return the remembered crops, oldest first."""
         if self._count <= self._capacity:
             return self._rows[: self._count].tobytes()
         return np.roll(self._rows, -(self._count % self._capacity), axis=0).tobytes()
 
     def restore(self, state: bytes) -> None:
         """Continue from a state. Raises ValueError or TypeError if it is none."""
-        rows: npt.NDArray[np.float16] = np.frombuffer(state, np.float16).reshape(-1, _VALUES)
+        rows: npt.NDArray[np.float16] = np.frombuffer(state, np.float16).reshape(-1, VALUES)
         if not np.isfinite(rows).all():
-            raise ValueError("descriptors hold values that are not finite")
+            raise ValueError("crops hold values that are not finite")
         self._rows = rows[-self._capacity :].copy()
         self._count = len(self._rows)
 
 
-class AppearanceMemories:
-    """Holds the memories of all streams: of objects, and of frames as a whole."""
+class DistancesAtRest:
+    """Learns by how much crops of the ground differ from frame to frame, at the same place and with no box.
+
+    What is no further from a known object than ground is from ground may be noise.
+    """
 
     def __init__(self) -> None:
-        self._streams: OrderedDict[str, tuple[AppearanceMemory, AppearanceMemory]] = OrderedDict()
+        #: The last row of each place and size.
+        self._rows: OrderedDict[int, Array] = OrderedDict()
+        #: The last distances, as parts of 1 for a camera at rest.
+        self.distances: deque[float] = deque(maxlen=DISTANCES)
 
-    def novelty(self, stream: str, objects: Iterable[Descriptor], frames: Iterable[Descriptor]) -> float:
-        """Return the distance of the newest of these crops from what is remembered of its kind."""
-        of_objects, of_frames = self._of(stream)
-        distances = [of_objects.distance(found) for found in objects]
-        distances += [of_frames.distance(found) for found in frames]
-        return max(distances, default=math.inf)
+    def observe(self, shown: Appearance, noise: SceneNoise) -> None:
+        """Learn from the next frame."""
+        for place, crop in shown.grounds.items():
+            if place in self._rows:
+                distance = float(object_distances(self._rows[place][None], crop, noise.of(crop))[0])
+                self.distances.append(distance * noise.rest())
+            self._rows[place] = row_of(crop)
+            self._rows.move_to_end(place)
+            if len(self._rows) > MAX_PLACES:
+                self._rows.popitem(last=False)
 
-    def add(self, stream: str, objects: Iterable[Descriptor], frame: Descriptor) -> None:
+    @property
+    def radius(self) -> float:
+        """The distance in levels within which two objects of this stream are the same."""
+        if len(self.distances) < LEAST_DISTANCES:
+            return RADIUS
+        found = REST_FACTOR * float(np.quantile(self.distances, REST_SHARE))
+        return min(MAX_RADIUS, max(RADIUS, found))
+
+
+class _Stream:
+    """Holds what is remembered of one stream: its objects, its frames as a whole, and its noise."""
+
+    def __init__(self) -> None:
+        self.objects, self.frames = AppearanceMemory(object_distances), AppearanceMemory(frame_distances)
+        self.noise = SceneNoise()
+        self.at_rest = DistancesAtRest()
+
+
+class AppearanceMemories:
+    """Holds the memories of all streams."""
+
+    def __init__(self) -> None:
+        self._streams: OrderedDict[str, _Stream] = OrderedDict()
+
+    def novelty(self, name: str, shown: Appearance, *, whole: bool = False) -> float:
+        """Learn the noise of a stream from its next frame, and return how new the frame is.
+
+        This is the distance in levels of the newest of its objects, or of the frame as a whole if it has none
+        or if ``whole``.
+        """
+        stream = self._of(name)
+        stream.noise.observe(shown)
+        stream.at_rest.observe(shown, stream.noise)
+        share = RADIUS / stream.at_rest.radius
+        distances = [share * stream.objects.distance(crop, stream.noise.of(crop)) for crop in shown.objects]
+        if whole or not distances:
+            distances.append(stream.frames.distance(shown.frame, stream.noise.of_frame()))
+        return max(distances)
+
+    def add(self, name: str, shown: Appearance) -> None:
         """Remember a sample of a stream."""
-        of_objects, of_frames = self._of(stream)
-        for found in objects:
-            of_objects.add(found)
-        of_frames.add(frame)
+        stream = self._of(name)
+        for crop in shown.objects:
+            stream.objects.add(crop, stream.noise.of(crop), stream.at_rest.radius)
+        stream.frames.add(shown.frame, stream.noise.of_frame())
 
-    def _of(self, stream: str) -> tuple[AppearanceMemory, AppearanceMemory]:
-        if stream not in self._streams:
-            self._streams[stream] = AppearanceMemory(), AppearanceMemory()
+    def _of(self, name: str) -> _Stream:
+        if name not in self._streams:
+            self._streams[name] = _Stream()
             if len(self._streams) > MAX_STREAMS:
                 self._streams.popitem(last=False)
-        self._streams.move_to_end(stream)
-        return self._streams[stream]
+        self._streams.move_to_end(name)
+        return self._streams[name]
 
     def state(self, now: float, unix_s: float) -> dict[str, Any]:
         """Return what must outlive the process, in types of msgpack."""
-        return {name: [memory.state() for memory in both] for name, both in self._streams.items()}
+        streams = {
+            name: [s.objects.state(), s.frames.state(), s.noise.state(), list(s.at_rest.distances)]
+            for name, s in self._streams.items()
+        }
+        return {"crops": CROPS, "streams": streams}
 
     def restore(self, state: Mapping[str, Any], now: float, unix_s: float) -> None:
         """Continue from a state. Raises TypeError or ValueError if it is none."""
-        streams: OrderedDict[str, tuple[AppearanceMemory, AppearanceMemory]] = OrderedDict()
-        for name, (of_objects, of_frames) in state.items():
-            both = streams[str(name)] = AppearanceMemory(), AppearanceMemory()
-            both[0].restore(of_objects)
-            both[1].restore(of_frames)
+        if state.get("crops") != CROPS:
+            raise ValueError("its crops are described in another way")
+        streams: OrderedDict[str, _Stream] = OrderedDict()
+        for name, (of_objects, of_frames, noise, distances) in state["streams"].items():
+            stream = streams[str(name)] = _Stream()
+            stream.objects.restore(of_objects)
+            stream.frames.restore(of_frames)
+            stream.noise.restore(noise)
+            stream.at_rest.distances.extend(float(distance) for distance in distances)
         self._streams = streams

@@ -162,7 +162,8 @@ class Collector:
     def _appearance(self, candidate: SampleCandidate) -> Appearance:
         found = subjects(candidate.boxes, candidate.before, candidate.threshold)
         size = decoded_size(found, candidate.width, candidate.height)
-        return describe_appearance(image_of(candidate, size, self.decode), found, candidate.width)
+        image = image_of(candidate, size, self.decode)
+        return describe_appearance(image, found, candidate.width, occupied=candidate.boxes)
 
     def _features(self, candidate: SampleCandidate) -> dict[str, float]:
         """Return the numeric columns of drift; an empty dictionary if the image cannot be decoded."""

@@ -18,7 +18,7 @@ from streamer.core.token_bucket import TokenBucket
 
 #: Increase this number when the meaning of a rule changes, so that samples of different rules can be
 #: distinguished.
-POLICY_VERSION = 3
+POLICY_VERSION = 4
 #: Number of samples that may be taken at once after a quiet period: of one stream, and of all streams.
 STREAM_BURST = 3
 TOTAL_BURST = 20

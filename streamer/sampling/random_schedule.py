@@ -119,7 +119,8 @@ class RandomSchedule:
     def state(self) -> dict[str, Any]:
         """Return the state in types of msgpack, for :meth:`restore`."""
         return {
-            "expected": [self._expected_bytes, self._expected_at if self._streams else 0.0],
+            # The time is infinite as long as no random samples are wanted.
+            "expected": [self._expected_bytes, self._expected_at if self._expected_at > -math.inf else 0.0],
             "streams": {
                 name: [s.last_at, s.fraction, s.ahead, s.arrears] for name, s in self._streams.items()
             },

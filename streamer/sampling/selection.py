@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from streamer.sampling.appearance import Appearance, Descriptor
+from streamer.sampling.appearance import Appearance
 from streamer.sampling.appearance_memory import RADIUS, AppearanceMemories
 from streamer.sampling.candidate import PIXELS, SampleCandidate
 from streamer.sampling.informativeness import ClassBalance, disagreement, flicker, uncertainty
@@ -189,10 +189,7 @@ class Selection:
         appearance: Appearance,
     ) -> Choice:
         """Return a choice with the novelty of its objects, and of the frame if it has none or drifts."""
-        frames: list[Descriptor] = []
-        if not appearance.objects or "drift" in reasons:
-            frames = [appearance.frame]
-        novelty = self.memories.novelty(candidate.stream.name, appearance.objects, frames)
+        novelty = self.memories.novelty(candidate.stream.name, appearance, whole="drift" in reasons)
         return Choice(candidate, reasons, components, rank, appearance, novelty)
 
     def _hold(self, stream: _StreamState, choice: Choice, now: float) -> None:
@@ -247,7 +244,7 @@ class Selection:
 
     def _remember(self, stream: _StreamState, choice: Choice) -> Choice:
         candidate, appearance = choice.candidate, choice.appearance
-        self.memories.add(candidate.stream.name, appearance.objects, appearance.frame)
+        self.memories.add(candidate.stream.name, appearance)
         stream.last_sample_at = max(stream.last_sample_at, candidate.captured_at)
         self._balance(candidate).count(_classes(candidate))
         return choice

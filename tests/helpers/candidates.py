@@ -13,7 +13,7 @@ import numpy as np
 from inference.core.detections import Boxes
 from streamer.imaging.image_header import Limits, read_header
 from streamer.protocol.wire import Codec
-from streamer.sampling.appearance import COLOUR_CELLS, PADDED_CELLS, Appearance, Descriptor
+from streamer.sampling.appearance import CELLS, COLOUR_CELLS, SHIFTS, Appearance, Crop, Thumbnail
 from streamer.sampling.candidate import SampleCandidate, StreamInfo
 from streamer.sampling.selection import Choice
 from streamer.sampling.sidecar import StoredImage, describe, image_key, sidecar_key
@@ -52,14 +52,16 @@ def candidate(
 
 def look(number: int, *objects: int) -> Appearance:
     """Return the appearance of a frame with these objects; those of different numbers are far apart."""
-    return Appearance(tuple(_descriptor(index) for index in objects), _descriptor(number), number)
+    covered = np.zeros((2, 2), np.bool_)
+    thumbnail = Thumbnail(np.zeros((2, 2), np.int8), np.zeros((1, 1, 2), np.int8), covered)
+    return Appearance(tuple(_crop(index) for index in objects), _crop(number), thumbnail, {}, number)
 
 
-def _descriptor(number: int) -> Descriptor:
+def _crop(number: int) -> Crop:
     rng = np.random.default_rng(number)
-    light = rng.normal(0, 30, (PADDED_CELLS, PADDED_CELLS)).astype(np.float32)
-    colour = rng.normal(0, 5, (COLOUR_CELLS, COLOUR_CELLS, 2)).astype(np.float32)
-    return Descriptor(light, colour, 110.0, 0.5, 0.1, 0.01)
+    light = rng.normal(0, 60, CELLS**2).astype(np.float32)
+    colour = rng.normal(0, 20, 2 * COLOUR_CELLS**2).astype(np.float32)
+    return Crop(np.tile(light, (SHIFTS**2, 1)), colour, 0.0, 0.5, 0.1, 0.5, 0.5, 2.0)
 
 
 def choice(found: SampleCandidate, *reasons: str) -> Choice:

@@ -12,10 +12,14 @@ import pytest
 
 from streamer.sampling.appearance import Appearance, decoded_size, describe, subjects
 from streamer.sampling.appearance_memory import RADIUS, AppearanceMemories, AppearanceMemory
+from streamer.sampling.crop_distance import object_distances
+from streamer.sampling.scene_noise import SceneNoise
 from tests.helpers.candidates import boxes, look
 
 Image = npt.NDArray[np.uint8]
 WIDTH, HEIGHT, SIDE = 320, 240, 24
+#: The noise of a stream of which nothing is known.
+QUIET = SceneNoise().of(look(0).frame)
 #: Frames with the boxes of their objects.
 Frames = Iterator[tuple[Image, npt.NDArray[np.float32]]]
 
@@ -25,8 +29,8 @@ def survivors(frames: Frames) -> int:
     memories, kept = AppearanceMemories(), 0
     for image, found in frames:
         shown = describe(image, found, WIDTH)
-        if memories.novelty("s", shown.objects, [] if shown.objects else [shown.frame]) > RADIUS:
-            memories.add("s", shown.objects, shown.frame)
+        if memories.novelty("s", shown) > RADIUS:
+            memories.add("s", shown)
             kept += 1
     return kept
 
@@ -140,20 +144,21 @@ def test_boxes_at_and_beyond_the_edges_and_tiny_images_are_described() -> None:
         shown: Appearance = describe(image, found, width)
         for one in (*shown.objects, shown.frame):
             assert np.isfinite(one.light).all()
-            assert np.isfinite([one.mean, one.noise, one.colour_noise, one.mean_noise]).all()
+            assert np.isfinite(one.colour).all()
+            assert np.isfinite([one.ground, one.noise, one.colour_noise, one.cell_px]).all()
 
 
 def test_a_memory_is_bounded_forgets_the_oldest_and_survives_a_restart() -> None:
-    memory = AppearanceMemory(capacity=20)
+    memory = AppearanceMemory(object_distances, capacity=20)
     for number in range(30):
-        memory.add(look(number).frame)
-        memory.add(look(number).frame)
-    known = [memory.distance(look(number).frame) <= RADIUS for number in range(30)]
+        memory.add(look(number).frame, QUIET)
+        memory.add(look(number).frame, QUIET)
+    known = [memory.distance(look(number).frame, QUIET) <= RADIUS for number in range(30)]
     assert known == [False] * 10 + [True] * 20
-    second = AppearanceMemory(capacity=20)
+    second = AppearanceMemory(object_distances, capacity=20)
     second.restore(memory.state())
-    assert [second.distance(look(number).frame) <= RADIUS for number in range(30)] == known
-    second.add(look(99).frame)
-    assert second.distance(look(10).frame) > RADIUS, "the oldest is still forgotten first"
+    assert [second.distance(look(number).frame, QUIET) <= RADIUS for number in range(30)] == known
+    second.add(look(99).frame, QUIET)
+    assert second.distance(look(10).frame, QUIET) > RADIUS, "the oldest is still forgotten first"
     with pytest.raises(ValueError, match="reshape"):
         second.restore(b"12")

@@ -7,11 +7,13 @@ import math
 import random
 from typing import Any
 
+import msgpack
 import numpy as np
 import pytest
 
 from streamer.sampling import selection as module
 from streamer.sampling.appearance import Appearance
+from streamer.sampling.appearance_memory import RADIUS
 from streamer.sampling.candidate import ENCODED, SampleCandidate, ShadowResult
 from streamer.sampling.policy import Policy
 from streamer.sampling.selection import Choice, Selection
@@ -111,7 +113,7 @@ def test_a_frame_that_shows_nothing_new_is_dropped() -> None:
     assert run.selection.dropped == {"duplicate": 2}
     run.consider(60, 0.5, shown=1, objects=(11, 13))
     (new,) = run.selection.due(60.0)
-    assert 10 < new.novelty < math.inf
+    assert RADIUS < new.novelty < math.inf
     run.consider(80, 0.5, shown=1, objects=(11,), stream="other")
     assert len(run.selection.due(80.0)) == 1, "each stream has its own memory"
     # Without objects, and in drift, the frame as a whole counts.
@@ -136,13 +138,40 @@ def test_a_rare_class_needs_to_be_less_new() -> None:
             run.selection.due(index)
         nearly = look(0, 3)
         (crop,) = nearly.objects
-        crop = dataclasses.replace(crop, colour=crop.colour + np.float32(6))
-        # The distance to the object of number 3 is 6 * sqrt(1.5), 7.3 levels.
+        # This is some 3.5 levels from the object of number 3, between half of the radius and the radius.
+        crop = dataclasses.replace(crop, colour=crop.colour + np.float32(4.5))
         nearly = dataclasses.replace(nearly, objects=(crop,))
         following = candidate(at=T0 + 100, boxes=boxes(0.5, label=label))
         run.selection.consider(following, 100, iter((nearly,)).__next__)
         taken[label] = len(run.selection.due(100))
     assert taken == {0: 0, 1: 1}
+
+
+def test_a_rare_class_wins_an_interval_also_after_a_restart() -> None:
+    first = SelectionRun(quiet(interval_s=0, spacing_s=0))
+    for index in range(12):
+        first.consider(index, boxes=boxes(0.5), shown=index, objects=(index,))
+        first.selection.due(index)
+    second = SelectionRun(quiet(interval_s=60))
+    second.selection.restore(msgpack.unpackb(msgpack.packb(first.selection.state(20, T0))), 20, T0)
+    # The frequent class is a little more uncertain, and comes first and last.
+    for seq, score, label in ((1, 0.51, 0), (2, 0.54, 1), (3, 0.51, 0)):
+        second.consider(20 + seq, boxes=boxes(score, label=label), shown=seq, objects=(seq,), seq=seq)
+    assert seqs(second.selection.due(90)) == [2]
+
+
+def test_objects_that_cover_something_new_are_taken_and_those_between_known_ones_are_not() -> None:
+    run = SelectionRun(quiet(interval_s=0, spacing_s=0))
+    (start,) = look(0, 1).objects
+    steps = [0, 40, 80, 20, 42, 78, 120, 1]
+    taken = []
+    for seq, step in enumerate(steps):
+        shown = dataclasses.replace(
+            look(0), objects=(dataclasses.replace(start, colour=start.colour + step),)
+        )
+        run.selection.consider(candidate(0.5, at=T0 + seq, seq=seq), seq, iter((shown,)).__next__)
+        taken += seqs(run.selection.due(seq))
+    assert [steps[seq] for seq in taken] == [0, 40, 80, 20, 120]
 
 
 def test_a_person_comes_first_and_passes_everything_but_a_budget_of_reports() -> None:
