@@ -22,6 +22,8 @@ Array = npt.NDArray[np.float32]
 
 #: Distance in levels within which two crops show the same.
 RADIUS = 4.5
+#: The same for frames as a whole.
+FRAME_RADIUS = 7.0
 #: The radius grows to this factor times the quantile of the last distances between crops of the ground, at
 #: most to the limit, once there are so many.
 REST_FACTOR = 1.5
@@ -140,7 +142,8 @@ class AppearanceMemories:
         share = RADIUS / stream.at_rest.radius
         distances = [share * stream.objects.distance(crop, stream.noise.of(crop)) for crop in shown.objects]
         if whole or not distances:
-            distances.append(stream.frames.distance(shown.frame, stream.noise.of_frame()))
+            distance = stream.frames.distance(shown.frame, stream.noise.of_frame())
+            distances.append(RADIUS / FRAME_RADIUS * distance)
         return max(distances)
 
     def add(self, name: str, shown: Appearance) -> None:
@@ -148,7 +151,7 @@ class AppearanceMemories:
         stream = self._of(name)
         for crop in shown.objects:
             stream.objects.add(crop, stream.noise.of(crop), stream.at_rest.radius)
-        stream.frames.add(shown.frame, stream.noise.of_frame())
+        stream.frames.add(shown.frame, stream.noise.of_frame(), FRAME_RADIUS)
 
     def _of(self, name: str) -> _Stream:
         if name not in self._streams:
