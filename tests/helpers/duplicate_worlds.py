@@ -60,7 +60,8 @@ def ground(name: str, seed: int) -> Ground:
 
     def bands(_: int) -> Pixels:
         phase = rng.uniform(0, 2 * np.pi)
-        return plain * (1 + 0.12 * np.sin(rows / HEIGHT * 6 * np.pi + phase))[..., None]
+        waves: Pixels = (1 + 0.12 * np.sin(rows / HEIGHT * 6 * np.pi + phase))[..., None]
+        return plain * waves
 
     leaves = np.array([0.7, 1.0, 0.8], np.float32)
     drawn: dict[str, Ground] = {
