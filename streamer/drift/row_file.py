@@ -44,6 +44,18 @@ class OtherFeatures(DriftError):
     """A file has rows of another feature version, which cannot be compared with those of this release."""
 
 
+#: What readers of fields raise for content that is not that of a file of rows.
+_NO_ROWS = (
+    TypeError,
+    ValueError,
+    AttributeError,
+    IndexError,
+    OverflowError,
+    RecursionError,
+    zlib.error,
+)
+
+
 @dataclass(frozen=True, slots=True)
 class RowFile:
     """Holds the rows that one replica has measured of one stream in [``begin``, ``begin + FILE_S``)."""
@@ -142,19 +154,22 @@ def decode(data: bytes, where: str) -> RowFile:
         return _file(document)
     except KeyError as error:
         raise DamagedRows(f"{where}: field `{error.args[0]}` is missing") from error
-    except (TypeError, ValueError, AttributeError, IndexError, RecursionError, zlib.error) as error:
+    except _NO_ROWS as error:
         raise DamagedRows(f"{where}: not a file of drift rows: {error}") from error
 
 
 def _file(document: dict[str, Any]) -> RowFile:
     columns = document["columns"]
     stream, models = str(document["stream"]), [str(model) for model in document["models"]]
-    numbers = np.array([columns[name] for name in NUMERIC], np.float32).T  # None becomes NaN
+    with np.errstate(over="ignore"):  # what does not fit becomes infinite, and is refused below
+        numbers = np.array([columns[name] for name in NUMERIC], np.float32).T  # None becomes NaN
     at = [float(value) for value in columns["at"]]
     texts = [[str(value) for value in columns[name]] for name in CATEGORICAL]
     sessions, places, classes = (columns[name] for name in ("session", "model", CLASSES))
     if numbers.shape != (len(at), len(NUMERIC)):
         raise ValueError("its columns differ in length")
+    if min(places, default=0) < 0:
+        raise ValueError("the number of a model is negative")
     if not all(map(math.isfinite, at)) or np.isinf(numbers).any():
         raise ValueError("it contains an infinite number")
     counts = [tuple((str(label), int(count)) for label, count in each.items()) for each in classes]

@@ -1,7 +1,8 @@
-"""Fuzz targets that read models, manifests, samples, drift references, drift histories and settings."""
+"""Fuzz targets that read models, manifests, samples, drift references, rows and histories, and settings."""
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import os
@@ -26,6 +27,7 @@ from streamer.drift.errors import ReferenceBroken
 from streamer.drift.history import _unpack
 from streamer.drift.reference import learn
 from streamer.drift.reference_document import document_of, parse
+from streamer.drift.row_file import DamagedRows, OtherFeatures, RowFile, decode, encode
 from streamer.drift.rows import FEATURE_VERSION, NUMERIC
 from tests.fuzz.target import Target
 from tests.helpers.drift_rows import World, rows
@@ -153,6 +155,11 @@ def _references() -> Iterator[bytes]:
     yield json.dumps(whole).encode()
 
 
+def _row_files() -> Iterator[bytes]:
+    made = encode(RowFile("gate", "a-1", 1_800_000_000, 5.0, list(rows(World(1).values(3)))), "1.0")
+    yield gzip.decompress(made[1])
+
+
 def _histories() -> Iterator[bytes]:
     numbers = np.zeros(len(NUMERIC), "<f4").tobytes()
     row = (FEATURE_VERSION, 1.0, 0, "m", numbers, "cat", "64x48", "jpeg", (("cat", 1),))
@@ -212,6 +219,12 @@ TARGETS = (
     Target("onnx_header", _read_header, (NotOnnx,), _models),
     Target("manifest", lambda data: parse_manifest(data, "m.json"), (ModelRefused,), _manifests),
     Target("label_names", lambda data: parse_names(data.decode(errors="replace")), (), _names),
+    Target(
+        "row_file",
+        lambda data: decode(gzip.compress(data, 1), "a.json.gz"),
+        (DamagedRows, OtherFeatures),
+        _row_files,
+    ),
     Target("sample", lambda data: parse_sample(data, "a.json"), (DamagedSample,), _samples),
     Target(
         "reference",
