@@ -19,7 +19,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from streamer.drift.blocks import Blocks, Floats, aligned, quantile
 from streamer.drift.day import SLOTS, hour_of, hours_apart, slot_of
 from streamer.drift.quantiles import fisher_f, student_t
-from streamer.drift.units import FLOORS, OF_BOXES, TOPICS
+from streamer.drift.units import FLOORS, OF_BOXES, SKEWED, TOPICS
 from streamer.drift.unknown_days import greatest_of_near_times
 
 #: Blocks on either side of a change.
@@ -32,6 +32,8 @@ MIN_SHARE = 2 / 3
 TESTS_PER_DAY = 1200
 #: Margin on the limits, since neither tails nor correlations are those of the normal distribution.
 MARGIN = 1.4
+#: Further margin for skewed signals.
+SKEWED_MARGIN = 1.4
 #: Hours around a time of day whose differences make its limit; and those in which what happened may happen
 #: again.
 REACH_H, EVENT_REACH_H = 2.0, 1.75
@@ -118,6 +120,7 @@ def _learn(blocks: Blocks, columns: Sequence[str], alpha: float, size: int) -> S
     hours = hour_of(blocks.ends[len(blocks) - len(found) :] - size * blocks.block_s)
     floors = np.array([FLOORS[name] for name in columns])
     judged = np.array([name not in OF_BOXES for name in columns])
+    margins = np.array([SKEWED_MARGIN if name in SKEWED else 1.0 for name in columns])
     p = alpha / TESTS_PER_DAY
     independent = np.isfinite(found).sum(axis=0) / (2 * size)
     quantiles = np.array([student_t(p, min(1000, max(2, int(n) - 1))) for n in independent])
@@ -132,7 +135,7 @@ def _learn(blocks: Blocks, columns: Sequence[str], alpha: float, size: int) -> S
             continue
         local = np.where(enough, _deviation(near), np.nan)
         deviation[slot] = np.maximum(np.maximum(local, 0.6 * overall), floors / 5)
-        limit = np.maximum(MARGIN * quantiles * deviation[slot], floors)
+        limit = np.maximum(MARGIN * margins * quantiles * deviation[slot], floors)
         for sides, sign in ((rise, 1), (fall, -1)):
             known = np.where(np.isfinite(events), sign * events, 0).max(axis=0, initial=0)
             sides[slot] = np.where(enough & judged, np.maximum(limit, margin * known), np.inf)

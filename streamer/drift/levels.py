@@ -16,7 +16,7 @@ import numpy as np
 from streamer.drift.blocks import Blocks, Floats, greatest, mean_square, quantile
 from streamer.drift.day import DAY_S, SEASON_S, SLOTS, hour_of, hours_apart, slot_of, weekday_of
 from streamer.drift.quantiles import student_t
-from streamer.drift.units import BETWEEN_DAYS, ERRATIC, FLOORS, OF_BOXES, OF_OBJECTS
+from streamer.drift.units import BETWEEN_DAYS, ERRATIC, FLOORS, OF_BOXES, OF_OBJECTS, SKEWED
 
 #: Lengths of the means in blocks: half an hour, an hour, two, and six hours.
 LENGTHS = (6, 12, 24, 72)
@@ -24,8 +24,9 @@ LENGTHS = (6, 12, 24, 72)
 BASE = 12
 #: About as many independent comparisons of a signal with its limit are made in a day, all signals together.
 TESTS_PER_DAY = 600
-#: Margins on the limits: the more a signal depends on a few objects, the heavier its tail.
-MARGIN, BOX_MARGIN, ERRATIC_MARGIN = 1.2, 1.3, 1.5
+#: Margins on the limits: the more a signal depends on a few objects, the heavier its tail; likewise if it is
+#: skewed.
+MARGIN, BOX_MARGIN, ERRATIC_MARGIN, SKEWED_MARGIN = 1.2, 1.3, 1.5, 1.7
 #: Without such a day in the reference, limits are this much wider.
 UNKNOWN_DAY = 1.5
 #: Hours around a time of day whose deviations make its limit.
@@ -274,7 +275,9 @@ def _limits(
     erratic, boxes, objects = (
         np.array([name in kind for name in columns]) for kind in (ERRATIC, OF_BOXES, OF_OBJECTS)
     )
-    limits = limits * np.where(erratic, ERRATIC_MARGIN, np.where(boxes, BOX_MARGIN, MARGIN))
+    skewed = np.array([name in SKEWED for name in columns])
+    usual = np.where(skewed, SKEWED_MARGIN, MARGIN)
+    limits = limits * np.where(erratic, ERRATIC_MARGIN, np.where(boxes, BOX_MARGIN, usual))
     shortest = np.where(erratic, 72, np.where(boxes, 24, 6))
     limits[:, (shortest > length) | objects] = np.inf
     return limits

@@ -27,8 +27,8 @@ from streamer.drift.levels import (
     run_means,
     sums,
 )
-from streamer.drift.rows import CLASSES, NUMERIC
-from streamer.drift.units import BETWEEN_DAYS, FLOORS, OF_OBJECTS
+from streamer.drift.rows import NUMERIC
+from streamer.drift.units import BETWEEN_DAYS, FLOORS, OF_OBJECTS, SKEWED
 
 _N_BOXES = NUMERIC.index("n_boxes")
 #: A mean of fewer boxes than this (of all rows), or than this share of the typical number, says nothing.
@@ -41,7 +41,6 @@ LEAST_EXPONENT = 0.3
 MIN_CONTRAST = 1.3
 #: Margins on limits; more for signals that one large object or one of a rare class decides.
 MARGIN, SKEWED_MARGIN = 1.05, 1.4
-SKEWED = frozenset(("area_med", CLASSES))
 #: Limits are at least this multiple of the greatest deviation in the reference.
 GREATEST_MARGIN = 1.2
 #: Positions are judged together, too. Two independent normal deviations reach this multiple of a limit

@@ -63,6 +63,10 @@ ERRATIC = frozenset(
     )
 )
 
+#: Columns whose deviations are skewed: shares close to 0 rise exponentially with their cause, and one large
+#: object or one of a rare class decides a mean.
+SKEWED = frozenset(("dark_frac", "bright_frac", "area_med", CLASSES))
+
 #: Columns of the image that one cause moves together. A change of them may be clear together and not alone.
 TOPICS = {
     "light": ("brightness", "contrast", "dark_frac", "bright_frac", "saturation", "colorfulness"),
