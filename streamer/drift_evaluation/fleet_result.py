@@ -6,15 +6,15 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from streamer.drift.day import DAY_S, HOUR_S, SEASON_S
+from streamer.drift.day import DAY_S, HOUR_S
 from streamer.drift.row_file import FILE_S
 from streamer.drift_evaluation.period import Period, local_text
 from streamer.drift_evaluation.stored_rows import ReplicaRows
 from streamer.drift_evaluation.stream_result import FoundEpisode, StreamResult, Verdict
 
-#: False episodes of a stream per day, measured in simulated worlds (docs/drift.md): with a reference of a
-#: day, and with a longer one.
-FALSE_PER_DAY_SHORT, FALSE_PER_DAY_LONG = 0.06, 0.03
+#: False episodes of a stream per day, by the least hours of reference, as measured in simulated worlds
+#: (docs/drift.md). A reference of seven days has a gap or two.
+FALSE_PER_DAY = ((0.0, 0.074), (46.0, 0.056), (144.0, 0.026))
 #: So many streams are in drift by chance with at most this probability.
 CHANCE = 0.05
 #: From this mean on, the Poisson distribution is taken as normal; the quantile of ``CHANCE``.
@@ -77,13 +77,16 @@ class FleetResult:
     def expected_by_chance(self) -> float:
         """Number of false episodes that are expected in the judged stream-days."""
         spans = [stream.reference.span_h for stream in self.streams if stream.reference is not None]
-        short = bool(spans) and min(spans) * HOUR_S < SEASON_S
-        return self.judged_days * (FALSE_PER_DAY_SHORT if short else FALSE_PER_DAY_LONG)
+        known_h = min(spans, default=math.inf)
+        rates = [rate for least_h, rate in FALSE_PER_DAY if known_h >= least_h]
+        return self.judged_days * rates[-1]
 
     @property
     def needed(self) -> int:
         """Number of streams in drift from which this is drift of the fleet."""
-        return self.min_streams or least_unlikely(self.expected_by_chance)
+        # If all streams are in drift, it is drift of the fleet, however many there are.
+        judged = len(self.streams) - len(self.of(Verdict.CANNOT_JUDGE))
+        return self.min_streams or min(least_unlikely(self.expected_by_chance), max(1, judged))
 
     @property
     def verdict(self) -> Verdict:

@@ -62,6 +62,7 @@ def test_one_of_many_streams_is_chance_and_a_severe_one_is_not() -> None:
     assert fleet([*quiet, stream("x", 5000.0, "severe")]).verdict is Verdict.DRIFT
     assert fleet([*quiet, stream("x", 5000.0)], 1).verdict is Verdict.DRIFT
     assert fleet([*quiet, stream("x", 5000.0, "severe")], 2).verdict is Verdict.NONE
+    assert fleet([stream("x", 5000.0)]).verdict is Verdict.DRIFT, "the only stream"
     three = [stream(name, 5000.0) for name in "xyz"]
     assert fleet([*quiet, *three]).verdict is Verdict.DRIFT
 
