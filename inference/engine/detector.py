@@ -51,8 +51,7 @@ log = logging.getLogger("inference.detector")
 #: model is too small to ever gain from it. With YOLOX-nano the session takes some 20 MB.
 _MUCH_SLOWER = 1.5
 #: Each batch size is timed for this number of runs or these seconds, whichever ends first.
-_TIMED_RUNS = 7
-_TIMED_S = 0.3
+_TIMED_RUNS, _TIMED_S = 7, 0.3
 
 
 class Detector:

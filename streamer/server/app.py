@@ -135,11 +135,7 @@ def make_app(resources: Resources) -> tuple[web.Application, Parts]:
         resources, ShadowRuns(dispatcher, limits) if settings.samples_compare else None
     )
     router = SessionRouter(
-        resources.number,
-        settings.workers,
-        resources.metrics_dir,
-        replicas,
-        metrics.request_forwarded,
+        resources.number, settings.workers, resources.metrics_dir, replicas, metrics.request_forwarded
     )
     budget = ByteBudget(settings.byte_budget, metrics.buffer_refused)
     hub = StreamHub(dispatcher, metrics, settings, stream_limits, authenticator, samplers, router, budget)
