@@ -38,8 +38,8 @@ def place(name: str) -> str | None:
     top, _, rest = name.partition("/")
     if top not in ASSETS:
         return name if PurePosixPath(name).suffix in SHIPPED else None
-    # The code in these folders makes models and clips; it is used only from the checkout.
-    return None if name.endswith(".py") else f"{ASSETS[top]}/{rest}"
+    # The code in these folders makes models and clips; it and its data are used only from the checkout.
+    return None if name.endswith(".py") or name.startswith("models/training/") else f"{ASSETS[top]}/{rest}"
 
 
 @pytest.fixture(scope="module")
