@@ -85,7 +85,8 @@ def write_metrics(model: Path, result: Result) -> None:
     photos = result["photographs"]
     figures = {
         "threshold": result["threshold"],
-        "split": photos["split"],
+        # The digest of the parts: the page of versions compares figures of the same set and part.
+        "set": photos["split"],
         "recall": {
             name: round(found / codes, 4) for name, (found, codes) in photos["recall"].items() if codes
         },

@@ -97,7 +97,7 @@ class VersionsPage {
     note.dataset.state = !choice.comparable && choice.parts.filter(Boolean).length > 1 ? 'warning' : '';
     setText(note, describeEvaluations(versions, choice));
     const tables = [
-      ['Means over the classes', meanRows(scores), 1, '1'],
+      ['All classes together', meanRows(scores), 1, '1'],
       ['AP50-95 by size of the objects', sizeRows(scores), 1, '1'],
       ['AP50 by class', classRows(scores), 1, '1', MOST_CLASSES],
       ['False boxes and time', otherRows(scores)],

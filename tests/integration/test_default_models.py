@@ -86,7 +86,7 @@ def test_it_finds_the_codes_of_photographs_that_it_never_saw(version: str, detec
     photos = split.part(read_photos(shared("data/codes")), "test")
     result = photographs(detector, Sources(photos, split.digest))
     recorded = (read_manifest(path_of(version)).metrics or {})["test"]
-    assert recorded["split"] == result["split"]
+    assert recorded["set"] == result["split"]
     for name, (found, codes) in result["recall"].items():
         recall = found / codes
         assert recall >= LEAST_RECALL[version][name], name

@@ -97,6 +97,7 @@ def test_figures_are_written_into_the_card_and_the_manifest(tmp_path: Path) -> N
     model.with_suffix(".json").write_text(json.dumps({"sha256": "11"}))
     card.write_metrics(model, results[0])
     metrics = json.loads(model.with_suffix(".json").read_text())["metrics"]["test"]
+    assert metrics["set"] == "ab"
     assert metrics["recall"]["barcode"] == 0.9
     assert metrics["smallest_width"] == {"square": "1/28", "linear": "1/28"}
     with pytest.raises(ValueError, match="the figures are of 22"):
