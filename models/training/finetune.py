@@ -19,7 +19,7 @@ from models.training import pool
 from models.training.judge import Judge
 from models.training.photos import Photo, as_sample, read_photos
 from models.training.pool import Sample
-from models.training.recipe import AGNOSTIC_NMS, LICENCE, METADATA, RECIPES, THRESHOLD, data_digest
+from models.training.recipe import AGNOSTIC_NMS, MANIFEST, METADATA, RECIPES, THRESHOLD, data_digest
 from models.training.scene import draw_scene
 from models.training.split import read_split
 from models.training.symbols import CLASSES
@@ -244,10 +244,8 @@ def main() -> None:
         side=recipe.side,
         labels=CLASSES,
         metadata=METADATA,
-        manifest={
-            "conf_threshold": THRESHOLD,
-            "agnostic_nms": AGNOSTIC_NMS,
-            "licence": LICENCE,
+        manifest=MANIFEST
+        | {
             "parents": [{"name": base.stem, "sha256": plan.base_sha256}],
             "training": {
                 "seed": plan.seed,

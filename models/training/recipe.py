@@ -20,6 +20,8 @@ METADATA = {
 THRESHOLD = 0.35
 #: Whether boxes of different classes on one code suppress each other: a code has one class.
 AGNOSTIC_NMS = True
+#: What the manifests of both models have in common.
+MANIFEST = {"conf_threshold": THRESHOLD, "agnostic_nms": AGNOSTIC_NMS, "licence": LICENCE}
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,11 +18,9 @@ from tqdm import tqdm
 from models.training import pool
 from models.training.photos import as_sample, read_photos
 from models.training.recipe import (
-    AGNOSTIC_NMS,
-    LICENCE,
+    MANIFEST,
     METADATA,
     RECIPES,
-    THRESHOLD,
     Recipe,
     plain,
     training_record,
@@ -177,12 +175,7 @@ def main() -> None:
         side=recipe.side,
         labels=CLASSES,
         metadata=METADATA,
-        manifest={
-            "conf_threshold": THRESHOLD,
-            "agnostic_nms": AGNOSTIC_NMS,
-            "licence": LICENCE,
-            "training": training_record(recipe, photographs),
-        },
+        manifest=MANIFEST | {"training": training_record(recipe, photographs)},
     )
 
 

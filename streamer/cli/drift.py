@@ -59,7 +59,7 @@ def _group() -> None:
         notes="""
         Replicas store their rows with DRIFT_ROWS=1. A length such as 24h ends with the last half hour whose
         rows have arrived; the reference 7d are the seven days before the period. Dates include the whole
-        day. One false episode in 14 to 38 stream-days is normal, so of many streams one in drift is not
+        day. One false episode in 42 to 56 stream-days is normal, so of many streams one in drift is not
         drift of the fleet: --min-streams 1 makes it so.
         """,
         exit_codes=_EXIT_CODES,
