@@ -119,6 +119,11 @@ class AccessSettings(BaseSettings):
         description="Comma-separated keys, each valid for everything. When set, all routes except pages, "
         "probes, metrics, `/versions` and `/drift/status` require a key as a bearer token.",
     )
+    admin_api_keys: str = Field(
+        "",
+        description="Comma-separated keys of administrators, valid for the scope `admin` alone. When set, "
+        "keys of `API_KEYS` and clients without a key no longer have that scope.",
+    )
     api_keys_file: Path | None = Field(
         None,
         description="JSON or TOML file of keys with names, hashes, scopes, quotas and expiry (`streamer keys "
@@ -267,9 +272,14 @@ class AccessSettings(BaseSettings):
         return _split(self.api_keys)
 
     @property
+    def admin_keys(self) -> tuple[str, ...]:
+        """The keys of administrators in their order, without duplicates."""
+        return _split(self.admin_api_keys)
+
+    @property
     def guessable_keys(self) -> int:
-        """Number of API keys that are short enough to be guessed."""
-        return sum(len(key) < LEAST_KEY_CHARS for key in self.keys)
+        """Number of keys in the settings that are short enough to be guessed."""
+        return sum(len(key) < LEAST_KEY_CHARS for key in (*self.keys, *self.admin_keys))
 
     @property
     def token_algorithms(self) -> tuple[str, ...]:
@@ -328,8 +338,11 @@ def check_access(settings: AccessSettings) -> None:
         except BadKeyFile as error:
             raise AccessNotConfigured(f"API_KEYS_FILE={str(settings.api_keys_file)!r}: {error}") from error
     _check_tokens(settings)
-    if settings.api_keys and not settings.keys:
-        raise AccessNotConfigured("API_KEYS is set and holds no key: unset it, or separate keys by commas")
+    for name in ("api_keys", "admin_api_keys"):
+        if getattr(settings, name) and not _split(getattr(settings, name)):
+            raise AccessNotConfigured(
+                f"{name.upper()} is set and holds no key: unset it, or separate keys by commas"
+            )
     if settings.requires_keys or settings.allow_anonymous or settings.listens_on_loopback:
         return
     raise AccessNotConfigured(

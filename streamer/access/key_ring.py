@@ -16,7 +16,7 @@ import re
 import secrets
 import time
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
 from datetime import time as time_of_day
@@ -206,10 +206,20 @@ class KeyRing:
     contains a copy of the last valid file, so that a worker that restarts meanwhile has the same keys.
     """
 
-    def __init__(self, keys: Iterable[str], file: Path | None, folder: Path) -> None:
-        self._settled: Mapping[str, Identity] = {
-            digest_of(key): Identity(f"api_keys:{number}", ALL_SCOPES) for number, key in enumerate(keys, 1)
+    def __init__(
+        self, keys: Iterable[str], file: Path | None, folder: Path, admin_keys: Collection[str] = ()
+    ) -> None:
+        """Take ``keys``, which are valid for everything unless there are ``admin_keys``."""
+        scopes = ALL_SCOPES - {Scope.ADMIN} if admin_keys else ALL_SCOPES
+        settled = {
+            digest_of(key): Identity(f"api_keys:{number}", scopes) for number, key in enumerate(keys, 1)
         }
+        for number, key in enumerate(admin_keys, 1):
+            # A key that is in both settings has the rights of both.
+            other = settled.get(digest_of(key))
+            granted = {Scope.ADMIN} | (other.scopes if other else frozenset())
+            settled[digest_of(key)] = Identity(f"admin_api_keys:{number}", frozenset(granted))
+        self._settled: Mapping[str, Identity] = settled
         self._file = file
         self._copy = folder / _COPY_NAME
         self._from_file: Mapping[str, Identity] = {}

@@ -170,7 +170,7 @@ def _run(options: Mapping[str, Any]) -> int:
     writer = supervisor_log(
         settings.log_level,
         json_lines=uses_json(settings.log_format),
-        secrets=secrets_of([*settings.keys, settings.turn_secret]),
+        secrets=secrets_of([*settings.keys, *settings.admin_keys, settings.turn_secret]),
     )
     try:
         return asyncio.run(supervise(writer))

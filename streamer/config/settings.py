@@ -272,7 +272,10 @@ def _least_budget(request_bytes: int) -> int:
 
 #: Settings that are secrets. Errors never show them, and of the child processes only workers get them.
 SECRETS = frozenset(
-    {"api_keys", "turn_secret", "otel_exporter_otlp_headers", "otel_exporter_otlp_traces_headers"}
+    {
+        *("api_keys", "admin_api_keys", "turn_secret"),
+        *("otel_exporter_otlp_headers", "otel_exporter_otlp_traces_headers"),
+    }
 )
 
 

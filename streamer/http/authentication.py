@@ -49,8 +49,11 @@ class Authenticator:
         requires_keys: bool,
         quotas: Quotas,
         failed: FailedKeys | None = None,
+        has_admin_keys: bool = False,
     ) -> None:
+        """``has_admin_keys`` says whether there are keys of administrators in the settings."""
         self.addresses = addresses
+        self._has_admin_keys = has_admin_keys
         self._failed = failed if failed is not None else FailedKeys()
         self._ring = ring
         self._requires_keys = requires_keys
@@ -66,12 +69,25 @@ class Authenticator:
         """Whether clients need no key."""
         return not self._requires_keys
 
+    def expects_key(self, scope: Scope | None) -> bool:
+        """Return whether the key that comes with a request for ``scope`` counts.
+
+        Where clients need no key, one that they send nevertheless is ignored, except for the scope of
+        administrators, who may have keys of their own.
+        """
+        return self._requires_keys or (scope is Scope.ADMIN and self._has_admin_keys)
+
     def anonymous(self, request: web.Request) -> Identity:
-        """Return the identity of a client without a key; it has all scopes if no keys are required."""
+        """Return the identity of a client without a key.
+
+        If no keys are required, it has all scopes, except that of administrators if these have keys.
+        """
         return self._anonymous(self.addresses.name(request))
 
     def _make_anonymous(self, name: str) -> Identity:
         scopes = ALL_SCOPES if self.allows_anonymous else frozenset()
+        if self._has_admin_keys:
+            scopes -= {Scope.ADMIN}
         return Identity(name, scopes, self._quotas, anonymous=True)
 
     def accept_tickets(self, tickets: Tickets, app: web.Application) -> None:
@@ -138,13 +154,14 @@ def make_authenticator(
 
     ``refused`` is called for each refused key, with the reason.
     """
-    ring = KeyRing(settings.keys, settings.api_keys_file, folder)
+    ring = KeyRing(settings.keys, settings.api_keys_file, folder, settings.admin_keys)
     authenticator = Authenticator(
         ring,
         ClientAddresses(settings.proxy_networks),
         requires_keys=settings.requires_keys,
         quotas=settings.anonymous_quotas,
         failed=FailedKeys(refused),
+        has_admin_keys=bool(settings.admin_keys),
     )
     if settings.jwt_jwks:
         # The package is an optional extra, so it is imported only if it is used.

@@ -122,7 +122,7 @@ class Guard:
         """Store the client's identity in the request. Raises Problem 401, 403 or 429 if it is refused."""
         token = bearer_token(request) or offered_ticket(request)
         identity = request[IDENTITY] = self._authenticator.anonymous(request)
-        if token is not None and not self._authenticator.allows_anonymous:
+        if token is not None and self._authenticator.expects_key(policy.scope):
             known = await self._look_up(token, identity.name, policy)
             if known is not None:
                 identity = request[IDENTITY] = known

@@ -169,7 +169,9 @@ def main() -> int:
     number_text, listener_fd, status_fd, page_fd, channel_fd, *addresses = sys.argv[1:]
     settle()
     settings = inherited_settings()
-    set_up_logging(settings.log_level, settings.log_format, [*settings.keys, settings.turn_secret])
+    set_up_logging(
+        settings.log_level, settings.log_format, [*settings.keys, *settings.admin_keys, settings.turn_secret]
+    )
     name_process(f"worker-{number_text}")
     listener = socket.socket(fileno=int(listener_fd))
     with contextlib.suppress(KeyboardInterrupt):

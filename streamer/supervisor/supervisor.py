@@ -134,8 +134,8 @@ class Supervisor:
                 )
         if self._settings.guessable_keys:
             log.warning(
-                "%d of the keys in API_KEYS have fewer than %d characters and may be guessed; "
-                "`streamer keys new` makes keys that cannot be guessed",
+                "%d of the keys in API_KEYS and ADMIN_API_KEYS have fewer than %d characters and may be "
+                "guessed; `streamer keys new` makes keys that cannot be guessed",
                 self._settings.guessable_keys,
                 LEAST_KEY_CHARS,
             )

@@ -32,6 +32,7 @@ CHART_SETS = {
     "DRAIN_DELAY_S",
     "DRAIN_TIMEOUT_S",
     "SAMPLES_DRAIN_S",
+    "ADMIN_API_KEYS",
     "API_KEYS",
     "API_KEYS_FILE",
     "METRICS_PORT",
