@@ -30,6 +30,23 @@ def arrived_from_sibling(request: web.Request) -> bool:
     return transport is not None and isinstance(transport.get_extra_info("sockname"), str)
 
 
+#: Headers by which a proxy on this machine shows that the client may be elsewhere.
+_PROXY_HEADERS = (
+    *("Forwarded", "Via", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Forwarded-Prefix"),
+    *("X-Forwarded-Port", "X-Real-IP"),
+)
+
+
+def is_local(request: web.Request) -> bool:
+    """Return whether a program on this machine sent the request, and no proxy that names itself passed it."""
+    address = _parse(request.remote or "")
+    return (
+        address is not None
+        and address.is_loopback
+        and not any(name in request.headers for name in _PROXY_HEADERS)
+    )
+
+
 def forwarded_for(request: web.Request) -> str:
     """Return the `X-Forwarded-For` header for forwarding a request to another worker or replica."""
     return ", ".join([*request.headers.getall("X-Forwarded-For", []), *filter(None, [request.remote])])

@@ -10,7 +10,7 @@ from aiohttp.typedefs import Handler, Middleware
 from streamer.access.failed_keys import TooManyWrongKeys
 from streamer.access.identity import Identity, audit, audit_refusal
 from streamer.http.authentication import Authenticator, bearer_token
-from streamer.http.caller import IDENTITY, arrived_from_sibling, require
+from streamer.http.caller import IDENTITY, arrived_from_sibling, is_local, require
 from streamer.http.origins import OriginPolicy, cors_headers, is_preflight, preflight_headers, vary_by_origin
 from streamer.http.problem_details import Problem, request_id
 from streamer.http.route_policy import Entry, Policy, policy_of_request
@@ -134,8 +134,23 @@ class Guard:
                     else "The key is not one of the API keys of this server."
                 )
         late = policy.entry is Entry.SOCKET and token is None
-        if policy.entry in (Entry.KEY, Entry.SOCKET) and policy.scope is not None and not late:
+        if policy.entry in (Entry.KEY, Entry.ADMIN, Entry.SOCKET) and policy.scope is not None and not late:
             require(identity, policy.scope)
+        if policy.entry is Entry.ADMIN and identity.anonymous:
+            self._check_local(request)
+
+    def _check_local(self, request: web.Request) -> None:
+        """Refuse a client without a key unless it is a program on this machine.
+
+        Clients of a service without keys have all scopes, but reaching the service must not be enough to
+        change what it serves.
+        """
+        if not is_local(request) or self._authenticator.addresses.arrived_from_proxy(request):
+            raise Problem.forbidden(
+                "No keys of administrators are set, so only programs on the machine of the server may use "
+                "this address, directly and not through a proxy. Set ADMIN_API_KEYS, and send one of its "
+                "keys as a bearer token."
+            )
 
     async def _look_up(self, token: str, address: str, policy: Policy) -> Identity | None:
         """Return the identity of a key or ticket. Raises Problem 429 after too many wrong keys."""

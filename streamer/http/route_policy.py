@@ -26,6 +26,9 @@ class Entry(Enum):
     REDUCED = auto()
     #: A key, sent as a bearer token.
     KEY = auto()
+    #: A key with the scope `admin`. If clients need no key and administrators have none, a client on this
+    #: machine needs none either; other clients are refused.
+    ADMIN = auto()
     #: A key or a ticket, sent as a bearer token, as a subprotocol, or later in `hello.token`.
     SOCKET = auto()
     #: The address of a replica of this release (`REPLICA_PEERS`); no key.
@@ -52,7 +55,7 @@ class Policy:
     @property
     def is_audited(self) -> bool:
         """Whether requests are written to the audit log, because only administrators may send them."""
-        return self.scope is Scope.ADMIN and self.entry is Entry.KEY
+        return self.scope is Scope.ADMIN and self.entry in (Entry.KEY, Entry.ADMIN)
 
 
 _PROBE = Policy(Entry.PROBE)

@@ -7,17 +7,20 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from aiohttp.test_utils import TestClient, TestServer
+from aiohttp.test_utils import TestClient, TestServer, make_mocked_request
 
 from streamer.access.access_settings import AccessNotConfigured, AccessSettings, check_access
 from streamer.access.identity import ALL_SCOPES, Scope
 from streamer.access.key_ring import KeyRing
 from streamer.http.authentication import make_authenticator
-from streamer.http.caller import identity_of
+from streamer.http.caller import identity_of, is_local
 from streamer.http.guard import Guard
 from streamer.http.origins import OriginPolicy
 from streamer.http.problem_details import problem_middleware
+from streamer.http.route_policy import ROUTES, Entry, Policy
 
+#: Stands for the routes that change what is served.
+CHANGE = "/change"
 CLIENT, ADMIN = "dummy-key-of-a-client", "dummy-key-of-an-administrator"
 
 
@@ -50,7 +53,9 @@ def test_keys_of_administrators_do_not_open_the_service_to_the_network() -> None
         check_access(AccessSettings(host="192.0.2.1", admin_api_keys=ADMIN))
 
 
-async def _ask(settings: AccessSettings, folder: Path, method: str, path: str, key: str) -> tuple[int, Any]:
+async def _ask(
+    settings: AccessSettings, folder: Path, method: str, path: str, key: str, **headers: str
+) -> tuple[int, Any]:
     async def answer(request: web.Request) -> web.Response:
         return web.json_response(sorted(identity_of(request).scopes))
 
@@ -59,7 +64,9 @@ async def _ask(settings: AccessSettings, folder: Path, method: str, path: str, k
     app.router.add_post("/reference/update", answer)
     app.router.add_get("/versions", answer)
     app.router.add_post("/{version}/predict", answer)
-    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    app.router.add_post(CHANGE, answer)
+    if key:
+        headers["Authorization"] = f"Bearer {key}"
     async with (
         TestClient(TestServer(app)) as client,
         client.request(method, path, headers=headers) as response,
@@ -98,3 +105,50 @@ async def test_a_key_of_administrators_alone_sends_no_images(tmp_path: Path) -> 
     settings = AccessSettings(api_keys=CLIENT, admin_api_keys=ADMIN)
     status, body = await _ask(settings, tmp_path, "POST", "/v1/predict", ADMIN)
     assert (status, body["code"]) == (403, "missing_scope")
+
+
+@pytest.fixture
+def change_route(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Add a route that changes what is served."""
+    monkeypatch.setitem(ROUTES, ("POST", CHANGE), Policy(Entry.ADMIN, Scope.ADMIN))
+
+
+@pytest.mark.usefixtures("change_route")
+@pytest.mark.parametrize(
+    "settings",
+    [
+        AccessSettings(api_keys=CLIENT),
+        AccessSettings(admin_api_keys=ADMIN),
+        AccessSettings(api_keys=CLIENT, admin_api_keys=ADMIN),
+    ],
+)
+async def test_where_administrators_have_keys_programs_on_this_machine_need_one(
+    settings: AccessSettings, tmp_path: Path
+) -> None:
+    assert (await _ask(settings, tmp_path, "POST", CHANGE, ""))[0] == 401
+    key = ADMIN if settings.admin_keys else CLIENT
+    assert (await _ask(settings, tmp_path, "POST", CHANGE, key))[0] == 200
+
+
+@pytest.mark.usefixtures("change_route")
+async def test_without_keys_only_programs_on_this_machine_change_what_is_served(tmp_path: Path) -> None:
+    assert (await _ask(AccessSettings(), tmp_path, "POST", CHANGE, ""))[0] == 200
+    for name in ("Forwarded", "Via", "X-Forwarded-For", "X-Real-IP", "X-Forwarded-Host"):
+        status, body = await _ask(AccessSettings(), tmp_path, "POST", CHANGE, "", **{name: "127.0.0.1"})
+        assert (status, body["code"]) == (403, "forbidden"), name
+        assert "ADMIN_API_KEYS" in body["detail"]
+    behind_proxy = AccessSettings(trusted_proxies="127.0.0.0/8")
+    assert (await _ask(behind_proxy, tmp_path, "POST", CHANGE, ""))[0] == 403
+
+
+@pytest.mark.parametrize(
+    ("remote", "local"),
+    [
+        *(("127.0.0.1", True), ("127.8.8.8", True), ("::1", True), ("::ffff:127.0.0.1", True)),
+        *(("192.0.2.1", False), ("fd00::1", False), ("", False), (None, False)),
+    ],
+)
+def test_who_is_on_this_machine(remote: str | None, local: bool) -> None:
+    """A request that another worker passes on over its socket has no address."""
+    request = make_mocked_request("POST", CHANGE)
+    assert is_local(request if remote is None else request.clone(remote=remote)) is local

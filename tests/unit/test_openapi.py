@@ -111,7 +111,7 @@ def test_it_names_what_the_guard_refuses_on_every_route_that_wants_a_key() -> No
     guarded = {
         (method.lower(), path.replace("{version}", "v1").replace("{kind}", kind))
         for (method, path), policy in ROUTES.items()
-        if policy.entry in (Entry.KEY, Entry.SOCKET)
+        if policy.entry in (Entry.KEY, Entry.ADMIN, Entry.SOCKET)
         for kind in ("webrtc", "whip")
     }
     operations = {

@@ -186,10 +186,14 @@ def _guard_refusals(method: str, route: str) -> dict[int, str]:
     if policy.entry is Entry.PROBE:
         return found
     reasons = []
-    if policy.entry in (Entry.KEY, Entry.SOCKET) and policy.scope is not None:
+    if policy.entry in (Entry.KEY, Entry.ADMIN, Entry.SOCKET) and policy.scope is not None:
         reasons.append(f"the key does not have the scope `{policy.scope.value}`")
         found[401] = _missing_key(late=policy.entry is Entry.SOCKET, tickets=policy.tickets)
         found[429] = _WRONG_KEYS
+    if policy.entry is Entry.ADMIN:
+        reasons.append(
+            "no keys of administrators are set, and the client is not on the machine of the server"
+        )
     if policy.guards_origin:
         reasons.append("the request comes from a page of an origin that is not allowed")
     reasons.append("the service does not answer under the name in `Host`")
