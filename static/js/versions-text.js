@@ -125,6 +125,7 @@ export function countRows(traffic) {
     ...keys(({ frames }) => frames.answered_by_transport).map((name) =>
       row(`… ${TRANSPORT_NAMES[name] ?? name}`, ({ frames }) => frames.answered_by_transport[name] ?? 0)),
     row('Requests answered', ({ requests }) => requests),
+    row('Frames without a box', ({ boxes }) => boxes.without, ({ boxes }) => boxes.frames),
     row('Frames failed', ({ errors }) => errors.frames_failed, frames),
     ...keys(({ errors }) => errors.frames_dropped).map((reason) =>
       row(`Frames dropped: ${reason}`, ({ errors }) => errors.frames_dropped[reason] ?? 0, frames)),
@@ -132,6 +133,21 @@ export function countRows(traffic) {
       row(`Requests with status ${status}`, ({ errors }) => errors.requests[status] ?? 0, requests)),
     row('Failures of the model', ({ errors }) => errors.model_failures, frames),
   ];
+}
+
+/** @returns {Row[]} mean number of boxes of an answered frame, in all and by class, most frequent classes first */
+export function boxRows(traffic) {
+  const row = (name, count) => ({
+    name,
+    cells: traffic.map((each) => {
+      if (!each?.boxes.frames) return null;
+      const cell = numberCell(count(each.boxes) / each.boxes.frames, 3, '');
+      return { ...cell, note: `${count(each.boxes).toLocaleString('en')} ${count(each.boxes) === 1 ? 'box' : 'boxes'}` };
+    }),
+  });
+  const most = (label) => Math.max(...traffic.map((each) => each?.boxes.by_class[label] ?? 0));
+  const labels = [...new Set(traffic.flatMap((each) => Object.keys(each?.boxes.by_class ?? {})))].sort((a, b) => most(b) - most(a));
+  return known([row('All classes', ({ total }) => total), ...labels.map((label) => row(label, ({ by_class: counts }) => counts[label] ?? 0))]);
 }
 
 /** @param {number} seconds @returns {string} such as `2 h 5 min` */

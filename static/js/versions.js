@@ -6,7 +6,7 @@ import { Theme, nextTheme } from './theme.js';
 import { buildModel, time } from './versions-model.js';
 import { buildTable, element } from './versions-table.js';
 import {
-  chooseEvaluations, classRows, countRows, describeEvaluations, durationText, latencyRows, meanRows, otherRows, scaleOf, sizeRows, stageRows,
+  boxRows, chooseEvaluations, classRows, countRows, describeEvaluations, durationText, latencyRows, meanRows, otherRows, scaleOf, sizeRows, stageRows,
 } from './versions-text.js';
 
 const POLL_MS = 5000;
@@ -112,6 +112,7 @@ class VersionsPage {
     const [requests, runs, stages] = [latencyRows(traffic, 'request'), latencyRows(traffic, 'model_run'), stageRows(traffic)];
     const tables = [
       ['Answers and errors', traffic.some(Boolean) ? countRows(traffic) : []],
+      ['Boxes per frame', boxRows(traffic), undefined, '', MOST_CLASSES],
       ['From request to answer', requests, ...inMs(requests)],
       ['A run of the model', runs, ...inMs(runs)],
       ['Stages of a frame, median', stages, ...inMs(stages)],

@@ -7,6 +7,7 @@ import functools
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from inference.core.detections import Boxes
 from inference.core.metric_value import Counter, Gauge, Histogram
 from streamer.accounting.metrics import WorkerMetrics
 from streamer.protocol.wire import DropReason
@@ -130,3 +131,7 @@ class RequestCounters:
         counted, timed = series
         counted.inc()
         timed.observe(seconds)
+
+    def count_boxes(self, version: str, labels: tuple[str, ...], boxes: Boxes) -> None:
+        """Count the boxes of one image."""
+        self._metrics.boxes.count(version, labels, boxes)

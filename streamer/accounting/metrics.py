@@ -1,6 +1,6 @@
 """Defines the metrics of workers and supervisor; `merged_metrics` merges those of all processes.
 
-Label values come from closed sets: version, status code, transport, reason, stage.
+Label values come from closed sets: version, status code, transport, reason, stage, class of a model.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry
 
 from inference.core.metric_setup import count_log_lines
 from inference.core.metric_value import Counter, Gauge, Histogram
+from streamer.accounting.box_metrics import BoxMetrics
 from streamer.protocol.wire import DropReason
 
 if TYPE_CHECKING:  # the supervisor imports this module and must not load HTTP
@@ -62,6 +63,7 @@ class WorkerMetrics:
     def __init__(self) -> None:
         registry = CollectorRegistry()
         count_log_lines(registry)
+        self.boxes = BoxMetrics(registry)
         self.requests = Counter(
             "object_detection_requests",
             "Predict requests by model version and HTTP status.",
@@ -293,6 +295,7 @@ class WorkerMetrics:
         for status in _STATUSES:
             self.requests.labels(version, status)
         self.request_s.labels(version)
+        self.boxes.preset(version)
         for stage in STAGES:
             self.stage_s.labels(stage, version)
 

@@ -81,6 +81,11 @@ class VersionFigures:
     model_run: Timing = field(default_factory=Timing)
     #: Times of a frame by stage.
     stages: dict[str, Timing] = field(default_factory=dict)
+    #: Answered frames whose boxes were counted, and how many of them had none.
+    counted: int = 0
+    without_boxes: int = 0
+    #: Boxes by label; classes without boxes are absent.
+    boxes: dict[str, int] = field(default_factory=dict)
 
     @property
     def refused_requests(self) -> dict[str, int]:
@@ -104,6 +109,9 @@ def version_figures(metrics: Iterable[Metric], versions: Iterable[str]) -> dict[
             request=found.timing("request", version),
             model_run=found.timing("inference", version),
             stages={stage: found.timing("stage", version, stage) for stage in STAGES},
+            counted=found.total("boxes_per_frame_count", version),
+            without_boxes=found.total("boxes_per_frame_bucket", version, le="0.0"),
+            boxes=found.by("label", "boxes_total", version),
         )
         for version in versions
     }
@@ -119,9 +127,10 @@ class _Samples:
                 name, version = sample.name.removeprefix(_PREFIX), sample.labels.get("version", "")
                 self._samples[name, version].append((sample.labels, sample.value))
 
-    def total(self, name: str, version: str) -> int:
-        """Return the sum over all other labels."""
-        return int(sum(value for _, value in self._samples[name, version]))
+    def total(self, name: str, version: str, **wanted: str) -> int:
+        """Return the sum over all labels that are not ``wanted``."""
+        samples = self._samples[name, version]
+        return int(sum(value for labels, value in samples if wanted.items() <= labels.items()))
 
     def by(self, label: str, name: str, version: str) -> dict[str, int]:
         """Return the sums by one label, without those that are 0."""

@@ -142,12 +142,12 @@ def require(identity: Identity, scope: Scope) -> None:
     )
 
 
-#: Lines of Prometheus text whose labels name a group of streams (`data_drift_…`).
-_NAMED_SAMPLE = re.compile(rb"^[^#\s{]+\{(?:[^\n]*,)?group=\"[^\n]*\n", re.MULTILINE)
+#: Lines of Prometheus text whose labels name a group of streams (`data_drift_…`) or a class of a model.
+_NAMED_SAMPLE = re.compile(rb"^[^#\s{]+\{(?:[^\n]*,)?(?:group|label)=\"[^\n]*\n", re.MULTILINE)
 
 
 def hide_in_metrics(text: bytes) -> bytes:
-    """Return Prometheus text without the series that name streams."""
+    """Return Prometheus text without the series that name streams and classes."""
     return _NAMED_SAMPLE.sub(b"", text)
 
 

@@ -11,6 +11,7 @@ from typing import Protocol
 from aiohttp import hdrs, web
 
 from inference.core.detection_params import DetectionParams
+from inference.core.detections import Boxes
 from inference.core.errors import InferenceError, InferenceFailed
 from inference.models.model import ModelInfo
 from streamer.accounting.tracing import Trace, Traces, Value, sending_ends
@@ -101,6 +102,9 @@ class RequestMetrics(Protocol):
 
     def observe(self, version: str, status: int, seconds: float) -> None:
         """Count a request. ``version`` is what the client sent; ``seconds`` run from headers to answer."""
+
+    def count_boxes(self, version: str, labels: tuple[str, ...], boxes: Boxes) -> None:
+        """Count the boxes of one image as its client gets them."""
 
 
 PREDICTOR = web.AppKey("predictor", Predictor)
@@ -201,7 +205,7 @@ async def _answer(request: web.Request, version: str, trace: Trace | None) -> we
             )
         sampler = app[SAMPLER].sampler_of(version, model) if collect else None
         job = _Job(predictor, limits, version, model, params, request_id(request), sampler, caller)
-        job.trace = trace
+        job.trace, job.metrics = trace, app[METRICS]
         if form is AnswerForm.JPEG:
             body = await job.annotate(upload.images[0], kind)
         else:
@@ -235,6 +239,8 @@ class _Job:
         self._sampler = sampler
         #: None if traces are not exported.
         self.trace: Trace | None = None
+        #: Counts boxes; None until set.
+        self.metrics: RequestMetrics | None = None
         self._begun = time.monotonic()
         self._deadline = self._begun + limits.request_timeout_s
 
@@ -316,6 +322,8 @@ class _Job:
             raise Problem.unavailable(
                 "The inference process is not available at the moment; try again.", retry_after_s=2
             ) from error
+        if self.metrics is not None:
+            self.metrics.count_boxes(self._version, self._model.labels, found.boxes)
         if self._predictor.codes is not None:
             await self._read_codes(data, found)
         return found

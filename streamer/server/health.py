@@ -205,11 +205,11 @@ class Health:
         return web.json_response(body, status=200 if alive else 503, headers={"Cache-Control": "no-store"})
 
     async def metrics(self, request: web.Request) -> web.Response:
-        """Answer with the metrics of all processes of this replica; only administrators get stream names."""
+        """Answer with the metrics of all processes of this replica; only administrators get names."""
         return await self._metrics(complete=identity_of(request).may(Scope.ADMIN))
 
     async def all_metrics(self, _request: web.Request) -> web.Response:
-        """Answer with the metrics and names of streams, on a port that only administrators can reach."""
+        """Answer with the metrics and all names, on a port that only administrators can reach."""
         return await self._metrics(complete=True)
 
     async def _metrics(self, *, complete: bool) -> web.Response:
@@ -219,7 +219,7 @@ class Health:
         return PacedResponse(body=body, headers=headers)
 
     def _render(self) -> tuple[bytes, bytes]:
-        """Return the text of the metrics, and the same text without names of streams."""
+        """Return the text of the metrics, and the same text without names."""
         text = render_metrics(self._metrics_dir)
         return text, hide_in_metrics(text)
 

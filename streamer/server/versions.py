@@ -24,6 +24,7 @@ from streamer.accounting.version_figures import QUANTILES, Timing, VersionFigure
 from streamer.core.shared_call import SharedCall
 from streamer.http.caller import identity_of
 from streamer.server.versions_document import (
+    BoxCounts,
     Durations,
     Latency,
     LoadedModel,
@@ -155,7 +156,6 @@ def _evaluation(
 
 
 def _traffic(figures: VersionFigures, absent: dict[str, str]) -> Traffic:
-    absent["traffic.boxes"] = "the service does not count boxes"
     return {
         "requests": figures.requests.get("200", 0),
         "frames": {
@@ -164,6 +164,7 @@ def _traffic(figures: VersionFigures, absent: dict[str, str]) -> Traffic:
             "answered_by_transport": figures.answered_by_transport,
             "in_flight": figures.in_flight,
         },
+        "boxes": _boxes(figures, absent),
         "errors": {
             "frames_failed": figures.failed,
             "frames_dropped": figures.dropped,
@@ -172,6 +173,21 @@ def _traffic(figures: VersionFigures, absent: dict[str, str]) -> Traffic:
         },
         "latency": _latency(figures, absent),
     }
+
+
+def _boxes(figures: VersionFigures, absent: dict[str, str]) -> BoxCounts:
+    total = sum(figures.boxes.values())
+    body: BoxCounts = {
+        "total": total,
+        "frames": figures.counted,
+        "without": figures.without_boxes,
+        "by_class": figures.boxes,
+    }
+    if figures.counted:
+        body["per_frame"] = round(total / figures.counted, 3)
+    else:
+        absent["traffic.boxes.per_frame"] = "no frame has been answered since the start"
+    return body
 
 
 def _latency(figures: VersionFigures, absent: dict[str, str]) -> Latency:

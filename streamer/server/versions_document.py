@@ -139,6 +139,22 @@ class Frames(TypedDict):
     in_flight: Annotated[int, Field(description="Frames without an outcome yet.")]
 
 
+class BoxCounts(TypedDict):
+    """Boxes of answered frames, as clients got them: after their thresholds and filters."""
+
+    total: Annotated[int, Field(ge=0, description="Number of boxes.")]
+    frames: Annotated[int, Field(ge=0, description="Answered frames in which they were counted.")]
+    without: Annotated[int, Field(ge=0, description="Those of these frames that have no box.")]
+    per_frame: NotRequired[Annotated[float, Field(ge=0, description="Mean number of boxes per frame.")]]
+    by_class: Annotated[
+        dict[str, int],
+        Field(
+            description="Boxes by label; classes without a box are absent. Classes beyond the first 100 of a "
+            "model are counted as `other`."
+        ),
+    ]
+
+
 class Errors(TypedDict):
     """What went without an answer, by kind; kinds that did not occur are absent."""
 
@@ -191,6 +207,7 @@ class Traffic(TypedDict):
 
     requests: Annotated[int, Field(ge=0, description="Predict requests that were answered with 200.")]
     frames: Frames
+    boxes: BoxCounts
     errors: Errors
     latency: Latency
 

@@ -224,6 +224,7 @@ class StreamHandle:
     ) -> None:
         connection, flow = self._connection, self.flow
         messages = flow.answered(frame.seq)
+        connection.metrics.boxes.count(connection.version, connection.session.labels, prediction.boxes)
         result: Result = {
             "type": "result",
             "stream": flow.number,

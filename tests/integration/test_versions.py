@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
@@ -41,6 +42,15 @@ def ask(
     return answer.status, json.loads(data) if "json" in kind else data, kind
 
 
+def check_boxes(version: Any, answers: list[Any]) -> None:
+    """Check that the boxes of all answers were counted, by their labels."""
+    found = [body["detections"] for body in answers if "detections" in body]
+    told = version["traffic"]["boxes"]
+    assert told["total"] == sum(map(len, found)) > 0
+    assert (told["frames"], told["without"]) == (IMAGES, sum(not each for each in found))
+    assert told["by_class"] == Counter(each["label"] for detections in found for each in detections)
+
+
 def test_all_workers_tell_the_same_and_keys_decide_what(tmp_path: Path) -> None:
     path = blob_model(tmp_path / "own.onnx")
     manifest = {"name": "second", "licence": "MIT", "parents": [PARENT], "metrics": {"promotion": SCORES}}
@@ -49,13 +59,13 @@ def test_all_workers_tell_the_same_and_keys_decide_what(tmp_path: Path) -> None:
     settings = PATIENT | {"MODEL_V1_PATH": str(path), "MODEL_V2_PATH": str(other), "WORKERS": "2"}
     with Service(settings | {"API_KEYS": KEY, "BATCH_MAX": "2"}) as service:
         bearer = {"Authorization": f"Bearer {KEY}"}
-        image = encode(scene())
+        picture = scene()
+        picture[20:60, 40:90] = 255  # which the model finds
+        image = encode(picture)
         with ThreadPoolExecutor(4) as pool:
             sent = [(image, 200)] * IMAGES + [(b"nonsense", 415)] * WRONG
-            statuses = list(
-                pool.map(lambda each: ask(service, "POST", "/v1/predict", bearer, each[0])[0], sent)
-            )
-        assert statuses == [status for _, status in sent]
+            answers = list(pool.map(lambda each: ask(service, "POST", "/v1/predict", bearer, each[0]), sent))
+        assert [status for status, _, _ in answers] == [status for _, status in sent]
 
         def told() -> Any:
             status, document, kind = ask(service, "GET", "/versions", bearer)
@@ -88,6 +98,7 @@ def test_all_workers_tell_the_same_and_keys_decide_what(tmp_path: Path) -> None:
         assert v1["traffic"]["requests"] == v1["traffic"]["frames"]["answered"] == IMAGES
         assert v1["traffic"]["errors"]["requests"] == {"415": WRONG}
         assert v1["traffic"]["latency"]["stages"]["inference"]["count"] == IMAGES
+        check_boxes(v1, [body for _, body, _ in answers])
         assert v2["traffic"]["frames"]["received"] == 0
         assert "evaluations" not in v2
         assert "metrics" in v2["absent"]["evaluations"]

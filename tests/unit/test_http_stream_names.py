@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
 from streamer.http.caller import hide_in_drift_status, hide_in_metrics
 
 
-def test_series_that_name_streams_are_left_out_of_metrics() -> None:
+def test_series_that_name_streams_and_classes_are_left_out_of_metrics() -> None:
     registry = CollectorRegistry()
     Gauge("data_drift_active", "1 while a group is in drift.", ["group"], registry=registry).labels(
         "gate"
@@ -18,9 +18,11 @@ def test_series_that_name_streams_are_left_out_of_metrics() -> None:
     odd.labels("x", 'a "quoted" \\ name\n', "y").inc()
     Counter("kept", 'Says group="x" in its help.', ["grouping"], registry=registry).labels("seen").inc()
     Counter("plain", "Without labels.", registry=registry).inc()
+    Counter("boxes", "By class.", ["version", "label"], registry=registry).labels("v1", "mug").inc()
     text = hide_in_metrics(generate_latest(registry)).decode()
     assert "gate" not in text
     assert "quoted" not in text
+    assert "mug" not in text
     for line in ('kept_total{grouping="seen"} 1.0', "plain_total 1.0", "# TYPE data_drift_active gauge"):
         assert line in text.splitlines()
 

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
+from prometheus_client import CollectorRegistry
 
 from inference.core.errors import InferenceFailed, InferenceLost
+from streamer.accounting.box_metrics import BoxMetrics
 from streamer.decoding.decode_job import DecoderLost
 from streamer.imaging.image_header import Limits
 from streamer.protocol.wire import Codec, Frame
+from streamer.scheduling.job import Prediction
 from streamer.streams.flow_control import FlowControl
 from streamer.streams.stream_handle import StreamHandle
 
@@ -26,10 +31,12 @@ class SilentHistogram:
 class FakeMetrics:
     stage_s = SilentHistogram()
     traces = None
+    boxes = BoxMetrics(CollectorRegistry())
 
 
 class FakeSession:
     cfg, track, params = 0, False, None
+    labels = ("parcel", "qr_code")
 
 
 class FakeCarrier:
@@ -113,3 +120,19 @@ async def test_a_frame_without_a_result_says_what_it_was(
     assert (message["type"], message["seq"], message["code"]) == ("error", 1, code)
     ledger = handle.flow.ledger
     assert (ledger.received, ledger.failed, ledger.in_flight) == (1, 1, 0)
+
+
+async def test_the_boxes_of_a_result_are_counted_by_label(carrier: FakeCarrier) -> None:
+    registry = CollectorRegistry()
+    carrier.metrics = SimpleNamespace(stage_s=SilentHistogram(), traces=None, boxes=BoxMetrics(registry))
+    handle = StreamHandle(carrier, FlowControl(0))
+    handle.flow.receive(Frame(Codec.JPEG, 1, 0, b"x"), 0.0)
+    job = handle.take(0.1)
+    assert job is not None
+    boxes = np.array([[0, 0, 9, 9, 0.5, 1], [0, 0, 9, 9, 0.4, 1]], np.float32)
+    job.finish(Prediction(160, 120, boxes, 1.0, 1.0, 1.0, 1.0, 1))
+    assert [message["type"] for message in carrier.sent] == ["result"]
+    assert registry.get_sample_value(
+        "object_detection_boxes_total", {"version": "v1", "label": "qr_code"}
+    ) == len(boxes)
+    assert registry.get_sample_value("object_detection_boxes_per_frame_count", {"version": "v1"}) == 1

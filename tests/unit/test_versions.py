@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from pydantic import TypeAdapter
 
+from inference.core.detections import Boxes
 from inference.ipc.served_model import ServedModel
 from inference.models.model import Family, ModelInfo, Placement
+from streamer.accounting.box_metrics import MAX_LABELS, OTHER, BoxMetrics
 from streamer.accounting.version_figures import Timing, VersionFigures, version_figures
 from streamer.server.pages import _wants_page
 from streamer.server.versions import describe_version
 from streamer.server.versions_document import ServedVersion
 
+MODEL_CLASSES = tuple(f"class {number}" for number in range(MAX_LABELS + 2))
 BUCKETS = (0.01, 0.1, 1.0)
 
 
@@ -23,6 +27,11 @@ def model(**fields: Any) -> ServedModel:
         "own", "ab" * 32, Family.YOLO, ("mug", "key"), 320, 256, Placement.CENTRED, 114, **fields
     )
     return ServedModel(0, "v1", info, {2: 9.5, 1: 5.0}, in_flight=2, parallel=1, inference_threads=1)
+
+
+def rows(*numbers: int) -> Boxes:
+    """Return a box of each class id."""
+    return np.array([[0, 0, 9, 9, 0.5, number] for number in numbers], np.float32).reshape(-1, 6)
 
 
 @pytest.fixture
@@ -57,6 +66,9 @@ def figures() -> dict[str, VersionFigures]:
         requests.labels("v1", status).inc(count)
     requests.labels("unknown", "404").inc(9)
     failures.labels("v1").inc(2)
+    boxes = BoxMetrics(registry)
+    for numbers in ([0, 0, 1], [], [], [0, 1, 0, 0]):
+        boxes.count("v1", ("mug", "key"), rows(*numbers))
     for seconds in (0.005, 0.05, 0.05, 5.0):
         request.labels("v1").observe(seconds)
     stage.labels("decode", "v1").observe(0.05)
@@ -74,6 +86,13 @@ def test_the_figures_of_a_version_are_those_of_its_metrics(figures: dict[str, Ve
         "answered": 10,
         "answered_by_transport": {"http": 2, "websocket": 8},
         "in_flight": 1,
+    }
+    assert traffic["boxes"] == {
+        "total": 7,
+        "frames": 4,
+        "without": 2,
+        "per_frame": 1.75,
+        "by_class": {"key": 2, "mug": 5},
     }
     assert traffic["errors"] == {
         "frames_failed": 1,
@@ -100,7 +119,7 @@ def test_absent_figures_have_a_reason_and_no_value(figures: dict[str, VersionFig
         "evaluations",
         "lineage",
         "model.loaded_at",
-        "traffic.boxes",
+        "traffic.boxes.per_frame",
         "traffic.latency.model_run",
         "traffic.latency.request",
     }
@@ -130,6 +149,24 @@ def test_without_the_scope_there_are_neither_names_of_classes_nor_traffic() -> N
     assert document["model"]["labels"] == {"count": 2}
     hidden = {name for name, why in document["absent"].items() if "scope `admin`" in why}
     assert hidden == {"model.labels.names", "evaluations.val.by_class", "traffic"}
+
+
+def test_classes_beyond_the_first_hundred_are_counted_together() -> None:
+    registry = CollectorRegistry()
+    boxes = BoxMetrics(registry)
+    boxes.count("v2", MODEL_CLASSES, rows(0, MAX_LABELS - 1, MAX_LABELS, MAX_LABELS + 1, 5000))
+    found = version_figures(registry.collect(), ("v2",))["v2"]
+    assert found.boxes == {MODEL_CLASSES[0]: 1, MODEL_CLASSES[MAX_LABELS - 1]: 1, OTHER: 3}
+
+
+def test_a_version_that_gets_another_model_counts_by_the_labels_of_that_model() -> None:
+    registry = CollectorRegistry()
+    boxes = BoxMetrics(registry)
+    for labels in (("mug", "key"), ("mug", "key"), ("bolt", "nut\n\ud800" + 200 * "x"), ("mug", "key")):
+        boxes.count("v1", labels, rows(1))
+    found = version_figures(registry.collect(), ("v1",))["v1"]
+    assert found.boxes == {"key": 3, "nut??" + 95 * "x": 1}
+    generate_latest(registry)  # which encodes labels
 
 
 @pytest.mark.parametrize("share", [0.01, 0.5, 0.95, 1.0])

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
 import {
-  chooseEvaluations, classRows, countRows, describeEvaluations, durationText, latencyRows, meanRows, otherRows, scaleOf,
+  boxRows, chooseEvaluations, classRows, countRows, describeEvaluations, durationText, latencyRows, meanRows, otherRows, scaleOf,
 } from '../../../static/js/versions-text.js';
 
 const score = (changes = {}) => ({ set: 'ab'.repeat(32), part: 'test', pictures: 24, map50: 0.8, ...changes });
@@ -10,6 +10,7 @@ const traffic = (changes = {}) => ({
   requests: 3,
   frames: { received: 9, answered: 7, answered_by_transport: { http: 3, websocket: 4 }, in_flight: 0 },
   errors: { frames_failed: 0, frames_dropped: { stale: 2 }, requests: {}, model_failures: 0 },
+  boxes: { total: 0, frames: 0, without: 0, by_class: {} },
   latency: { stages: {} },
   ...changes,
 });
@@ -65,6 +66,19 @@ test('errors of all versions have rows, with 0 where a version had none', () => 
   const notes = countRows([traffic({ errors })]).filter(({ name }) => /failed|429/.test(name)).map(({ cells: [cell] }) => cell.note);
   assert.deepEqual(notes, ['11.1% of all', '62.5% of all'], 'of 9 frames and of 8 requests');
   assert.deepEqual(countRows([traffic(), undefined])[0].cells[1], null);
+});
+
+test('boxes per frame are those of all classes, then of the most frequent class first', () => {
+  const boxes = { total: 7, frames: 4, without: 1, by_class: { key: 1, mug: 6 } };
+  const rows = boxRows([traffic({ boxes }), undefined, traffic()]);
+  assert.deepEqual(rows.map(({ name, cells }) => [name, ...cells.map((cell) => cell && [cell.text, cell.note])]), [
+    ['All classes', ['1.750', '7 boxes'], null, null],
+    ['mug', ['1.500', '6 boxes'], null, null],
+    ['key', ['0.250', '1 box'], null, null],
+  ]);
+  const [without] = countRows([traffic({ boxes })]).filter(({ name }) => name === 'Frames without a box');
+  assert.deepEqual([without.cells[0].value, without.cells[0].note], [1, '25% of all']);
+  assert.deepEqual(boxRows([traffic()]), []);
 });
 
 test('a quantile has the bounds of its bucket, and no upper one in the last', () => {
