@@ -15,9 +15,10 @@ from inference.core.detection_params import DetectionParams
 from inference.core.detections import NO_BOXES, Boxes
 from inference.core.metric_value import Counter
 from inference.core.run_limit import RunLimit
+from inference.engine.items import Batch, BatchReason, Item
 from inference.engine.memory_relief import MemoryRelief, exit_if_device_lost
 from inference.engine.metrics import InferenceMetrics
-from inference.engine.planner import Batch, BatchReason, Item
+from inference.engine.onnx_session import RunSwitch
 from inference.engine.worker_connection import WorkerConnection
 from inference.ipc import wire
 from inference.ipc.wire import Result, Status
@@ -32,8 +33,18 @@ class SupportsInference(Protocol):
     model: ModelInfo
     cost_s: dict[int, float]
 
-    def infer(self, frames: Sequence[npt.NDArray[np.uint8]], *, thread: int, single: bool = False) -> Any:
-        """Run at least one frame, and at most as many as the largest batch size."""
+    def infer(
+        self,
+        frames: Sequence[npt.NDArray[np.uint8]],
+        *,
+        thread: int,
+        single: bool = False,
+        switch: RunSwitch | None = None,
+    ) -> Any:
+        """Run at least one frame, and at most as many as the largest batch size.
+
+        ``switch`` can end the run early; it then raises.
+        """
 
     def postprocess(self, raw: Any, index: int, params: DetectionParams) -> Boxes:
         """Return the boxes of one item of a run."""
@@ -76,9 +87,23 @@ class BatchExecutor:
         #: One thread post-processes at a time: two threads that make many tiny NumPy calls compete for the
         #: GIL and are half as fast as one.
         self._postprocessing = threading.Lock()
+        #: Ends the shadow run in progress, or the last one.
+        self._switch = RunSwitch()
+
+    def prepare(self, batch: Batch) -> None:
+        """Prepare a batch that is about to run. The caller holds the planner's lock."""
+        if batch.reason is BatchReason.SHADOW:
+            self._switch = RunSwitch()
+
+    def interrupt_shadow(self) -> None:
+        """End the shadow run in progress. The caller holds the planner's lock."""
+        self._switch.throw()
 
     def execute(self, thread: int, batch: Batch, started: float) -> None:
         """Run a batch and answer all of its items. When the batch fails, run its items one by one."""
+        if batch.reason is BatchReason.SHADOW:
+            self._execute_shadow(thread, batch, started)
+            return
         self._batch_sizes[batch.version].observe(len(batch.items))
         self._count(batch)
         try:
@@ -100,6 +125,20 @@ class BatchExecutor:
                 else:
                     self._relief.ran_alone(batch.version)
 
+    def _execute_shadow(self, thread: int, batch: Batch, started: float) -> None:
+        """Run a shadow item until `interrupt_shadow` ends it; its answer then says that it was cancelled."""
+        switch, item = self._switch, batch.items[0]
+        try:
+            self._run(thread, batch.version, batch.items, started, single=False, switch=switch)
+        except Exception as error:  # noqa: BLE001 - a model may raise anything; the item is answered
+            if switch.thrown:
+                self._answer(item, Result(item.submit.request_id, Status.CANCELLED, NO_BOXES))
+                return
+            exit_if_device_lost(error)
+            self._fail(item, error)
+        else:
+            self._count(batch)
+
     def _count(self, batch: Batch) -> None:
         key = batch.version, batch.reason
         counted = self._batches.get(key)
@@ -109,7 +148,14 @@ class BatchExecutor:
         counted.inc()
 
     def _run(
-        self, thread: int, version: int, items: tuple[Item, ...], started: float, *, single: bool
+        self,
+        thread: int,
+        version: int,
+        items: tuple[Item, ...],
+        started: float,
+        *,
+        single: bool,
+        switch: RunSwitch | None = None,
     ) -> None:
         detector = self._detectors[version]
         model = detector.model
@@ -125,7 +171,11 @@ class BatchExecutor:
         if not served:
             return
         begun = time.perf_counter()
-        raw = detector.infer([frame for _, frame in served], thread=thread, single=single)
+        frames = [frame for _, frame in served]
+        if switch is None:
+            raw = detector.infer(frames, thread=thread, single=single)
+        else:
+            raw = detector.infer(frames, thread=thread, switch=switch)
         ran_s = time.perf_counter() - begun
         self._run_s[version].observe(ran_s)
         with self._postprocessing:

@@ -60,15 +60,18 @@ class Buffers:
     def _bind_input(self, name: str, array: npt.NDArray[Any]) -> None:
         self._binding.bind_input(name, "cpu", 0, array.dtype, array.shape, array.ctypes.data)
 
-    def run(self) -> tuple[npt.NDArray[np.generic], ...]:
-        """Run the batch in ``frames`` and return the outputs. The next run overwrites them."""
+    def run(self, options: Any = None) -> tuple[npt.NDArray[np.generic], ...]:
+        """Run the batch in ``frames`` and return the outputs. The next run overwrites them.
+
+        ``options`` are onnxruntime's options of this run.
+        """
         if self._copies:
             self._bind_input(self._feed_name, self.frames)
             self._binding.synchronize_inputs()
         for name in self._open:
             # A binding keeps the array that a run allocated, but the next run may need another size.
             self._binding.bind_output(name, "cpu")
-        self._session.run_with_iobinding(self._binding)
+        self._session.run_with_iobinding(self._binding, options)
         if self._copies:
             self._binding.synchronize_outputs()
         if self._complete is not None:

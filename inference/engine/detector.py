@@ -25,6 +25,7 @@ from inference.engine.engine_cache import EngineSource
 from inference.engine.gpu_model import read_gpu_model
 from inference.engine.memory_relief import is_out_of_memory
 from inference.engine.model_runner import Frames, ModelRunner, RawOutputs, RunnerInput
+from inference.engine.onnx_session import RunSwitch
 from inference.engine.shapes import batch_sizes, fixed_shapes, graph_of, shape_profile
 from inference.engine.validation_run import (
     batch_refusal,
@@ -47,8 +48,7 @@ from inference.postprocess.nms import best, suppress
 
 log = logging.getLogger("inference.detector")
 
-#: The session over all cores is dropped when a single frame takes this many times as long with it: such a
-#: model is too small to ever gain from it. With YOLOX-nano the session takes some 20 MB.
+#: The session over all cores, some 20 MB, is dropped when a frame takes this many times as long with it.
 _MUCH_SLOWER = 1.5
 #: Each batch size is timed for this number of runs or these seconds, whichever ends first.
 _TIMED_RUNS, _TIMED_S = 7, 0.3
@@ -299,12 +299,14 @@ class Detector:
 
     # -- work ----------------------------------------------------------------------------------------
 
-    def infer(self, frames: Frames, *, thread: int, single: bool = False) -> RawOutputs:
+    def infer(
+        self, frames: Frames, *, thread: int, single: bool = False, switch: RunSwitch | None = None
+    ) -> RawOutputs:
         """Run 1 to max-bucket frames: uint8 (input height, input width, 3), BGR.
 
         The result is valid until the next call with the same ``thread``. ``single`` says that nothing else
-        waits or runs, so that one frame may use all cores. Raises ValueError for no or too many frames, and
-        errors of the model.
+        waits or runs, so that one frame may use all cores. ``switch`` can end the run early. Raises
+        ValueError for no or too many frames, and errors of the model.
         """
         count = len(frames)
         bucket = next((size for size in self.buckets if size >= count), 0)
@@ -312,7 +314,9 @@ class Detector:
             raise ValueError(f"a run takes 1 to {self.buckets[-1]} frames; found {count}")
         number = self.single_frames.enter()
         if not single or self._runner.all_cores_session is None or bucket != self.buckets[0]:
-            return self._runner.run(frames, thread, bucket, all_cores=False)
+            return self._runner.run(
+                frames, thread, bucket, all_cores=False, options=switch and switch.options
+            )
         usual, all_cores = self.single_frames.all_cores, self.single_frames.next()
         begun = time.perf_counter()
         raw = self._runner.run(frames, thread, bucket, all_cores=all_cores)

@@ -17,9 +17,10 @@ from inference.core.detections import NO_BOXES
 from inference.core.errors import WireError
 from inference.core.run_limit import RunLimit
 from inference.engine.batch_executor import BatchExecutor, SupportsInference
+from inference.engine.items import Item
 from inference.engine.memory_relief import MemoryRelief
 from inference.engine.metrics import InferenceMetrics
-from inference.engine.planner import Item, Planner
+from inference.engine.planner import Planner
 from inference.engine.worker_connection import WorkerConnection
 from inference.ipc import unix_socket as address
 from inference.ipc import wire
@@ -207,10 +208,14 @@ class Loop:
         item = Item(connection.number, submit, time.monotonic())
         with self._lock:
             self._planner.add(item)
+            if self._planner.runs_shadow and not submit.shadow:
+                self._executor.interrupt_shadow()
 
     def _cancel(self, connection: WorkerConnection, request_id: int) -> None:
         with self._lock:
             item = self._planner.cancel(connection.number, request_id)
+            if item is None and self._planner.is_running_shadow(connection.number, request_id):
+                self._executor.interrupt_shadow()
         if item is not None:
             self._answer(item, Result(request_id, Status.CANCELLED, NO_BOXES))
 
@@ -242,6 +247,7 @@ class Loop:
                 started = time.monotonic()
                 if batch is not None:
                     self._busy_since[number] = started
+                    self._executor.prepare(batch)
             if self._stopping:
                 return
             for item in late:

@@ -84,8 +84,13 @@ class ModelRunner:
         """Drop the edited model, which is as large as the file, once all CPU sessions are loaded."""
         self._edited = None
 
-    def run(self, frames: Frames, thread: int, batch: int, *, all_cores: bool) -> RawOutputs:
-        """Run frames in the session for ``batch`` frames, or in the session that uses all cores."""
+    def run(
+        self, frames: Frames, thread: int, batch: int, *, all_cores: bool, options: Any = None
+    ) -> RawOutputs:
+        """Run frames in the session for ``batch`` frames, or in the session that uses all cores.
+
+        ``options`` are onnxruntime's options of this run.
+        """
         buffers = self.buffers.get((thread, batch, all_cores))
         if buffers is None:
             session = self.all_cores_session if all_cores else self.session_for(batch)
@@ -99,7 +104,7 @@ class ModelRunner:
             )
             self.buffers[thread, batch, all_cores] = buffers
         self._fill(buffers.frames, frames, thread)
-        return RawOutputs(buffers.run())
+        return RawOutputs(buffers.run(options))
 
     def _fill(self, inputs: npt.NDArray[Any], frames: Frames, thread: int) -> None:
         """Write frames into the input array in the form that the session takes."""

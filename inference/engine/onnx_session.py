@@ -26,6 +26,29 @@ _LOG_FATAL = 4
 _SHRINK = ("memory.enable_memory_arena_shrinkage", "cpu:0")
 
 
+class RunSwitch:
+    """Ends one model run early, from another thread.
+
+    The run then raises an error. onnxruntime looks at the switch between two nodes of the graph, so a run on
+    a CPU ends within a millisecond or two. A graph that TensorRT or OpenVINO runs as one node ends with that
+    node.
+    """
+
+    def __init__(self) -> None:
+        #: onnxruntime's options of the run.
+        self.options = onnxruntime.RunOptions()
+        self.options.log_severity_level = _LOG_FATAL
+
+    @property
+    def thrown(self) -> bool:
+        """Whether the run is to end."""
+        return bool(self.options.terminate)
+
+    def throw(self) -> None:
+        """End the run, or prevent it if it has not begun. Any thread may call."""
+        self.options.terminate = True
+
+
 def open_session(
     path: Path, device: str, threads: int, source: EngineSource
 ) -> tuple[Any, str, CpuModel | None]:

@@ -11,6 +11,8 @@ Its rules, in order:
 - A batch grows only to sizes that the measured costs show to be worthwhile.
 - A frame that may have caused an earlier process to die executes alone. Such frames and all others take turns
   by their order of arrival.
+- A shadow item, for which no client waits, runs alone and only while nothing else waits or runs. Its run does
+  not count for anything else, and the loop ends it when another item arrives.
 """
 
 from __future__ import annotations
@@ -18,124 +20,14 @@ from __future__ import annotations
 import math
 from collections import OrderedDict, deque
 from collections.abc import Mapping
-from dataclasses import dataclass
-from enum import StrEnum
 
-from inference.core.fair_queueing import FairShare, Flow, Stride
-from inference.core.warmup import worthwhile_buckets
-from inference.ipc.wire import Submit
+from inference.core.fair_queueing import Flow, Stride
+from inference.engine.items import Batch, BatchReason, Item, VersionItems
 
 #: Number of streams of all workers whose last turn is remembered.
 MAX_REMEMBERED_STREAMS = 4096
-
-
-class BatchReason(StrEnum):
-    """Says why a batch has its size."""
-
-    FULL = "full"  # the largest worthwhile bucket
-    DRAINED = "drained"  # it contains every item that may run
-    SPLIT = "split"  # other idle inference threads get the rest
-    COST = "cost"  # a larger bucket would have been mostly padding
-
-
-# No code changes items and batches, but frozen classes would make each construction three times as slow.
-@dataclass(slots=True, eq=False)
-class Item:
-    """Holds a submitted frame, its worker, and its time of arrival in monotonic seconds."""
-
-    worker: int
-    submit: Submit
-    arrived: float
-
-    @property
-    def stream(self) -> tuple[int, int] | None:
-        """The live stream of this frame; None for a POST."""
-        return None if self.submit.interactive else (self.worker, self.submit.stream)
-
-
-@dataclass(slots=True, eq=False)
-class Batch:
-    """Holds items of one version that run together, and why the batch has its size."""
-
-    version: int
-    items: tuple[Item, ...]
-    reason: BatchReason
-    #: Whether nothing else waits or runs, so that the device may use all cores for this item.
-    single: bool
-    #: The flow that is charged for each item.
-    flows: tuple[Flow, ...] = ()
-    #: Cost that the flows were charged at the start, in seconds of one inference thread.
-    expected_s: float = 0.0
-
-
-class _Queue:
-    """Holds the waiting items of one version: POSTs by client and frames by stream, in order of arrival."""
-
-    def __init__(self, cost_s: Mapping[int, float], interactive_share: float) -> None:
-        self.cost_s = dict(cost_s)
-        self.all_buckets = self.buckets = worthwhile_buckets(cost_s)
-        #: Only clients with waiting POSTs. The slots of the workers' rings bound it, and `streams`, too.
-        self.posts: dict[Flow, deque[Item]] = {}
-        #: Only streams with waiting frames.
-        self.streams: OrderedDict[tuple[int, int], deque[Item]] = OrderedDict()
-        #: The client of each stream in `streams`.
-        self.flows: dict[tuple[int, int], Flow] = {}
-        #: Number of waiting POSTs, and number of all waiting items.
-        self.post_count = self.count = 0
-        self.share = FairShare({"post": interactive_share, "live": 1.0 - interactive_share})
-
-    def flow_of(self, item: Item) -> Flow:
-        """Return the flow that is charged for an item."""
-        submit = item.submit
-        return self.share.flow("post" if item.stream is None else "live", submit.client, submit.weight)
-
-    def add(self, item: Item) -> None:
-        """Add an item to the queue."""
-        stream, flow = item.stream, self.flow_of(item)
-        self.count += 1
-        if stream is None:
-            self.post_count += 1
-            self.posts.setdefault(flow, deque()).append(item)
-        else:
-            self.streams.setdefault(stream, deque()).append(item)
-            self.flows[stream] = flow
-
-    def remove(self, item: Item) -> None:
-        """Remove a waiting item."""
-        stream = item.stream
-        self.count -= 1
-        if stream is not None:
-            self.streams[stream].remove(item)
-            self._remove_if_empty(stream)
-            return
-        self.post_count -= 1
-        for flow, items in self.posts.items():
-            if item in items:
-                items.remove(item)
-                if not items:
-                    del self.posts[flow]
-                return
-
-    def take_post(self, flow: Flow) -> Item:
-        """Remove and return a client's oldest POST."""
-        items = self.posts[flow]
-        item = items.popleft()
-        self.count -= 1
-        self.post_count -= 1
-        if not items:
-            del self.posts[flow]
-        return item
-
-    def take_frame(self, stream: tuple[int, int]) -> Item:
-        """Remove and return a stream's oldest frame."""
-        item = self.streams[stream].popleft()
-        self.count -= 1
-        self._remove_if_empty(stream)
-        return item
-
-    def _remove_if_empty(self, stream: tuple[int, int]) -> None:
-        if not self.streams[stream]:
-            del self.streams[stream], self.flows[stream]
+#: Number of shadow items of all workers that may wait. Each worker has one at a time.
+MAX_SHADOWS = 8
 
 
 class Planner:
@@ -144,7 +36,7 @@ class Planner:
     def __init__(
         self, costs_s: Mapping[int, Mapping[int, float]], *, parallel: int, interactive_share: float = 0.25
     ) -> None:
-        self._queues = {version: _Queue(cost, interactive_share) for version, cost in costs_s.items()}
+        self._queues = {version: VersionItems(cost, interactive_share) for version, cost in costs_s.items()}
         self._versions = Stride(dict.fromkeys(costs_s, 1.0))
         #: Number of runs that the device executes in parallel: the cores of a CPU, 1 for a GPU.
         self._parallel = parallel
@@ -158,20 +50,41 @@ class Planner:
         self._alone: deque[Item] = deque()
         #: The batch of such an item while it runs; None otherwise.
         self._alone_batch: Batch | None = None
+        #: Waiting shadow items in order of arrival, and those beyond `MAX_SHADOWS`, which do not run.
+        self._shadows: deque[Item] = deque()
+        self._refused: list[Item] = []
+        #: The batch of a shadow item while it runs. It is not among the running ones, so that all others are
+        #: planned as if it did not exist.
+        self._shadow_batch: Batch | None = None
         #: No waiting item has a deadline before this time, so :meth:`expire` need not search earlier.
         self._soonest = math.inf
 
     @property
     def waiting(self) -> int:
         """Number of waiting items of all versions."""
+        return len(self._shadows) + self._waiting_for_clients
+
+    @property
+    def _waiting_for_clients(self) -> int:
         return len(self._alone) + sum([queue.count for queue in self._queues.values()])
+
+    @property
+    def runs_shadow(self) -> bool:
+        """Whether a shadow item runs, which the loop ends when another item arrives."""
+        return self._shadow_batch is not None
 
     def add(self, item: Item) -> None:
         """Add an item. Raises KeyError when its version is not served."""
         submit = item.submit
         queue = self._queues[submit.version]
         self._soonest = min(self._soonest, submit.deadline)
-        if submit.alone:
+        if submit.shadow:
+            if len(self._shadows) < MAX_SHADOWS:
+                self._shadows.append(item)
+            else:
+                self._refused.append(item)
+                self._soonest = -math.inf  # the next `expire` returns it
+        elif submit.alone:
             self._alone.append(item)
         else:
             queue.add(item)
@@ -190,6 +103,14 @@ class Planner:
                 return item
         return None
 
+    def is_running_shadow(self, worker: int, request_id: int) -> bool:
+        """Return whether the shadow item that runs is this one."""
+        batch = self._shadow_batch
+        if batch is None:
+            return False
+        item = batch.items[0]
+        return item.worker == worker and item.submit.request_id == request_id
+
     def forget_worker(self, worker: int) -> None:
         """Drop all waiting items of a worker that has gone. Its running items still finish."""
         for item in self._all():
@@ -199,13 +120,15 @@ class Planner:
             del self._served[key]
 
     def expire(self, now: float) -> list[Item]:
-        """Remove and return the items whose deadline has passed."""
+        """Remove and return the items whose deadline has passed, and shadow items that were too many."""
         if now <= self._soonest:
             return []
         items = self._all()
         late = [item for item in items if item.submit.deadline < now]
         for item in late:
             self._remove(item)
+        late += self._refused
+        self._refused.clear()
         deadlines = (item.submit.deadline for item in items)
         self._soonest = min((deadline for deadline in deadlines if deadline >= now), default=math.inf)
         return late
@@ -219,7 +142,7 @@ class Planner:
             return self._next_alone()
         eligible = {version: count for version in self._queues if (count := self._eligible(version))}
         if not eligible:
-            return None
+            return self._next_shadow()
         version = self._versions.pick(eligible)
         queue = self._queues[version]
         count = eligible[version]
@@ -250,7 +173,7 @@ class Planner:
 
     def _next_alone(self) -> Batch | None:
         """Return the next item that executes alone, once nothing else executes."""
-        if self._running:
+        if self._running or self._shadow_batch is not None:
             return None
         item = self._alone.popleft()
         version = item.submit.version
@@ -264,11 +187,25 @@ class Planner:
         self._versions.charge(version, expected_s)
         return self._alone_batch
 
+    def _next_shadow(self) -> Batch | None:
+        """Return the oldest shadow item if nothing runs, and nothing waits for a client, in any worker."""
+        if not self._shadows or self._shadow_batch is not None:
+            return None
+        if self._running or self._waiting_for_clients:
+            return None
+        item = self._shadows.popleft()
+        self._shadow_batch = Batch(item.submit.version, (item,), BatchReason.SHADOW, single=False)
+        return self._shadow_batch
+
     def done(self, batch: Batch, ran_s: float | None = None) -> None:
         """Record that a batch from :meth:`next` has finished after ``ran_s``; its streams may run again.
 
-        Its clients are charged the actual cost, or the expected cost if ``ran_s`` is None.
+        Its clients are charged the actual cost, or the expected cost if ``ran_s`` is None. A shadow item is
+        charged to nobody.
         """
+        if batch is self._shadow_batch:
+            self._shadow_batch = None
+            return
         self._running.remove(batch)
         if batch is self._alone_batch:
             self._alone_batch = None
@@ -284,14 +221,16 @@ class Planner:
             queue.share.rest()
 
     def _all(self) -> list[Item]:
-        items: list[Item] = [*self._alone]
+        items: list[Item] = [*self._alone, *self._shadows]
         for queue in self._queues.values():
             for waiting in (*queue.posts.values(), *queue.streams.values()):
                 items.extend(waiting)
         return items
 
     def _remove(self, item: Item) -> None:
-        if item.submit.alone:
+        if item.submit.shadow:
+            self._shadows.remove(item)
+        elif item.submit.alone:
             self._alone.remove(item)
         else:
             self._queues[item.submit.version].remove(item)
@@ -301,7 +240,7 @@ class Planner:
         queue, executing = self._queues[version], self._executing
         return queue.post_count + len([stream for stream in queue.streams if stream not in executing])
 
-    def _size(self, queue: _Queue, eligible: int) -> tuple[int, BatchReason]:
+    def _size(self, queue: VersionItems, eligible: int) -> tuple[int, BatchReason]:
         """Return the number of items to take, and why; at most ``eligible``."""
         if queue.buckets[-1] == 1:
             return 1, BatchReason.FULL
@@ -321,7 +260,7 @@ class Planner:
             return fair, BatchReason.DRAINED
         return below, BatchReason.COST
 
-    def _take(self, queue: _Queue, expected_s: float) -> tuple[Item, Flow]:
+    def _take(self, queue: VersionItems, expected_s: float) -> tuple[Item, Flow]:
         """Remove and return the next item, with the flow that is charged ``expected_s`` for it."""
         ready: dict[Flow, list[tuple[int, int]]] = {}
         for stream, flow in queue.flows.items():

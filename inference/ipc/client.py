@@ -39,7 +39,7 @@ _REFUSED_S = 0.5
 class Ticket:
     """Holds a ring slot for one frame. The client calls ``answered`` with the frame's Result or an error."""
 
-    __slots__ = ("alone", "answered", "epoch", "request_id", "ring", "slot")
+    __slots__ = ("alone", "answered", "epoch", "request_id", "ring", "shadow", "slot")
 
     def __init__(
         self, ring: FrameRing, epoch: int, answered: Callable[[Result | InferenceLost], None]
@@ -52,6 +52,8 @@ class Ticket:
         self.answered = answered
         #: Whether the frame executes alone, so that no frame of any worker executes beside it.
         self.alone = False
+        #: Whether no client waits for the frame, so that it executes only on an idle device.
+        self.shadow = False
 
 
 class InferenceClient:
@@ -157,6 +159,7 @@ class InferenceClient:
                     client,
                     weight,
                     ticket.alone,
+                    ticket.shadow,
                 )
             )
         )

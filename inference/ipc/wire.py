@@ -28,7 +28,7 @@ MAX_DETAIL_BYTES = 1000
 
 _SUBMIT = struct.Struct("<BBBBIQIIdfffHH")
 #: Bits of the fourth byte of a SUBMIT message.
-_ALONE, _AGNOSTIC = 1, 2
+_ALONE, _AGNOSTIC, _SHADOW = 1, 2, 4
 _CANCEL = struct.Struct("<BxxxxxxxQ")
 _RESULT = struct.Struct("<BBHIQfff")
 _FLOAT = np.dtype("<f4")
@@ -80,6 +80,8 @@ class Submit:
     weight: float = 1.0
     #: Whether the frame executes alone, because an earlier process died while it executed this frame.
     alone: bool = False
+    #: Whether no client waits for the result, so that the frame runs only while nothing else waits or runs.
+    shadow: bool = False
 
 
 @dataclass(slots=True)
@@ -104,7 +106,7 @@ def pack_submit(item: Submit) -> bytes:
         Kind.SUBMIT,
         item.version,
         item.interactive,
-        item.alone * _ALONE | params.agnostic_nms * _AGNOSTIC,
+        item.alone * _ALONE | params.agnostic_nms * _AGNOSTIC | item.shadow * _SHADOW,
         item.slot,
         item.request_id,
         item.stream,
@@ -145,17 +147,17 @@ def unpack_submit(data: bytes) -> Submit:
         raise WireError(f"a submit message with {classes} classes has another length than {len(data)}")
     if not (0 <= conf <= 1 and 0 <= iou <= 1 and 1 <= most <= MAX_DETECTIONS):
         raise WireError(f"thresholds out of range: {conf}, {iou}, {most}")
-    if flags & ~(_ALONE | _AGNOSTIC):
-        raise WireError(f"unknown flags {flags}")
+    if flags & ~(_ALONE | _AGNOSTIC | _SHADOW) or (flags & _ALONE and flags & _SHADOW):
+        raise WireError(f"flags {flags} are unknown, or contradict each other")
     if math.isnan(deadline):
         raise WireError("a deadline is a number")
     if not 0 < weight < math.inf:
         raise WireError(f"a weight is finite and above 0, this one is {weight}")
     class_ids = tuple(np.frombuffer(data, dtype="<u2", offset=_SUBMIT.size).tolist()) if classes else ()
     params = DetectionParams(conf, iou, most, class_ids, bool(flags & _AGNOSTIC))
-    alone = bool(flags & _ALONE)
+    alone, shadow = bool(flags & _ALONE), bool(flags & _SHADOW)
     return Submit(
-        request_id, slot, version, bool(interactive), stream, deadline, params, client, weight, alone
+        request_id, slot, version, bool(interactive), stream, deadline, params, client, weight, alone, shadow
     )
 
 

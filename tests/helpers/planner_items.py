@@ -5,7 +5,8 @@ from __future__ import annotations
 import itertools
 
 from inference.core.detection_params import DetectionParams
-from inference.engine.planner import Batch, Item, Planner
+from inference.engine.items import Batch, Item
+from inference.engine.planner import Planner
 from inference.ipc.wire import Submit
 
 FLAT = {1: 0.010, 2: 0.020, 4: 0.040, 8: 0.080}  # as on a CPU: batching gains nothing

@@ -48,7 +48,7 @@ class FakeDetector:
         self.model = ModelInfo.from_dict(MODEL)
         self.cost_s = {1: 0.001}
 
-    def infer(self, frames: Any, *, thread: int, single: bool = False) -> Any:
+    def infer(self, frames: Any, *, thread: int, single: bool = False, switch: Any = None) -> Any:
         return [int(frame.max()) for frame in frames]
 
     def postprocess(self, raw: Any, index: int, params: DetectionParams) -> Any:

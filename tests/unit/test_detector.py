@@ -315,3 +315,15 @@ def test_threads_share_a_run_and_need_no_other_session(
     asked.clear()
     warm(path)
     assert asked == [1, 4]
+
+
+def test_a_run_is_ended_by_its_switch_and_the_next_one_is_right(tmp_path: Path) -> None:
+    detector = warm(factory.constant_model(tmp_path / "m.onnx", {"o": factory.yolo_rows(OBJECTS, 3)}))
+    switch = onnx_session.RunSwitch()
+    whole = detector.infer([GREY], thread=0, switch=switch)
+    expected = detector.postprocess(whole, 0, PARAMS)
+    switch.throw()
+    with pytest.raises(Exception, match="terminate"):
+        detector.infer([GREY], thread=0, switch=switch)
+    again = detector.infer([GREY], thread=0, switch=onnx_session.RunSwitch())
+    assert np.array_equal(detector.postprocess(again, 0, PARAMS), expected)

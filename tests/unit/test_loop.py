@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import socket
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -11,14 +13,22 @@ import numpy as np
 import pytest
 
 from inference.core.detection_params import DetectionParams
+from inference.engine.items import Batch, BatchReason, Item
 from inference.engine.loop import Loop
 from inference.engine.metrics import InferenceMetrics
-from inference.engine.planner import Batch, BatchReason, Item
 from inference.engine.worker_connection import WorkerConnection
 from inference.ipc import unix_socket as address
 from inference.ipc.ring import FrameRing
 from inference.ipc.shared_status import SharedStatus
-from inference.ipc.wire import MAX_MESSAGE_BYTES, Kind, Result, Status, Submit, unpack_result
+from inference.ipc.wire import (
+    MAX_MESSAGE_BYTES,
+    Kind,
+    Result,
+    Status,
+    Submit,
+    pack_submit,
+    unpack_result,
+)
 from inference.models.model import ModelInfo
 from tests.helpers.hostile_child import MODEL
 
@@ -34,9 +44,13 @@ class FakeDetector:
         #: Number of frames of each run.
         self.runs: list[int] = []
         self.on_postprocess: Callable[[Any], None] = lambda code: None
+        #: What a run that can be ended early does.
+        self.on_switch: Callable[[Any], None] = lambda switch: None
 
-    def infer(self, frames: Any, *, thread: int, single: bool = False) -> Any:
+    def infer(self, frames: Any, *, thread: int, single: bool = False, switch: Any = None) -> Any:
         self.runs.append(len(frames))
+        if switch is not None:
+            self.on_switch(switch)
         return [int(frame[0, 0, 0]) for frame in frames]
 
     def postprocess(self, raw: Any, index: int, params: DetectionParams) -> Any:
@@ -96,6 +110,19 @@ class Rig:
         assert ring is not None
         ring.pixels(slot, 64, 64)[:] = colour
         return Item(worker, Submit(request_id, slot, 0, True, 0, math.inf, DetectionParams()), 0.0)
+
+    def send(self, worker: int, item: Item) -> None:
+        """Handle the message in which a worker submits an item."""
+        self.loop._submit(self.loop._connections[worker], pack_submit(item.submit))
+
+    def turn(self) -> None:
+        """Run the next batch, as an inference thread does."""
+        with self.loop._lock:
+            batch = self.loop._planner.next()
+            assert batch is not None
+            self.loop._executor.prepare(batch)
+        self.loop._executor.execute(0, batch, time.monotonic())
+        self.loop._planner.done(batch)
 
     def execute(self, *items: Item) -> None:
         """Run items as one batch, as an inference thread does."""
@@ -169,3 +196,72 @@ def test_a_frame_that_fails_after_the_run_costs_the_others_no_answer_and_no_seco
     rig.execute(*(rig.item(1, 10 + slot, slot=slot, colour=slot) for slot in range(4)))
     found = sorted((answer.request_id, answer.status) for answer in answers(worker))
     assert found == [(10, Status.OK), (11, Status.OK), (12, Status.FAILED), (13, Status.OK)]
+
+
+def shadow(item: Item) -> Item:
+    """Return the item as one for which no client waits."""
+    return Item(item.worker, dataclasses.replace(item.submit, interactive=False, shadow=True), item.arrived)
+
+
+def end(switch: Any) -> None:
+    """Stand for onnxruntime, which raises when the switch is thrown."""
+    assert switch.thrown
+    raise RuntimeError("Exiting due to terminate flag being set to true.")
+
+
+def test_a_shadow_run_that_nothing_interrupts_is_answered(rig: Rig) -> None:
+    worker = rig.attach(1)
+    rig.send(1, shadow(rig.item(1, 11)))
+    rig.turn()
+    (answer,) = answers(worker)
+    assert (answer.request_id, answer.status, answer.batch_size) == (11, Status.OK, 1)
+
+
+def test_an_item_of_any_worker_ends_a_shadow_run(rig: Rig) -> None:
+    worker, other = rig.attach(1), rig.attach(2)
+    arrived = rig.item(2, 22)
+
+    def run(switch: Any) -> None:
+        assert not switch.thrown
+        rig.send(2, arrived)
+        end(switch)
+
+    rig.detector.on_switch = run
+    rig.send(1, shadow(rig.item(1, 11)))
+    rig.turn()
+    assert [(answer.request_id, answer.status) for answer in answers(worker)] == [(11, Status.CANCELLED)]
+    assert answers(other) == []
+    ring = rig.loop._connections[1].ring
+    assert ring is not None
+    assert not ring.executing(0), "the frame is not suspected when the process dies later"
+    rig.turn()
+    assert [(answer.request_id, answer.status) for answer in answers(other)] == [(22, Status.OK)]
+
+
+def test_its_worker_can_end_a_shadow_run_but_another_shadow_item_does_not(rig: Rig) -> None:
+    worker = rig.attach(1)
+    rig.attach(2)
+
+    def run(switch: Any) -> None:
+        rig.send(2, shadow(rig.item(2, 22)))
+        rig.loop._cancel(rig.loop._connections[2], 11)
+        assert not switch.thrown
+        rig.loop._cancel(rig.loop._connections[1], 11)
+        end(switch)
+
+    rig.detector.on_switch = run
+    rig.send(1, shadow(rig.item(1, 11)))
+    rig.turn()
+    assert [(answer.request_id, answer.status) for answer in answers(worker)] == [(11, Status.CANCELLED)]
+
+
+def test_a_model_that_fails_in_a_shadow_run_is_told_from_an_interruption(rig: Rig) -> None:
+    def fail(_: Any) -> None:
+        raise RuntimeError("a broken model")
+
+    worker = rig.attach(1)
+    rig.detector.on_switch = fail
+    rig.send(1, shadow(rig.item(1, 11)))
+    rig.turn()
+    (answer,) = answers(worker)
+    assert (answer.status, answer.detail) == (Status.FAILED, "a broken model")

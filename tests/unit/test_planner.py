@@ -10,13 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from inference.core.warmup import worthwhile_buckets
-from inference.engine.planner import (
-    MAX_REMEMBERED_STREAMS,
-    Batch,
-    BatchReason,
-    Item,
-    Planner,
-)
+from inference.engine.items import Batch, BatchReason, Item
+from inference.engine.planner import MAX_REMEMBERED_STREAMS, Planner
 from tests.helpers.planner_items import FLAT, STEEP, frame, next_batch, planner
 
 

@@ -88,7 +88,7 @@ class QuickNow:
         self.model = ModelInfo.from_dict(MODEL)
         self.cost_s = {1: 1.0}
 
-    def infer(self, frames: Any, *, thread: int, single: bool = False) -> Any:
+    def infer(self, frames: Any, *, thread: int, single: bool = False, switch: Any = None) -> Any:
         return frames
 
     def postprocess(self, raw: Any, index: int, params: DetectionParams) -> Any:

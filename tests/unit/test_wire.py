@@ -6,7 +6,7 @@ import contextlib
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from inference.core.detection_params import DetectionParams
@@ -51,8 +51,15 @@ thresholds = st.floats(0, 1, width=32)
         alone=st.booleans(),
     )
 )
+@example(Submit(1, 0, 0, False, 7, 1.0, DetectionParams(0.5, 0.5), shadow=True))
 def test_a_submit_message_comes_back_as_it_was(submit: Submit) -> None:
     assert unpack_submit(pack_submit(submit)) == submit
+
+
+def test_a_submit_message_that_asks_to_run_alone_and_as_a_shadow_is_refused() -> None:
+    contradictory = Submit(1, 0, 0, False, 7, 1.0, DetectionParams(), alone=True, shadow=True)
+    with pytest.raises(WireError, match="flags 5"):
+        unpack_submit(pack_submit(contradictory))
 
 
 def test_a_result_comes_back_with_its_boxes() -> None:

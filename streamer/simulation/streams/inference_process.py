@@ -12,7 +12,8 @@ from inference.core.detections import NO_BOXES
 from inference.core.errors import InferenceLost, RingFull
 from inference.core.single_frame import WORTHWHILE_GAIN, SingleFrameChoice
 from inference.core.warmup import worthwhile_buckets
-from inference.engine.planner import Batch, Item, Planner
+from inference.engine.items import Batch, Item
+from inference.engine.planner import Planner
 from inference.ipc.client import Ticket
 from inference.ipc.served_model import ServedModel
 from inference.ipc.wire import Result, Status, Submit

@@ -116,7 +116,7 @@ def _change_detector(module: Any, orders: _Orders) -> None:
             os._exit(1)
         real_init(self, *arguments, **options)
 
-    def infer(self: Any, frames: Any, *, thread: int, single: bool = False) -> Any:
+    def infer(self: Any, frames: Any, *, thread: int, **options: Any) -> Any:
         if self.model.buckets:  # the model has been warmed up
             faults = ["hang", "segv", "exit", "cuda700", "kill_at_run"]
             if len(frames) > 1:  # a device without memory for one frame could run nothing
@@ -129,7 +129,7 @@ def _change_detector(module: Any, orders: _Orders) -> None:
         else:
             # The warm-up must measure that a batch costs no more than a single frame.
             time.sleep(orders.read()[3])
-        return real_infer(self, frames, thread=thread, single=single)
+        return real_infer(self, frames, thread=thread, **options)
 
     def postprocess(self: Any, raw: Any, index: int, params: Any) -> Any:
         boxes = real_postprocess(self, raw, index, params)
