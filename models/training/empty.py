@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import av
@@ -36,14 +37,23 @@ def drawn(kind: str, count: int | None = None) -> Iterator[Image]:
         yield image
 
 
-def files(folder: Path) -> Iterator[Image]:
-    """Yield the images of a folder in the order of their names. Raises ValueError naming what is no image."""
-    for path in sorted(folder.iterdir()):
-        if path.suffix.lower() in _FILES:
-            image = cv2.imread(str(path), cv2.IMREAD_COLOR)
-            if image is None:
-                raise ValueError(f"{path}: not an image that OpenCV reads")
-            yield np.asarray(image, np.uint8)
+@dataclass(frozen=True, slots=True)
+class File:
+    """A picture of a folder."""
+
+    path: Path
+
+    def image(self) -> Image:
+        """Return the picture (h, w, 3), BGR. Raises ValueError when it cannot be read."""
+        image = cv2.imread(str(self.path), cv2.IMREAD_COLOR)
+        if image is None:
+            raise ValueError(f"{self.path}: not an image that OpenCV reads")
+        return np.asarray(image, np.uint8)
+
+
+def files(folder: Path) -> list[File]:
+    """Return the pictures of a folder in the order of their names. Raises OSError."""
+    return [File(path) for path in sorted(folder.iterdir()) if path.suffix.lower() in _FILES]
 
 
 def frames(path: Path, most: int = FRAMES) -> Iterator[Image]:

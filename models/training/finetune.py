@@ -7,8 +7,8 @@ import hashlib
 import os
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import cv2
@@ -16,7 +16,9 @@ import torch
 from torch import Tensor
 
 from models.training import pool
+from models.training.evaluate import open_model
 from models.training.judge import Judge
+from models.training.measure import detect
 from models.training.photos import Photo, as_sample, read_photos
 from models.training.pool import Sample
 from models.training.recipe import AGNOSTIC_NMS, MANIFEST, METADATA, RECIPES, THRESHOLD, data_digest
@@ -26,6 +28,7 @@ from models.training.symbols import CLASSES
 from streamer.core.durable import write_durably
 from streamer.training import checkpoint
 from streamer.training.batches import Batches
+from streamer.training.export import export
 from streamer.training.network import Detector, grid
 from streamer.training.optimisation import averaged, has_bfloat16, learn, make_optimiser, set_rate, warmed_up
 from streamer.training.recovery import calibrate, recover
@@ -36,7 +39,9 @@ _WARMUP_STEPS = 40
 _CALIBRATION_VIEWS = 32
 #: Pictures without a code for the choice of the best weights. Their numbers are far above those of training.
 _JUDGED, FIRST_JUDGED = 96, 5_000_000
-_EVALUATIONS = 8
+_EVALUATIONS = 12
+#: Pictures without a code are shown more often if the first weights have a box with at least this score.
+_MINED_SCORE = 0.15
 #: Views are mosaics until this share of the training; then they look as pictures do.
 _MOSAIC_UNTIL = 0.75
 _SAMPLED_SHARE = 0.15
@@ -60,11 +65,15 @@ class Plan:
     learning_rate: float
     photo_share: float
     seed: int
+    #: How many times as often as others are shown: a picture without a code that deceives the first weights,
+    #: and a photograph without a code.
+    mined: int = 1
+    empty_photos: int = 1
 
     @property
     def data_digest(self) -> str:
-        """SHA-256 of what determines the pictures: counts of scenes, seed, and the split of photographs."""
-        names = ("scenes", "among", "hard", "seed", "split")
+        """SHA-256 of what determines the pictures: counts, seed, split of photographs, first weights."""
+        names = ("scenes", "among", "hard", "seed", "split", "mined", "empty_photos", "base_sha256")
         return data_digest(**{name: getattr(self, name) for name in names})
 
 
@@ -82,13 +91,39 @@ class _State:
     losses: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0])
 
 
-def load_pictures(plan: Plan, work: Path, photos: Sequence[Photo]) -> tuple[list[Sample], list[Sample]]:
+def load_pictures(
+    plan: Plan, base: Path, work: Path, photos: Sequence[Photo]
+) -> tuple[list[Sample], list[Sample]]:
     """Render what is missing, and return the scenes and the photographs to train on."""
     scenes = []
     for kind, count in ((None, plan.scenes), ("among", plan.among), ("hard", plan.hard)):
         pool.render(work / "scenes", count, os.cpu_count() or 1, kind)
         scenes += pool.load(work / "scenes", count, kind)
-    return scenes, [as_sample(photo) for photo in photos]
+    if plan.mined > 1:
+        scenes += deceptive(base, [scene for scene in scenes if not len(scene.boxes)]) * (plan.mined - 1)
+    shots = [as_sample(photo) for photo in photos]
+    return scenes, shots + [shot for shot in shots if not len(shot.boxes)] * (plan.empty_photos - 1)
+
+
+def deceptive(base: Path, samples: Sequence[Sample]) -> list[Sample]:
+    """Return those of pictures without a code on which a model has a box, also one with a low score."""
+    detector = open_model(base)
+    params = replace(detector.model.default_params, conf_threshold=_MINED_SCORE)
+    return [sample for sample in samples if len(detect(detector, sample.image(), params))]
+
+
+def publish(network: Detector, path: Path, plan: Plan, steps: int) -> None:
+    """Export weights, with a manifest that says from what and how they were trained."""
+    training = {"seed": plan.seed, "data": plan.data_digest, "split": plan.split, "steps": steps}
+    export(
+        network,
+        path,
+        side=plan.side,
+        labels=CLASSES,
+        metadata=METADATA,
+        manifest=MANIFEST
+        | {"parents": [{"name": plan.model, "sha256": plan.base_sha256}], "training": training},
+    )
 
 
 class FineTuning:
@@ -104,9 +139,9 @@ class FineTuning:
         cv2.setNumThreads(1)
         split = read_split()
         self._plan, self._work, self._device = plan, work, torch.device("cpu")
-        scenes, shots = load_pictures(plan, work, split.part(photos, "train"))
-        empty = [draw_scene(FIRST_JUDGED + number, kind="hard").image for number in range(_JUDGED)]
-        self._judge = Judge(split.part(photos, "val"), empty, plan.side, THRESHOLD, AGNOSTIC_NMS)
+        scenes, shots = load_pictures(plan, base, work, split.part(photos, "train"))
+        shown = [pool.stored(draw_scene(FIRST_JUDGED + n, kind="hard")) for n in range(_JUDGED)]
+        self._judge = Judge(split.part(photos, "val"), (), shown, plan.side, agnostic_nms=AGNOSTIC_NMS)
         self._views = Views(
             scenes,
             shots,
@@ -158,27 +193,37 @@ class FineTuning:
                 elif now - saved >= _SAVE_EVERY_S:
                     self._save()
                     saved = time.monotonic()
-        trained = Detector(self._network.shape, self._network.class_count)
-        trained.load_state_dict(state.best)
-        return trained.eval(), state.step
+        return self._plain(state.best), state.step
 
     def _progress(self) -> float:
         return min(1.0, self._state.seconds / (self._plan.minutes * 60))
 
     def _evaluate(self) -> None:
         state = self._state
-        recall, empty = self._judge(self._average.module)
+        tally = self._judge.tally(self._judge.look(self._average.module, THRESHOLD), THRESHOLD)
         self._network.train()
-        fitness = recall - empty
+        fitness = tally.recall - tally.empty_share
         if not state.rows or fitness > max(row[-1] for row in state.rows):
             state.best = {name: value.clone() for name, value in self._average.module.state_dict().items()}
         losses = [value / max(1.0, state.losses[2]) for value in state.losses[:2]]
-        state.rows.append([state.step, state.seconds, *losses, recall, empty, fitness])
+        state.rows.append([state.step, state.seconds, *losses, tally.recall, tally.empty_share, fitness])
         state.losses = [0.0, 0.0, 0.0]
         lines = [_COLUMNS, *(",".join(f"{value:.6g}" for value in row) for row in state.rows)]
         path = self._work / f"{self._plan.model}-finetune.csv"
         write_durably(path, ("\n".join(lines) + "\n").encode(), path.with_name(f".{path.name}.part"))
+        self._keep()
         self._save()
+
+    def _keep(self) -> None:
+        """Export the averaged weights of this evaluation, which `models.training.blend` can choose."""
+        network = self._plain(self._average.module.state_dict())
+        name = f"{self._plan.model}-{len(self._state.rows) - 1:02d}.onnx"
+        publish(network, self._work / name, self._plan, self._state.step)
+
+    def _plain(self, weights: Mapping[str, Tensor]) -> Detector:
+        network = Detector(self._network.shape, self._network.class_count)
+        network.load_state_dict(weights)
+        return network.eval()
 
     def _save(self) -> None:
         weights = (self._network.state_dict(), self._average.state_dict(), self._optimiser.state_dict())
@@ -204,12 +249,19 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("build/training"), help="scenes and checkpoints")
     parser.add_argument("--out", type=Path, default=Path("build/tuned"), help="folder of the result")
     parser.add_argument("--minutes", type=float, default=60.0, help="how long it trains (60)")
-    parser.add_argument("--scenes", type=int, default=4000, help="rendered scenes of all kinds (4000)")
+    parser.add_argument("--scenes", type=int, default=6000, help="rendered scenes of all kinds (6000)")
     parser.add_argument(
-        "--among", type=int, default=2000, help="scenes with codes among such pictures (2000)"
+        "--among", type=int, default=1000, help="scenes with codes among such pictures (1000)"
     )
-    parser.add_argument("--hard", type=int, default=6000, help="pictures without a code (6000)")
-    parser.add_argument("--rate", type=float, default=4e-4, help="highest learning rate (4e-4)")
+    parser.add_argument("--hard", type=int, default=3000, help="pictures without a code (3000)")
+    parser.add_argument("--rate", type=float, default=2.5e-4, help="highest learning rate (2.5e-4)")
+    parser.add_argument(
+        "--mined", type=int, default=3, help="how often pictures count that deceive the first weights (3)"
+    )
+    parser.add_argument(
+        "--empty-photos", type=int, default=3, help="how often photographs without a code count (3)"
+    )
+    parser.add_argument("--photo-share", type=float, default=0.3, help="share of photographs (0.3)")
     parser.add_argument("--threads", type=int, default=1, help="threads of PyTorch (1)")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -230,31 +282,15 @@ def main() -> None:
             options.minutes,
             recipe.batch,
             options.rate,
-            photo_share=0.25,
+            photo_share=options.photo_share,
             seed=recipe.seed,
+            mined=options.mined,
+            empty_photos=options.empty_photos,
         )
         network, steps = FineTuning(plan, base, options.work, photos).run()
     except ValueError as error:
         sys.exit(f"error: {error}")
-    from streamer.training.export import export  # noqa: PLC0415  onnx is needed only now
-
-    export(
-        network,
-        options.out / f"{recipe.name}.onnx",
-        side=recipe.side,
-        labels=CLASSES,
-        metadata=METADATA,
-        manifest=MANIFEST
-        | {
-            "parents": [{"name": base.stem, "sha256": plan.base_sha256}],
-            "training": {
-                "seed": plan.seed,
-                "data": plan.data_digest,
-                "split": plan.split,
-                "steps": steps,
-            },
-        },
-    )
+    publish(network, options.out / f"{recipe.name}.onnx", plan, steps)
 
 
 if __name__ == "__main__":

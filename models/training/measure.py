@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from inference.core.detection_params import DetectionParams
 from inference.core.detections import Boxes
 from inference.core.overlap import pairwise_iou
 from inference.engine.detector import Detector
@@ -37,13 +38,15 @@ class Sources:
     videos: Sequence[Path] = ()
 
 
-def detect(detector: Detector, image: Image) -> Boxes:
+def detect(detector: Detector, image: Image, params: DetectionParams | None = None) -> Boxes:
     """Return the boxes (n, 6) of an image (h, w, 3) BGR, in its pixels, as a client gets them by default."""
     model = detector.model
     slot = np.empty((model.input_height, model.input_width, 3), np.uint8)
     place = Letterbox.fit(image.shape[1], image.shape[0], model)
     place.write(image, slot)
-    return place.to_source(detector.postprocess(detector.infer([slot], thread=0), 0, model.default_params))
+    return place.to_source(
+        detector.postprocess(detector.infer([slot], thread=0), 0, params or model.default_params)
+    )
 
 
 def measure(
@@ -64,7 +67,10 @@ def measure(
             }
         )
     groups: list[tuple[str, Iterable[Image]]] = [(f"drawn {kind}", empty.drawn(kind)) for kind in KINDS]
-    groups += [(f"folder {folder.name}", empty.files(folder)) for folder in sources.folders]
+    groups += [
+        (f"folder {folder.name}", (file.image() for file in empty.files(folder)))
+        for folder in sources.folders
+    ]
     groups += [(f"video {video.name}", empty.frames(video)) for video in sources.videos]
     for name, images in groups:
         on_progress(f"without a code: {name}")

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from models.training.scene import draw_scene
+from models.training.scene import Scene, draw_scene
 
 #: Number of scenes in one file; small, so that an interrupted rendering loses little work.
 SHARD = 250
@@ -66,14 +66,17 @@ def _path(folder: Path, start: int, kind: str | None) -> Path:
     return folder / f"{kind or 'scenes'}-{start:07d}.npz"
 
 
+def stored(scene: Scene) -> Sample:
+    """Return a scene as a file of scenes stores it."""
+    _, data = cv2.imencode(".jpg", scene.image, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
+    return Sample(data.tobytes(), scene.class_ids, scene.boxes)
+
+
 def _render_shard(task: tuple[Path, int, str | None]) -> None:
     folder, start, kind = task
     cv2.setNumThreads(1)
-    scenes = [draw_scene(start + index, kind=kind) for index in range(SHARD)]
-    files = [
-        cv2.imencode(".jpg", scene.image, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])[1].tobytes()
-        for scene in scenes
-    ]
+    scenes = [stored(draw_scene(start + index, kind=kind)) for index in range(SHARD)]
+    files = [scene.jpeg for scene in scenes]
     part = _path(folder, start, kind).with_suffix(".part.npz")
     np.savez(
         part,

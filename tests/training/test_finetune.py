@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -53,7 +55,9 @@ def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Photo]:
     monkeypatch.setattr(finetune, "_JUDGED", 1)
     monkeypatch.setattr(finetune, "_CALIBRATION_VIEWS", 2)
     monkeypatch.setattr(
-        finetune, "load_pictures", lambda plan, work, train: ([_sample(s) for s in range(4)], [_sample(9)])
+        finetune,
+        "load_pictures",
+        lambda plan, base, work, train: ([_sample(s) for s in range(4)], [_sample(9)]),
     )
     return made
 
@@ -65,6 +69,11 @@ def test_it_trains_keeps_the_best_and_continues_where_it_was(tmp_path: Path, pho
     lines = (tmp_path / "codes_v1-finetune.csv").read_text().splitlines()
     assert lines[0] == "step,seconds,score_loss,box_loss,recall,empty_with_box,fitness"
     assert [line.split(",")[0] for line in lines[1:]] == ["0", "1"]
+    for name in ("codes_v1-00", "codes_v1-01"):
+        manifest = json.loads((tmp_path / f"{name}.json").read_text())
+        assert manifest["sha256"] == hashlib.sha256((tmp_path / f"{name}.onnx").read_bytes()).hexdigest()
+        assert manifest["parents"] == [{"name": "codes_v1", "sha256": PLAN.base_sha256}]
+        assert manifest["training"]["data"] == PLAN.data_digest
     again, steps = FineTuning(PLAN, BASE, tmp_path, photos).run()
     assert steps == 1, "it was finished"
     for name, value in network.state_dict().items():
@@ -75,7 +84,8 @@ def test_it_trains_keeps_the_best_and_continues_where_it_was(tmp_path: Path, pho
 
 def test_the_digest_of_the_data_changes_with_what_the_pictures_depend_on() -> None:
     digests = {
-        replace(PLAN, **change).data_digest for change in ({}, {"hard": 1}, {"split": "x"}, {"seed": 9})
+        replace(PLAN, **change).data_digest
+        for change in ({}, {"hard": 1}, {"split": "x"}, {"seed": 9}, {"mined": 2})
     }
-    assert len(digests) == 4
+    assert len(digests) == 5
     assert replace(PLAN, learning_rate=1.0).data_digest == PLAN.data_digest
