@@ -27,11 +27,12 @@ from inference.core.detections import NO_BOXES
 from inference.core.metric_setup import STORE_VARIABLE, name_process
 from inference.core.metric_store import MetricStore
 from inference.ipc import unix_socket, wire
+from inference.ipc.engine_table import EngineTable
+from inference.ipc.shared_document import SharedDocument
 from inference.ipc.shared_status import SharedStatus
 from streamer.accounting.metrics import WorkerMetrics
 from streamer.config.settings import load_settings
 from streamer.core.event_loop_selector import make_loop
-from streamer.drift.shared_document import SharedDocument
 from streamer.server.app import Resources
 from streamer.server.worker import make_runner
 from tests.helpers.hostile_child import HANDSHAKE
@@ -128,13 +129,15 @@ async def serve_before(listener: socket.socket) -> dict[str, float]:
     threading.Thread(target=answer_frames, args=(listener,), daemon=True).start()
     with tempfile.TemporaryDirectory() as folder, socket.create_server(("127.0.0.1", 0)) as port:
         port.setblocking(False)
+        document = SharedDocument()
+        document.publish(EngineTable.of_one(unix_socket.address_of(listener)).to_json())
         resources = Resources(
             number=0,
             settings=load_settings(),
             metrics=WorkerMetrics(),
             shared_status=SharedStatus(),
             drift_page=SharedDocument(),
-            inference_address=unix_socket.address_of(listener),
+            engine_document=document,
             sampling_address="",
             metrics_dir=Path(folder),
         )

@@ -18,11 +18,11 @@ from pathlib import Path
 import numpy as np
 import psutil
 
+from inference.ipc.shared_document import SharedDocument
 from inference.ipc.shared_status import SharedStatus
 from streamer.config.settings import load_settings
 from streamer.drift.learned_reference import LearnedReference, publish
 from streamer.drift.reference import Reference, learn
-from streamer.drift.shared_document import SharedDocument
 from streamer.sampling.drift_service import DriftService
 from streamer.sampling.metrics import DriftMetrics
 from tests.helpers.drift_rows import START, World, rows

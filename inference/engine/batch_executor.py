@@ -162,12 +162,13 @@ class BatchExecutor:
         served: list[tuple[Item, npt.NDArray[np.uint8]]] = []
         for item in items:
             connection = self._connections.get(item.worker)
-            if connection is None or connection.ring is None:
+            ring = None if connection is None else connection.rings.get(item.submit.ring)
+            if ring is None:
                 continue  # the worker has gone meanwhile, so nobody waits for this item
             slot = item.submit.slot
-            served.append((item, connection.ring.pixels(slot, model.input_width, model.input_height)))
+            served.append((item, ring.pixels(slot, model.input_width, model.input_height)))
             # The answer clears this mark. If this process dies first, the worker finds the mark.
-            connection.ring.mark(slot, executing=True)
+            ring.mark(slot, executing=True)
         if not served:
             return
         begun = time.perf_counter()

@@ -24,7 +24,7 @@ from inference.engine.planner import Planner
 from inference.engine.worker_connection import WorkerConnection
 from inference.ipc import unix_socket as address
 from inference.ipc import wire
-from inference.ipc.shared_status import SharedStatus, State
+from inference.ipc.shared_status import EngineStatus, State
 from inference.ipc.wire import Kind, Result, Status
 
 log = logging.getLogger("inference.loop")
@@ -45,7 +45,7 @@ class Loop:
         self,
         detectors: dict[str, SupportsInference],
         listener: socket.socket,
-        shared_status: SharedStatus,
+        status: EngineStatus,
         *,
         inference_threads: int,
         parallel: int,
@@ -55,7 +55,7 @@ class Loop:
     ) -> None:
         self._detectors = tuple(detectors.values())
         self._listener = listener
-        self._status = shared_status
+        self._status = status
         #: Guards the planner. Threads enter it directly: entering the condition takes four more calls.
         self._lock = threading.RLock()
         self._turn = threading.Condition(self._lock)
@@ -78,6 +78,8 @@ class Loop:
         #: Time of the last heartbeat, in monotonic seconds.
         self._beat_at = 0.0
         self._stopping = False
+        #: Whether the loop ends as soon as no worker is connected.
+        self._retiring = False
         self._wake_reader, self._wake_writer = socket.socketpair()
         self._handshake = {
             "versions": [
@@ -127,6 +129,11 @@ class Loop:
         """Make :meth:`run` return; safe in a signal handler."""
         self._stopping = True
         self._wake_writer.send(b"w")
+
+    def retire(self) -> None:
+        """Make :meth:`run` return once no worker is connected; safe in a signal handler."""
+        self._retiring = True
+        self._wake_writer.send(b"r")
 
     def _beat(self) -> bool:
         """Expire late items, post the loop's status, and return whether anything runs or waits."""
@@ -191,6 +198,10 @@ class Loop:
                 self._cancel(connection, wire.unpack_cancel(data))
             elif data[0] == Kind.ATTACH:
                 connection.attach(data, ancillary)
+            elif data[0] == Kind.RING_FOLLOWS:
+                connection.awaits_ring = True
+            elif data[0] == Kind.DETACH:
+                connection.detach(wire.unpack_ring(data))
             else:
                 raise WireError(f"unknown message kind {data[0]}")
         if added:
@@ -199,12 +210,11 @@ class Loop:
 
     def _submit(self, connection: WorkerConnection, data: bytes) -> None:
         submit = wire.unpack_submit(data)
-        if connection.ring is None or submit.version >= len(self._detectors):
+        ring = connection.rings.get(submit.ring)
+        if ring is None or submit.version >= len(self._detectors):
             raise WireError("a frame was submitted before its ring, or for an unknown version")
         model = self._detectors[submit.version].model
-        connection.ring.pixels(
-            submit.slot, model.input_width, model.input_height
-        )  # raises if the slot is out of range
+        ring.pixels(submit.slot, model.input_width, model.input_height)  # raises if the slot is out of range
         item = Item(connection.number, submit, time.monotonic())
         with self._lock:
             self._planner.add(item)
@@ -230,8 +240,10 @@ class Loop:
         with connection.lock:
             del self._connections[connection.number]
             connection.socket.close()
-        if connection.ring is not None:
-            connection.ring.close()
+        for ring in connection.rings.values():
+            ring.close()
+        if self._retiring and not self._connections:
+            self.stop()
 
     # -- inference threads ---------------------------------------------------------------------------
 
@@ -273,8 +285,9 @@ class Loop:
     def _answer(self, item: Item, result: Result) -> None:
         connection = self._connections.get(item.worker)
         if connection is not None:
-            if connection.ring is not None:
-                connection.ring.mark(item.submit.slot, executing=False)
+            ring = connection.rings.get(item.submit.ring)
+            if ring is not None:
+                ring.mark(item.submit.slot, executing=False)
             self._send(connection, wire.pack_result(result))
 
     def _send(self, connection: WorkerConnection, message: bytes) -> None:
@@ -284,6 +297,8 @@ class Loop:
 
     def _flush_all(self) -> None:
         self._wake_reader.recv(4096)
+        if self._retiring and not self._connections:
+            self._stopping = True
         for connection in list(self._connections.values()):
             if connection.outbox:
                 self._flush(connection)

@@ -27,7 +27,7 @@ from inference.engine.loop import Loop
 from inference.engine.metrics import InferenceMetrics
 from inference.ipc.fork_server import serve_forks
 from inference.ipc.group_signals import on_sigterm, settle
-from inference.ipc.shared_status import SharedStatus, State
+from inference.ipc.shared_status import EngineStatus, SharedStatus, State
 from inference.models.labels import check_code_classes
 from inference.models.model_copies import ModelCopies, differs
 
@@ -77,7 +77,7 @@ def _report_copies(
     given: dict[str, Path],
     detectors: dict[str, Detector],
     metrics: InferenceMetrics,
-    shared_status: SharedStatus,
+    status: EngineStatus,
 ) -> None:
     """Report each model that is served from its copy because its file has changed or gone."""
     changed = 0
@@ -93,13 +93,13 @@ def _report_copies(
                 version,
                 path,
             )
-    shared_status.post("models_changed", changed)
+    status.post("models_changed", changed)
 
 
-def serve(settings: InferenceSettings, listener: socket.socket, shared_status: SharedStatus) -> int:
+def serve(settings: InferenceSettings, listener: socket.socket, status: EngineStatus) -> int:
     """Load and warm up all models, serve until the supervisor ends the process, and return the exit code."""
-    shared_status.post("state", State.LOADING)
-    shared_status.post("pid", os.getpid())
+    status.post("state", State.LOADING)
+    status.post("pid", os.getpid())
     detectors: dict[str, Detector] = {}
     given = {version: Path(path) for version, path in settings.models.items()}
     kept = ModelCopies(settings.metrics_dir, settings.model_keep_max_bytes)
@@ -116,9 +116,9 @@ def serve(settings: InferenceSettings, listener: socket.socket, shared_status: S
             {version: detector.model for version, detector in detectors.items()},
             settings.code_classes,
             given=settings.code_classes_given,
-            restarted=bool(shared_status.read("served")),
+            restarted=bool(status.read("served")),
         )
-        shared_status.post("state", State.WARMING)
+        status.post("state", State.WARMING)
         inference_threads = settings.inference_threads or _default_threads(detectors.values())
         for version, detector in detectors.items():
             begun = time.perf_counter()
@@ -149,7 +149,7 @@ def serve(settings: InferenceSettings, listener: socket.socket, shared_status: S
         log.error("device unavailable: %s", error)  # noqa: TRY400 - the text is complete
         return EXIT_DEVICE_UNAVAILABLE
     metrics = InferenceMetrics()
-    _report_copies(kept, given, detectors, metrics, shared_status)
+    _report_copies(kept, given, detectors, metrics, status)
     for version, detector in detectors.items():
         # A driver shows that a GPU was meant to be used: containers get the driver together with the device.
         fell_back = settings.device == "auto" and detector.model.provider == "cpu" and has_driver()
@@ -159,7 +159,7 @@ def serve(settings: InferenceSettings, listener: socket.socket, shared_status: S
     loop = Loop(
         dict(detectors),
         listener,
-        shared_status,
+        status,
         inference_threads=inference_threads,
         # A GPU executes one run at a time. More inference threads only overlap the work of the host.
         parallel=parallel,
@@ -168,30 +168,38 @@ def serve(settings: InferenceSettings, listener: socket.socket, shared_status: S
         interactive_share=settings.interactive_share,
         metrics=metrics,
     )
-    handle_sigterm = on_sigterm(shared_status, loop.stop)
-    signal.signal(signal.SIGTERM, lambda *_: handle_sigterm())
+    handle_sigterm = on_sigterm(status.shared_status, loop.stop)
+
+    def on_signal(*_: object) -> None:
+        if status.read("retiring"):
+            loop.retire()
+        handle_sigterm()
+
+    signal.signal(signal.SIGTERM, on_signal)
     # Tells the supervisor that these models can be served.
-    shared_status.post("served", 1)
+    status.post("served", 1)
     kept.start_copying(given, {version: detector.model.sha256 for version, detector in detectors.items()})
     loop.run()
     return 0
 
 
 def main() -> int:
-    """Run as ``python -m inference.engine.process SETTINGS_JSON LISTENER_FD STATUS_FD CONTROL_FD``."""
+    """Run as ``python -m inference.engine.process SETTINGS_JSON LISTENER_FD STATUS_FD SLOT CONTROL_FD``."""
     # Ignore SIGTERM until the process serves. Before that, the supervisor ends it with SIGKILL.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     settle()
-    return serve_forks(socket.socket(fileno=int(sys.argv[4])), _run)
+    return serve_forks(socket.socket(fileno=int(sys.argv[5])), _run)
 
 
 def _run() -> int:
     """Run an inference process with the arguments of :func:`main`, and return its exit code."""
     settings = InferenceSettings.from_json(sys.argv[1])
     set_up_logging(settings.log_level, json_lines=settings.log_json)
-    name_process("inference")
+    slot = int(sys.argv[4])
+    # Each slot has its own role, because two processes must not write the same series.
+    name_process(f"inference-{slot}" if slot else "inference")
     listener = socket.socket(fileno=int(sys.argv[2]))
-    return serve(settings, listener, SharedStatus(int(sys.argv[3])))
+    return serve(settings, listener, SharedStatus(int(sys.argv[3])).engine(slot))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Starts and stops the inference process for the supervisor, and holds its address and shared status."""
+"""Starts and stops the process of an engine for the supervisor, and holds its address and its slot."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from inference.core.settings import InferenceSettings
 from inference.ipc import unix_socket
 from inference.ipc.forked_process import ForkedProcess
-from inference.ipc.shared_status import SharedStatus, State
+from inference.ipc.shared_status import EngineStatus, State
 
 #: Exit codes after which a restart cannot help: model refused, device unavailable.
 EXIT_MODEL_REFUSED = 4
@@ -17,20 +17,27 @@ FINAL_EXIT_CODES = frozenset({EXIT_MODEL_REFUSED, 5})
 
 
 class InferenceHandle:
-    """Runs one inference process at a time. Its address and its shared status survive restarts."""
+    """Runs one process of an engine at a time. Its address and its slot survive restarts."""
 
-    def __init__(self, settings: InferenceSettings, descriptors: Sequence[int] = ()) -> None:
-        """Create the listening socket and the shared status. Started processes inherit ``descriptors``."""
+    def __init__(
+        self,
+        settings: InferenceSettings,
+        status: EngineStatus,
+        descriptors: Sequence[int] = (),
+    ) -> None:
+        """Create the listening socket, and clear the slot. Started processes inherit ``descriptors``."""
         self._inherited = tuple(descriptors)
         self._settings = settings
         self._listener: socket.socket = unix_socket.listen()
-        self.shared_status = SharedStatus()
+        self.status = status
+        for field in status.FIELDS:
+            status.post(field, 0.0)
         self._process = ForkedProcess("inference.engine.process")
 
     @property
     def distrusted(self) -> bool:
         """Whether a worker has received a malformed message from the running process."""
-        return self.shared_status.read("refused") > self._process.started_at
+        return self.status.read("refused") > self._process.started_at
 
     @property
     def address(self) -> str:
@@ -52,9 +59,9 @@ class InferenceHandle:
 
         The server and its forks write their logs to the descriptor ``output``.
         """
-        listener_fd, status_fd = self._listener.fileno(), self.shared_status.fd
+        listener_fd, status_fd = self._listener.fileno(), self.status.shared_status.fd
         await self._process.start_server(
-            [self._settings.to_json(), str(listener_fd), str(status_fd)],
+            [self._settings.to_json(), str(listener_fd), str(status_fd), str(self.status.slot)],
             descriptors=(listener_fd, status_fd, *self._inherited),
             environment=environment,
             output=output,
@@ -62,14 +69,14 @@ class InferenceHandle:
 
     def start(self) -> None:
         """Start a process. Call :meth:`start_fork_server` before if none runs."""
-        self.shared_status.post("state", State.STARTING)
-        self.shared_status.post("busy_since", 0.0)
+        self.status.post("state", State.STARTING)
+        self.status.post("busy_since", 0.0)
         self._process.start()
 
     async def wait(self) -> int:
         """Wait for the process to end and return its exit code, negative for a signal."""
         code = await self._process.wait()
-        self.shared_status.post("state", State.DOWN)
+        self.status.post("state", State.DOWN)
         return code
 
     def signal(self, number: signal.Signals) -> None:
@@ -79,15 +86,15 @@ class InferenceHandle:
     async def stop(self, patience_s: float) -> None:
         """End the process, and then its fork server.
 
-        The process gets SIGKILL if it does not serve yet, or after ``patience_s``.
+        The process gets SIGKILL if it does not serve yet, or after ``patience_s``. SIGTERM ends it at once if
+        the replica ends, otherwise as soon as no worker is connected.
         """
-        self.shared_status.post("ending", 1)
-        serves = self.shared_status.state is State.READY
+        self.status.post("retiring", 1)
+        serves = self.status.state is State.READY
         await self._process.stop(patience_s, signal.SIGTERM if serves else signal.SIGKILL)
-        self.shared_status.post("state", State.DOWN)
+        self.status.post("state", State.DOWN)
 
     def close(self) -> None:
-        """Close the listening socket and the shared status."""
+        """Close the listening socket."""
         self._process.close()
         self._listener.close()
-        self.shared_status.close()

@@ -40,7 +40,9 @@ class FrameRing:
     it dies, the marks tell the worker which frames may have caused that.
     """
 
-    def __init__(self, slots: int, slot_bytes: int, *, fd: int | None = None) -> None:
+    def __init__(self, slots: int, slot_bytes: int, *, number: int = 0, fd: int | None = None) -> None:
+        #: Tells the rings of a worker apart, 0 to 255.
+        self.number = number
         self.slots = slots
         self.slot_bytes = slot_bytes
         #: Offset of the marks, one byte for each slot, after all pixels.
@@ -87,6 +89,11 @@ class FrameRing:
     def free(self) -> int:
         """Number of slots that can be acquired now."""
         return len(self._free)
+
+    @property
+    def idle(self) -> bool:
+        """Whether no slot is in use."""
+        return not self._used
 
     def acquire(self) -> int:
         """Take the free slot that was released last. Raises RingFull when there is none."""

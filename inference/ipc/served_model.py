@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from inference.core.warmup import worthwhile_buckets
@@ -44,6 +45,30 @@ class ServedModel:
                 self._letterboxes.clear()
             found = self._letterboxes[width, height] = Letterbox.fit(width, height, self.info)
         return found
+
+
+def combined(models: Sequence[ServedModel]) -> ServedModel:
+    """Return what several engines can do together that serve the same model, at least one.
+
+    ``cost_ms`` is such that the capacity at each batch size is the sum of theirs.
+    """
+    first = models[0]
+    if len(models) == 1:
+        return first
+    parallel = sum(model.parallel for model in models)
+    sizes = set.intersection(*(set(model.cost_ms) for model in models)) or {min(first.cost_ms)}
+    return ServedModel(
+        first.index,
+        first.version,
+        first.info,
+        {
+            size: parallel / sum(m.parallel / m.cost_ms.get(size, first.cost_ms[size]) for m in models)
+            for size in sorted(sizes)
+        },
+        sum(model.in_flight for model in models),
+        parallel,
+        sum(model.inference_threads for model in models),
+    )
 
 
 def served_models(handshake: Handshake) -> dict[str, ServedModel]:

@@ -28,7 +28,9 @@ MAX_DETAIL_BYTES = 1000
 
 _SUBMIT = struct.Struct("<BBBBIQIIdfffHH")
 #: Bits of the fourth byte of a SUBMIT message.
-_ALONE, _AGNOSTIC, _SHADOW = 1, 2, 4
+_ALONE, _AGNOSTIC, _SHADOW, _INTERACTIVE = 1, 2, 4, 8
+#: Messages about a ring: its kind, and the number of the ring.
+_RING = struct.Struct("<BB")
 _CANCEL = struct.Struct("<BxxxxxxxQ")
 _RESULT = struct.Struct("<BBHIQfff")
 _FLOAT = np.dtype("<f4")
@@ -42,6 +44,10 @@ class Kind(IntEnum):
     SUBMIT = 3
     CANCEL = 4
     RESULT = 5
+    #: Announces that the next message is a further ATTACH, so that its descriptor is received.
+    RING_FOLLOWS = 6
+    #: The worker has no frame in the ring any more.
+    DETACH = 7
 
 
 class Status(IntEnum):
@@ -82,6 +88,8 @@ class Submit:
     alone: bool = False
     #: Whether no client waits for the result, so that the frame runs only while nothing else waits or runs.
     shadow: bool = False
+    #: Number of the ring that the slot belongs to, 0 to 255.
+    ring: int = 0
 
 
 @dataclass(slots=True)
@@ -105,8 +113,11 @@ def pack_submit(item: Submit) -> bytes:
     head = _SUBMIT.pack(
         Kind.SUBMIT,
         item.version,
-        item.interactive,
-        item.alone * _ALONE | params.agnostic_nms * _AGNOSTIC | item.shadow * _SHADOW,
+        item.ring,
+        item.alone * _ALONE
+        | params.agnostic_nms * _AGNOSTIC
+        | item.shadow * _SHADOW
+        | item.interactive * _INTERACTIVE,
         item.slot,
         item.request_id,
         item.stream,
@@ -130,7 +141,7 @@ def unpack_submit(data: bytes) -> Submit:
     (
         _,
         version,
-        interactive,
+        ring,
         flags,
         slot,
         request_id,
@@ -147,7 +158,7 @@ def unpack_submit(data: bytes) -> Submit:
         raise WireError(f"a submit message with {classes} classes has another length than {len(data)}")
     if not (0 <= conf <= 1 and 0 <= iou <= 1 and 1 <= most <= MAX_DETECTIONS):
         raise WireError(f"thresholds out of range: {conf}, {iou}, {most}")
-    if flags & ~(_ALONE | _AGNOSTIC | _SHADOW) or (flags & _ALONE and flags & _SHADOW):
+    if flags & ~(_ALONE | _AGNOSTIC | _SHADOW | _INTERACTIVE) or (flags & _ALONE and flags & _SHADOW):
         raise WireError(f"flags {flags} are unknown, or contradict each other")
     if math.isnan(deadline):
         raise WireError("a deadline is a number")
@@ -155,10 +166,22 @@ def unpack_submit(data: bytes) -> Submit:
         raise WireError(f"a weight is finite and above 0, this one is {weight}")
     class_ids = tuple(np.frombuffer(data, dtype="<u2", offset=_SUBMIT.size).tolist()) if classes else ()
     params = DetectionParams(conf, iou, most, class_ids, bool(flags & _AGNOSTIC))
-    alone, shadow = bool(flags & _ALONE), bool(flags & _SHADOW)
+    alone, shadow, interactive = bool(flags & _ALONE), bool(flags & _SHADOW), bool(flags & _INTERACTIVE)
     return Submit(
-        request_id, slot, version, bool(interactive), stream, deadline, params, client, weight, alone, shadow
+        request_id, slot, version, interactive, stream, deadline, params, client, weight, alone, shadow, ring
     )
+
+
+def pack_ring(kind: Kind, number: int) -> bytes:
+    """Return a RING_FOLLOWS or DETACH message for the ring of this number."""
+    return _RING.pack(kind, number)
+
+
+def unpack_ring(data: bytes) -> int:
+    """Return the ring of a RING_FOLLOWS or DETACH message. Raises WireError when its length is wrong."""
+    if len(data) != _RING.size:
+        raise WireError(f"a message about a ring has {_RING.size} bytes, this one {len(data)}")
+    return int(_RING.unpack(data)[1])
 
 
 def pack_cancel(request_id: int) -> bytes:

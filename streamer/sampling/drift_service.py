@@ -13,6 +13,7 @@ import math
 import time
 from collections.abc import Mapping
 
+from inference.ipc.shared_document import SharedDocument
 from inference.ipc.shared_status import SharedStatus
 from streamer.config.settings import Settings
 from streamer.core.free_memory import return_free_memory
@@ -24,7 +25,6 @@ from streamer.drift.learned_reference import load
 from streamer.drift.monitor import Check, DriftConfig, Monitor
 from streamer.drift.reference import Reference
 from streamer.drift.rows import Row
-from streamer.drift.shared_document import SharedDocument
 from streamer.drift.status_document import PublishedStatus
 from streamer.imaging.image_header import ImageError
 from streamer.sampling.candidate import UNNAMED, SampleCandidate

@@ -24,12 +24,12 @@ import msgpack
 from inference.core.metric_setup import name_process
 from inference.ipc import unix_socket
 from inference.ipc.group_signals import on_sigterm, settle
+from inference.ipc.shared_document import SharedDocument
 from inference.ipc.shared_status import SharedStatus
 from streamer.config.child_environment import inherited_settings
 from streamer.config.settings import Settings
 from streamer.core.logs import set_up_logging
 from streamer.decoding.single_decoder import DecoderUnavailable, SingleDecoder
-from streamer.drift.shared_document import SharedDocument
 from streamer.imaging.image_header import Limits
 from streamer.sampling.candidate import (
     CONFIRMED,

@@ -16,10 +16,10 @@ import msgpack
 
 from inference.ipc import unix_socket
 from inference.ipc.child_process import ChildProcess
+from inference.ipc.shared_document import SharedDocument
 from inference.ipc.shared_status import Presence, SharedStatus
 from streamer.config.child_environment import ChildEnvironment
 from streamer.config.settings import Settings
-from streamer.drift.shared_document import SharedDocument
 
 REQUEST_BIT = 1 << 31
 #: Largest response that is accepted. Evidently's report has 4 to 7 MB.

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from functools import partial
 
 from inference.core.detection_params import DetectionParams
-from inference.ipc.client import InferenceClient
+from inference.ipc.engine_set import EngineSet
 from inference.ipc.served_model import ServedModel
 from inference.models.model import ModelInfo
 from streamer.accounting.metrics import WorkerMetrics
@@ -54,7 +54,7 @@ class Dispatcher:
 
     def __init__(
         self,
-        client: InferenceClient,
+        client: EngineSet,
         metrics: WorkerMetrics,
         limits: Limits,
         *,

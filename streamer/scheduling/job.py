@@ -10,7 +10,7 @@ from inference.core.detection_params import DetectionParams
 from inference.core.detections import Boxes
 from inference.core.errors import InferenceFailed, InferenceLost
 from inference.core.fair_queueing import Flow
-from inference.ipc.client import Ticket
+from inference.ipc.engine_connection import Ticket
 from inference.ipc.wire import Result, Status
 from inference.preprocess.letterbox import Letterbox
 from streamer.imaging.code_text import CodeText

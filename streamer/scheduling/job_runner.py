@@ -17,7 +17,8 @@ from dataclasses import dataclass
 
 from inference.core.errors import InferenceLost, RingFull
 from inference.core.metric_value import Histogram
-from inference.ipc.client import InferenceClient, Ticket
+from inference.ipc.engine_connection import Ticket
+from inference.ipc.engine_set import EngineSet
 from inference.ipc.served_model import ServedModel
 from inference.ipc.wire import Result, Status
 from streamer.accounting.metrics import WorkerMetrics
@@ -63,7 +64,7 @@ class JobRunner:
 
     def __init__(
         self,
-        client: InferenceClient,
+        client: EngineSet,
         metrics: WorkerMetrics,
         decoders: DecoderPool,
         suspects: Suspects,

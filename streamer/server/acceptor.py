@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
+from inference.ipc.engine_table import TABLE_CHANGED
 from streamer.http.connection_limits import ADDRESS_SHARE, ConnectionLimiter, TrackedConnection
 
 log = logging.getLogger("streamer.acceptor")
@@ -58,6 +59,7 @@ class Acceptor:
         self._loop = asyncio.get_running_loop()
         #: Socket on which the supervisor sends connections; None until `adopt_from`.
         self._channel: socket.socket | None = None
+        self._on_table: Callable[[], None] = lambda: None
         self._tasks: set[asyncio.Task[object]] = set()
         #: A spare descriptor. It is closed for a moment to accept and refuse a connection when no other
         #: descriptor is free.
@@ -66,10 +68,14 @@ class Acceptor:
         listener.setblocking(False)
         self._loop.add_reader(listener.fileno(), self._accept)
 
-    def adopt_from(self, channel: socket.socket) -> None:
-        """Serve connections that the supervisor accepted for this worker or its predecessor."""
+    def adopt_from(self, channel: socket.socket, on_table: Callable[[], None] = lambda: None) -> None:
+        """Serve connections that the supervisor accepted for this worker or its predecessor.
+
+        ``on_table`` is called when the supervisor says that the engine table has changed.
+        """
         channel.setblocking(False)
         self._channel = channel
+        self._on_table = on_table
         self._loop.add_reader(channel.fileno(), self._adopt)
 
     def close(self) -> None:
@@ -172,9 +178,12 @@ class Acceptor:
         channel = self._channel
         while channel is not None:
             try:
-                _, fds, _, _ = socket.recv_fds(channel, 16, 1)
+                data, fds, _, _ = socket.recv_fds(channel, 16, 1)
             except OSError:
                 return
+            if data == TABLE_CHANGED and not fds:
+                self._on_table()
+                continue
             if not fds:
                 self._loop.remove_reader(channel.fileno())
                 return

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from aiohttp import web
 
-from inference.ipc.client import InferenceClient
+from inference.ipc.engine_set import EngineSet
+from inference.ipc.shared_document import SharedDocument
 from inference.ipc.shared_status import SharedStatus
 from streamer.accounting.capacity_metrics import CapacityMetrics
 from streamer.accounting.code_metrics import CodeMetrics
@@ -25,7 +26,6 @@ from streamer.decoding.decoder_pool import DecoderPool
 from streamer.decoding.decoder_supervisor import decoder_count
 from streamer.decoding.fork_client import FORK_SERVER, READING_FORK_SERVER
 from streamer.decoding.refused_digests import RefusedDigests
-from streamer.drift.shared_document import SharedDocument
 from streamer.http.authentication import make_authenticator
 from streamer.http.body import BUDGET
 from streamer.http.guard import Guard
@@ -66,6 +66,7 @@ from streamer.websocket.hub import StreamHub
 _INPUT_BYTES = 64 << 20
 FULLNESS: web.AppKey[Callable[[], float]] = web.AppKey("fullness")
 LOAD: web.AppKey[ReplicaLoad] = web.AppKey("load")
+ENGINES: web.AppKey[EngineSet] = web.AppKey("engines")
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +78,8 @@ class Resources:
     metrics: WorkerMetrics
     shared_status: SharedStatus
     drift_page: SharedDocument
-    inference_address: str
+    #: Contains the engine table.
+    engine_document: SharedDocument
     #: Empty when sampling is off.
     sampling_address: str
     metrics_dir: Path
@@ -97,11 +99,14 @@ class Parts:
     router: SessionRouter
 
 
-def _make_inference_client(resources: Resources) -> InferenceClient:
-    client = InferenceClient(resources.inference_address)
-    # The supervisor replaces an inference process that sends invalid messages.
-    client.on_refused = lambda: resources.shared_status.post("refused", time.monotonic())
-    return client
+def _make_engine_set(resources: Resources) -> EngineSet:
+    engines = EngineSet(
+        resources.engine_document, number=resources.number, shared_status=resources.shared_status
+    )
+    engines.refresh()
+    # The supervisor replaces an engine whose process sends invalid messages.
+    engines.on_refused = lambda slot: resources.shared_status.post_engine(slot, "refused", time.monotonic())
+    return engines
 
 
 def make_app(resources: Resources) -> tuple[web.Application, Parts]:
@@ -121,7 +126,7 @@ def make_app(resources: Resources) -> tuple[web.Application, Parts]:
         request_timeout_s=settings.request_timeout_s,
     )
     client, replicas = (
-        _make_inference_client(resources),
+        _make_engine_set(resources),
         Replicas(settings.own_address, settings.peer_addresses),
     )
     authenticator, origin_policy = (
@@ -165,7 +170,8 @@ def make_app(resources: Resources) -> tuple[web.Application, Parts]:
         PathPrefix(settings.root_path, authenticator.addresses),
         ImageFetcher(settings.image_hosts),
     )
-    app[BUDGET], app[FULLNESS], app[LOAD] = (
+    app[ENGINES], app[BUDGET], app[FULLNESS], app[LOAD] = (
+        client,
         budget,
         dispatcher.admission.fullness,
         ReplicaLoad(
@@ -251,7 +257,7 @@ def _make_decoders(resources: Resources) -> tuple[DecoderPool, VideoPool]:
 
 
 def _make_dispatcher(
-    resources: Resources, client: InferenceClient, limits: Limits, decoders: DecoderPool
+    resources: Resources, client: EngineSet, limits: Limits, decoders: DecoderPool
 ) -> Dispatcher:
     settings, metrics = resources.settings, resources.metrics
     versions = tuple(settings.models())
@@ -264,8 +270,7 @@ def _make_dispatcher(
         admission=Admission(
             metrics,
             versions,
-            # The address also serves as a secret that all workers of this replica share.
-            Clients(resources.inference_address),
+            Clients(client.table.secret),
             queue_max=settings.request_queue_max,
             queue_s=settings.request_queue_s,
             min_fps=settings.stream_min_fps,

@@ -11,9 +11,9 @@ from typing import Any, cast
 
 from aiohttp import web
 
+from inference.ipc.shared_document import SharedDocument
 from inference.ipc.shared_status import SharedStatus
 from streamer.access.identity import Scope
-from streamer.drift.shared_document import SharedDocument
 from streamer.drift.status_document import DriftStatus, DriftStatusDocument
 from streamer.http.body import BodyReader, hold_body, media_type
 from streamer.http.caller import hide_in_drift_status, identity_of

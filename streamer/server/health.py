@@ -15,7 +15,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from inference.ipc.client import InferenceClient
+from inference.ipc.engine_set import EngineSet
 from inference.ipc.shared_status import SharedStatus, State
 from streamer.access.identity import Scope
 from streamer.accounting.merged_metrics import render_metrics
@@ -117,7 +117,7 @@ class Health:
     def __init__(
         self,
         shared_status: SharedStatus,
-        client: InferenceClient,
+        client: EngineSet,
         metrics_dir: Path,
         versions: tuple[str, ...],
         authenticator: Authenticator,

@@ -13,7 +13,7 @@ from aiohttp import web
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from inference.ipc.shared_status import Presence, SharedStatus, State
+from inference.ipc.shared_status import EngineStatus, Presence, SharedStatus, State
 from streamer.accounting.metrics import WorkerMetrics
 from streamer.core.byte_budget import ByteBudget
 from streamer.core.free_memory import CAN_RETURN_MEMORY, return_free_memory
@@ -54,19 +54,18 @@ class Liveness:
 
     @property
     def inference_hangs(self) -> bool:
-        """Whether the inference process is ready but does not answer."""
-        if self._shared_status.state is not State.READY:
-            return False
-        now = time.monotonic()
-        return self._shared_status.hung(now) or now - self._shared_status.read("heartbeat") > SILENT_S
+        """Whether there are engines that are ready, and none of them answers."""
+        ready = [engine for engine in self._shared_status.engines if engine.state is State.READY]
+        return bool(ready) and all(map(_hangs, ready))
 
     @property
     def abandoned(self) -> bool:
-        """Whether the inference process hangs, and the supervisor, which should kill it, hangs too."""
+        """Whether all engines hang, and the supervisor, which should kill them, hangs too."""
         now = time.monotonic()
+        beat = max(engine.read("heartbeat") for engine in self._shared_status.engines)
         return (
             self.inference_hangs
-            and now - self._shared_status.read("heartbeat") > ABANDONED_S
+            and now - beat > ABANDONED_S
             and now - self._shared_status.read("supervisor_beat") > ABANDONED_S
         )
 
@@ -97,7 +96,9 @@ class Liveness:
             for name, word in named.items()
             if word == "restarting"
         ]
-        changed = int(self._shared_status.read("models_changed"))
+        changed = 0
+        for engine in self._shared_status.engines:
+            changed |= int(engine.read("models_changed"))
         found += [
             f"the file of model {index + 1} has changed or gone since the start; a copy is served"
             for index in range(changed.bit_length())
@@ -133,6 +134,12 @@ class Liveness:
     def _by_beat(self, beat: float) -> ProcessState:
         """Return ok or silent; without any heartbeat ok, because a worker may run without a supervisor."""
         return "silent" if beat and time.monotonic() - beat > SILENT_S else "ok"
+
+
+def _hangs(engine: EngineStatus) -> bool:
+    """Return whether an engine that is ready does not answer."""
+    now = time.monotonic()
+    return engine.hung(now) or now - engine.read("heartbeat") > SILENT_S
 
 
 def _presence(value: float) -> Presence:

@@ -14,7 +14,7 @@ from typing import Any, cast
 
 from aiohttp import web
 
-from inference.ipc.client import InferenceClient
+from inference.ipc.engine_set import EngineSet
 from inference.ipc.served_model import ServedModel
 from inference.ipc.shared_status import SharedStatus
 from streamer.access.identity import Scope
@@ -47,7 +47,7 @@ class Versions:
 
     def __init__(
         self,
-        client: InferenceClient,
+        client: EngineSet,
         shared_status: SharedStatus,
         metrics_dir: Path,
         workers: int,

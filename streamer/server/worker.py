@@ -18,20 +18,20 @@ from aiohttp import web
 
 from inference.core.metric_setup import name_process
 from inference.ipc.group_signals import settle
+from inference.ipc.shared_document import SharedDocument
 from inference.ipc.shared_status import SharedStatus
 from streamer.accounting.metrics import WorkerMetrics
 from streamer.accounting.tracing import open_traces
 from streamer.config.child_environment import inherited_settings
 from streamer.core.event_loop_selector import make_loop
 from streamer.core.logs import set_up_logging
-from streamer.drift.shared_document import SharedDocument
 from streamer.http.body import BUDGET
 from streamer.http.connection_limits import TrackedConnection
 from streamer.http.http_connection import MAX_HEADERS, MAX_LINE_BYTES, ConnectionHandler, limit_connections
 from streamer.http.path_prefix import PATH_PREFIX
 from streamer.replicas.session_router import is_private
 from streamer.server.acceptor import Acceptor, close_port, limiter_for
-from streamer.server.app import FULLNESS, LOAD, Resources, make_app
+from streamer.server.app import ENGINES, FULLNESS, LOAD, Resources, make_app
 from streamer.server.liveness import beat
 
 log = logging.getLogger("streamer.worker")
@@ -92,7 +92,7 @@ async def make_runner(
         refused=resources.metrics.connections_refused.inc,
     )
     if resources.channel is not None:
-        port.adopt_from(resources.channel)
+        port.adopt_from(resources.channel, app[ENGINES].refresh)
     own_socket = parts.router.own_socket
     if own_socket is not None:
         try:
@@ -132,6 +132,11 @@ async def serve(resources: Resources, listener: socket.socket) -> None:
     settings = resources.settings
     runner, drain = await make_runner(resources, listener)
     app = runner.app
+
+    def measure(now: float) -> None:
+        app[LOAD].measure(now)
+        app[ENGINES].refresh()  # in case the message of the supervisor was lost
+
     beating = asyncio.create_task(
         beat(
             resources.shared_status,
@@ -139,7 +144,7 @@ async def serve(resources: Resources, listener: socket.socket) -> None:
             resources.metrics,
             app[BUDGET],
             app[FULLNESS],
-            app[LOAD].measure,
+            measure,
         ),
         name="beat",
     )
@@ -160,10 +165,10 @@ async def serve(resources: Resources, listener: socket.socket) -> None:
 
 
 def main() -> int:
-    """Run ``python -m streamer.server.worker NUMBER LISTENER STATUS PAGE CHANNEL ADDRESS SAMPLING``.
+    """Run ``python -m streamer.server.worker NUMBER LISTENER STATUS PAGE CHANNEL ENGINES SAMPLING``.
 
-    LISTENER, STATUS, PAGE and CHANNEL are inherited descriptors. ADDRESS and SAMPLING are the addresses of
-    the inference process and of the sampling process; SAMPLING is empty if sampling is off. An optional last
+    LISTENER, STATUS, PAGE, CHANNEL and ENGINES are inherited descriptors, ENGINES that of the engine table.
+    SAMPLING is the address of the sampling process, and empty if sampling is off. An optional last
     argument is the descriptor of the socket for metrics, if they have a port of their own.
     """
     number_text, listener_fd, status_fd, page_fd, channel_fd, *addresses = sys.argv[1:]
@@ -181,7 +186,7 @@ def main() -> int:
             metrics=WorkerMetrics(),
             shared_status=SharedStatus(int(status_fd)),
             drift_page=SharedDocument(int(page_fd)),
-            inference_address=addresses[0],
+            engine_document=SharedDocument(int(addresses[0])),
             sampling_address=addresses[1],
             metrics_listener=socket.socket(fileno=int(addresses[2])) if addresses[2:] else None,
             metrics_dir=Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]),

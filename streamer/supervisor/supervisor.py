@@ -1,8 +1,8 @@
-"""Starts, watches, restarts and drains the inference process, the workers and the sampling process.
+"""Starts, watches, restarts and drains the engines, the workers and the sampling process.
 
-The supervisor owns what must outlive each of them: the listening sockets, the address of the inference
-process, the shared status and the metrics folder. It loads neither aiohttp nor a model, so that little in it
-can fail.
+The supervisor owns what must outlive each of them: the listening sockets, the addresses of the engines (which
+`engines` keeps running), the shared status and the metrics folder. It loads neither aiohttp nor a model, so
+that little in it can fail.
 """
 
 from __future__ import annotations
@@ -19,12 +19,13 @@ import time
 from inference.core.metric_setup import STORE_VARIABLE, name_process
 from inference.core.metric_store import MetricStore
 from inference.core.settings import InferenceSettings
-from inference.ipc.process_handle import EXIT_MODEL_REFUSED, FINAL_EXIT_CODES, InferenceHandle
+from inference.ipc.shared_status import ENGINE_SLOTS, SharedStatus
 from streamer.access.access_settings import LEAST_KEY_CHARS
 from streamer.accounting.metrics import SupervisorMetrics
 from streamer.config.child_environment import ChildEnvironment
 from streamer.config.settings import Settings
 from streamer.sampling.process_handle import SamplingProcessHandle, SamplingStatus
+from streamer.supervisor.engines import Engines, Launch
 from streamer.supervisor.listeners import FallbackAcceptor, browser_url, in_url, listen
 from streamer.supervisor.log_relay import LogRelay
 from streamer.supervisor.log_writer import LogWriter
@@ -37,7 +38,7 @@ from streamer.supervisor.restart_policy import (
     RestartPolicy,
 )
 from streamer.supervisor.signals import AT_ONCE, on_signals
-from streamer.supervisor.watchdog import Watchdog, watch_inference, watch_sampling_process
+from streamer.supervisor.watchdog import Watchdog, WatchedProcess, watch_sampling_process
 from streamer.supervisor.worker_handle import WorkerHandle
 
 log = logging.getLogger("streamer.supervisor")
@@ -70,8 +71,8 @@ class Supervisor:
             self._metrics_sockets = listen(settings.host, settings.metrics_port, settings.workers)
         remove_leftovers()
         self._folder = PrivateFolder()
-        # Besides the workers these are the inference process, the sampling process and the supervisor.
-        self._store = MetricStore(processes=settings.workers + 3)
+        # Besides the workers these are the engines, the sampling process and the supervisor.
+        self._store = MetricStore(processes=settings.workers + ENGINE_SLOTS + 2)
         os.environ |= self._relay.environment() | {
             # prometheus_client requires a folder; the values themselves are in the store.
             "PROMETHEUS_MULTIPROC_DIR": str(self._folder.path),
@@ -79,7 +80,10 @@ class Supervisor:
         }
         name_process("supervisor")
         self._metrics = SupervisorMetrics()
-        self._inference = InferenceHandle(
+        self._crash_loop = CrashLoop()
+        self._stopping = asyncio.Event()
+        self._shared_status = shared_status = SharedStatus()
+        self._engines = Engines(
             InferenceSettings(
                 models={version: str(path) for version, path in self._models.items()},
                 device=settings.device,
@@ -94,31 +98,40 @@ class Supervisor:
                 code_classes=tuple(sorted(settings.code_classes)) if settings.read_codes else (),
                 code_classes_given="read_codes_classes" in settings.model_fields_set,
             ),
-            [self._store.fd],
+            shared_status,
+            Launch(
+                ChildEnvironment(settings, None),
+                self._relay,
+                [self._store.fd],
+                settings.model_start_timeout_s,
+            ),
+            self,
         )
-        self._sampling = SamplingProcessHandle(settings, self._inference.shared_status, [self._store.fd])
-        self._inference_environment = ChildEnvironment(settings, None)
+        self._sampling = SamplingProcessHandle(settings, shared_status, [self._store.fd])
         self._worker_environment = ChildEnvironment(settings, settings)
         #: Only the sampling process gets the store's credentials, and it gets no API keys.
         self._sampling_environment = ChildEnvironment(settings, settings.public, credentials=True)
-        shared_status = self._inference.shared_status
         shared_status.post("workers", settings.workers)
         shared_status.post("started", time.monotonic())
         self._workers = [
             WorkerHandle(number, port, shared_status) for number, port in enumerate(self._sockets)
         ]
-        self._crash_loop = CrashLoop()
-        #: Whether the inference process and the sampling process are being stopped.
+        self._engines.channels = [worker.channel for worker in self._workers]
+        #: Whether the engines and the sampling process are being stopped.
         self._ending = False
         #: None until `run` creates it.
         self._fallback_acceptor: FallbackAcceptor | None = None
-        self._stopping = asyncio.Event()
         self._failure: CannotStart | None = None
 
     @property
     def port(self) -> int:
         """The port in use; the kernel chooses it when the setting is 0."""
         return int(self._sockets[0].getsockname()[1])
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the service is being ended."""
+        return self._stopping.is_set()
 
     async def run(self) -> int:
         """Start everything, watch it, drain it. Returns the exit code."""
@@ -146,14 +159,14 @@ class Supervisor:
             self._settings.workers,
             ", ".join(f"{version}={path.name}" for version, path in self._models.items()),
         )
-        tasks = [asyncio.create_task(self._keep_inference(), name="inference")]
-        tasks += [
+        self._engines.start()
+        tasks = [
             asyncio.create_task(self._keep_worker(worker), name=f"worker-{worker.number}")
             for worker in self._workers
         ]
         tasks.append(asyncio.create_task(self._make_watchdog().run(), name="watchdog"))
         self._fallback_acceptor = FallbackAcceptor(
-            self._inference.shared_status,
+            self._shared_status,
             self._sockets,
             [worker.channel for worker in self._workers],
             self._settings.root_path,
@@ -176,21 +189,22 @@ class Supervisor:
         return 0
 
     def _start_drain(self, how: int) -> None:
-        self._inference.shared_status.post("draining", how)
+        self._shared_status.post("draining", how)
         self._stopping.set()
 
     def _kill_workers(self) -> None:
         for worker in self._workers:
             worker.signal(signal.SIGKILL)
 
-    def _fail(self, failure: CannotStart) -> None:
+    def fail(self, failure: CannotStart) -> None:
+        """End the service, with the exit code of the first failure."""
         if self._failure is None:
             self._failure = failure
         self._start_drain(AT_ONCE)
 
     async def _report_ready(self) -> None:
         """Log the address to open, once every process is ready."""
-        shared_status = self._inference.shared_status
+        shared_status = self._shared_status
         while not all(shared_status.read_worker(worker.number, "ready") for worker in self._workers):
             await asyncio.sleep(READY_CHECK_S)
         with contextlib.suppress(TimeoutError):
@@ -201,38 +215,17 @@ class Supervisor:
 
     # -- children ------------------------------------------------------------------------------------
 
-    async def _keep_inference(self) -> None:
-        policy = RestartPolicy()
-        shared_status = self._inference.shared_status
-        while True:
-            started = time.monotonic()
-            if not self._inference.has_fork_server:
-                with self._relay.output_of("inference") as output:
-                    await self._inference.start_fork_server(self._inference_environment.variables, output)
-            self._inference.start()
-            code = await self._inference.wait()
-            if self._stopping.is_set():
-                return
-            # A refused model that was served before may be accepted at the next start: its file is probably
-            # being replaced at the moment, and the service keeps no copy of it.
-            if code in FINAL_EXIT_CODES and not (code == EXIT_MODEL_REFUSED and shared_status.read("served")):
-                self._fail(CannotStart("the inference process refused to start (see above)", code))
-                return
-            shared_status.post("restarts", shared_status.read("restarts") + 1)
-            if not await self._pause_after("inference", "the inference process", code, policy, started):
-                return
-
     async def _keep_worker(self, worker: WorkerHandle) -> None:
         policy = RestartPolicy()
         name = f"worker {worker.number}"
-        page_fd = self._sampling.drift_document.fd
+        page_fd, table_fd = self._sampling.drift_document.fd, self._engines.document.fd
         metrics_fds = [each.fileno() for each in self._metrics_sockets[worker.number : worker.number + 1]]
         while True:
             started = time.monotonic()
             with self._relay.output_of(f"worker-{worker.number}") as output:
                 await worker.start(
-                    [str(page_fd), self._inference.address, self._sampling.address, *map(str, metrics_fds)],
-                    [page_fd, self._store.fd, *metrics_fds],
+                    [str(page_fd), str(table_fd), self._sampling.address, *map(str, metrics_fds)],
+                    [page_fd, table_fd, self._store.fd, *metrics_fds],
                     self._worker_environment,
                     output,
                 )
@@ -240,9 +233,9 @@ class Supervisor:
             if self._stopping.is_set():
                 return
             if code == EXIT_CANNOT_START:
-                self._fail(CannotStart(f"{name} cannot start (see above)"))
+                self.fail(CannotStart(f"{name} cannot start (see above)"))
                 return
-            if not await self._pause_after("worker", name, code, policy, started):
+            if not await self.pause_after("worker", name, code, policy, started):
                 return
 
     async def _keep_sampling(self) -> None:
@@ -255,9 +248,9 @@ class Supervisor:
             code = await self._sampling.wait()
             if self._stopping.is_set():
                 return
-            await self._pause_after("observer", "the sampling process", code, policy, started)
+            await self.pause_after("observer", "the sampling process", code, policy, started)
 
-    async def _pause_after(
+    async def pause_after(
         self, role: str, name: str, code: int, policy: RestartPolicy, started: float
     ) -> bool:
         """Count the end of a process and wait before its next start; False when it must not start again."""
@@ -265,7 +258,7 @@ class Supervisor:
         try:
             delay_s = policy.next_delay_s(now - started)
         except OverflowError as error:
-            self._fail(CannotStart(f"{name} keeps dying: {error}", EXIT_KEEPS_DYING))
+            self.fail(CannotStart(f"{name} keeps dying: {error}", EXIT_KEEPS_DYING))
             return False
         self._metrics.restarts.labels(role).inc()
         if role != "observer":
@@ -275,12 +268,14 @@ class Supervisor:
         return True
 
     def _make_watchdog(self) -> Watchdog:
-        watched = [worker.watched() for worker in self._workers]
-        start_s = self._settings.model_start_timeout_s
-        watched.append(watch_inference(self._inference, start_s, lambda: self._ending))
+        fixed = [worker.watched() for worker in self._workers]
         if self._settings.sampling:
-            watched.append(watch_sampling_process(self._sampling, lambda: self._ending))
-        shared_status = self._inference.shared_status
+            fixed.append(watch_sampling_process(self._sampling, lambda: self._ending))
+
+        def watched() -> list[WatchedProcess]:
+            return [*fixed, *self._engines.watched]
+
+        shared_status = self._shared_status
         return Watchdog(
             shared_status, watched, lambda now: shared_status.post("dying", self._crash_loop.is_active(now))
         )
@@ -288,7 +283,7 @@ class Supervisor:
     # -- the end -------------------------------------------------------------------------------------
 
     async def _drain(self) -> None:
-        """End the workers, then the inference process, which they need for requests already accepted."""
+        """End the workers, then the engines, which they need for requests already accepted."""
         # Close this process's copies of the sockets, which the workers hold, too. While a copy is open, the
         # kernel accepts connections on a port that no worker serves any more, and resets them at the end.
         if self._fallback_acceptor is not None:
@@ -306,12 +301,13 @@ class Supervisor:
                 log.error("%d worker(s) did not finish within %.0f s", len(late), patience_s)
                 self._kill_workers()
         self._ending = True
-        # Stop the sampling process at the same time as the inference process. It still stores the frames
+        self._shared_status.post("ending", 1)
+        # Stop the sampling process at the same time as the engines. It still stores the frames
         # that the workers sent last, and delivers samples.
         sampling_ended = asyncio.create_task(
             self._sampling.stop(self._settings.samples_drain_s + KILL_AFTER_S)
         )
-        await self._inference.stop(KILL_AFTER_S)
+        await self._engines.stop(KILL_AFTER_S)
         if not await sampling_ended:
             log.error(
                 "the sampling process did not end in time; the next start delivers what it had accepted"
@@ -322,8 +318,9 @@ class Supervisor:
             listener.close()
         for worker in self._workers:
             worker.close()
-        self._inference.close()
+        self._engines.close()
         self._sampling.close()
+        self._shared_status.close()
         for environment in (self._worker_environment, self._sampling_environment):
             environment.close()
         self._relay.close()

@@ -11,7 +11,7 @@ import asyncio
 import logging
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -87,10 +87,13 @@ class Watchdog:
     def __init__(
         self,
         shared_status: SharedStatus,
-        watched: list[WatchedProcess],
+        watched: Callable[[], Iterable[WatchedProcess]],
         on_tick: Callable[[float], None] = lambda _: None,
     ) -> None:
-        """Create a watchdog that calls ``on_tick`` with the monotonic time before each round of checks."""
+        """Create a watchdog that checks what ``watched`` returns in each round.
+
+        Before each round it calls ``on_tick`` with the monotonic time.
+        """
         self._on_tick = on_tick
         self._shared_status = shared_status
         self._watched = watched
@@ -107,7 +110,7 @@ class Watchdog:
             self._shared_status.post("supervisor_beat", now)
             self._on_tick(now)
             next_at = now + TICK_S
-            for process in self._watched:
+            for process in self._watched():
                 next_at = min(next_at, self.check(process, now))
             planned = max(next_at, now + _SHORTEST_TICK_S)
             await asyncio.sleep(planned - now)
@@ -136,16 +139,19 @@ class Watchdog:
 
 
 def watch_inference(
-    handle: InferenceHandle, start_timeout_s: float, ending: Callable[[], bool]
+    handle: InferenceHandle,
+    start_timeout_s: float,
+    ending: Callable[[], bool],
+    name: str = "the inference process",
 ) -> WatchedProcess:
-    """Return the inference process for the watchdog, which ignores it once ``ending`` returns True."""
-    shared_status = handle.shared_status
-    state, since = shared_status.state, time.monotonic()
+    """Return the process of an engine for the watchdog, which ignores it once ``ending`` returns True."""
+    status = handle.status
+    state, since = status.state, time.monotonic()
 
     def heartbeat() -> Heartbeat | None:
         nonlocal state, since
-        if shared_status.state is not state:
-            state, since = shared_status.state, time.monotonic()
+        if status.state is not state:
+            state, since = status.state, time.monotonic()
         if ending() or state is State.DOWN:
             return None
         if handle.distrusted:
@@ -153,17 +159,17 @@ def watch_inference(
         if state is not State.READY:
             return Heartbeat(since, start_timeout_s, "it is not ready")
         # A heartbeat from before the last change of state may be that of an earlier process.
-        beat = max(shared_status.read("heartbeat"), since)
-        busy_since, run_limit_s = shared_status.read("busy_since"), shared_status.read("run_limit_s")
+        beat = max(status.read("heartbeat"), since)
+        busy_since, run_limit_s = status.read("busy_since"), status.read("run_limit_s")
         if busy_since > 0 and busy_since + run_limit_s < beat + INFERENCE_BEAT_LIMIT_S:
             return Heartbeat(busy_since, run_limit_s, "a model run hangs")
         return Heartbeat(beat, INFERENCE_BEAT_LIMIT_S, "its loop has stopped")
 
     def kill() -> None:
-        shared_status.post("state", State.DOWN)
+        status.post("state", State.DOWN)
         handle.signal(signal.SIGKILL)
 
-    return WatchedProcess("the inference process", heartbeat, lambda: handle.pid, kill)
+    return WatchedProcess(name, heartbeat, lambda: handle.pid, kill)
 
 
 def watch_sampling_process(handle: SamplingProcessHandle, ending: Callable[[], bool]) -> WatchedProcess:

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
+from inference.ipc.shared_document import SharedDocument
 from inference.ipc.shared_status import SharedStatus
 from streamer.accounting.metrics import WorkerMetrics
 from streamer.config.settings import Settings, load_settings
-from streamer.drift.shared_document import SharedDocument
 from streamer.predict.routes import VERSION_HEADER
 from streamer.server.app import Resources, make_app
 from tests.deploy.chart import NAMESPACE, VALUE_SETS, Chart, Manifests
@@ -31,7 +31,7 @@ def served_paths(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
             metrics=WorkerMetrics(),
             shared_status=shared_status,
             drift_page=page,
-            inference_address="",
+            engine_document=page,
             sampling_address="",
             metrics_dir=tmp_path_factory.mktemp("metrics"),
         )

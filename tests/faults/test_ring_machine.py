@@ -7,8 +7,10 @@ from __future__ import annotations
 import asyncio
 import itertools
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -25,7 +27,9 @@ from hypothesis.stateful import (
 from inference.core.detection_params import DetectionParams
 from inference.core.errors import InferenceLost, RingFull
 from inference.ipc import wire
-from inference.ipc.client import InferenceClient, Ticket
+from inference.ipc.engine_connection import EngineConnection, Ticket
+from inference.ipc.engine_set import EngineSet
+from inference.ipc.engine_table import EngineTable
 from inference.ipc.ring import FrameRing
 from inference.ipc.wire import Kind, Result, Status, Submit
 from tests.faults.conftest import Tier
@@ -69,13 +73,17 @@ class Flight:
 class RingMachine(RuleBasedStateMachine):
     """Drives a real client on a real socket; the machine plays the inference process and may do anything."""
 
-    client_class = InferenceClient
+    #: How the connection gives an answer to its frame.
+    resolve: ClassVar[Callable[[EngineConnection, Result], None]] = EngineConnection._resolve
 
     def __init__(self) -> None:
         super().__init__()
         self.loop = asyncio.new_event_loop()
-        self.client = self.client_class("unused", spare_slots=_SPARE)
-        self.client._loop = self.loop
+        self.client = EngineSet(spare_slots=_SPARE)
+        self.client.apply(EngineTable.of_one("unused"))
+        (self.link,) = self.client.engines
+        self.link._loop = self.loop
+        self.link._resolve = partial(type(self).resolve, self.link)  # type: ignore[method-assign]
         self.flights: list[Flight] = []
         self.numbers = itertools.count(1)
         self.ours: socket.socket | None = None
@@ -88,8 +96,8 @@ class RingMachine(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         self._disconnect()
-        if self.client._ring is not None:
-            self.client._ring.close()
+        if self.client.rings.current is not None:
+            self.client.rings.current.close()
         self.loop.close()
 
     # -- the worker's side ---------------------------------------------------------------------------
@@ -101,8 +109,8 @@ class RingMachine(RuleBasedStateMachine):
         try:
             ticket = self.client.acquire(lambda answer: flight[0].answers.append(answer))
         except RingFull:
-            assert self.client._ring is not None
-            assert self.client._ring.free == 0
+            assert self.client.rings.current is not None
+            assert self.client.rings.current.free == 0
             return
         assert all(other.ticket.slot != ticket.slot for other in self._owners(ticket.ring))
         flight.append(Flight(next(self.numbers), ticket))
@@ -148,8 +156,8 @@ class RingMachine(RuleBasedStateMachine):
         ours.setblocking(False)
         theirs.setblocking(False)
         self.ours, self.theirs = ours, theirs
-        self.client._socket = ours
-        self.client._lost = asyncio.Event()
+        self.link._socket = ours
+        self.link._lost = asyncio.Event()
         self.assembler = wire.TextAssembler()
         for part in wire.pack_text(Kind.HELLO, _handshake(in_flight)):
             theirs.send(part)
@@ -177,7 +185,7 @@ class RingMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.theirs is not None)
     @rule(request_id=st.integers(0, 1 << 20))
     def answer_what_nobody_asked(self, request_id: int) -> None:
-        if request_id in self.client._pending:
+        if request_id in self.link._pending:
             return
         self._answer(request_id, Status.OK)
         assert self._lost, "a process that answers what was not asked is not to be trusted"
@@ -193,11 +201,11 @@ class RingMachine(RuleBasedStateMachine):
         }
         pending = [flight for flight in self.flights if flight.submitted and not flight.answers]
         if (
-            self.client._refused
+            self.link._refused
         ):  # the worker has closed the connection because of an invalid message, so no frame is blamed
             marked.clear()
         self._disconnect()
-        self.client._refused = False
+        self.link._refused = False
         for flight in pending:
             (answer,) = flight.answers
             assert isinstance(answer, InferenceLost)
@@ -224,7 +232,7 @@ class RingMachine(RuleBasedStateMachine):
             slots = [flight.ticket.slot for flight in self._owners(ring)]
             assert len(slots) == len(set(slots))
             assert ring.free + len(slots) == ring.slots
-        now = self.client._ring
+        now = self.client.rings.current
         if now is not None and not any(flight.ticket.ring is now for flight in self.flights):
             assert now.free == now.slots
 
@@ -239,7 +247,7 @@ class RingMachine(RuleBasedStateMachine):
 
     @property
     def _lost(self) -> bool:
-        return self.client._lost is not None and self.client._lost.is_set()
+        return self.link._lost is not None and self.link._lost.is_set()
 
     def _answer(self, request_id: int, status: Status) -> None:
         assert self.theirs is not None
@@ -249,7 +257,7 @@ class RingMachine(RuleBasedStateMachine):
 
     def _read(self) -> None:
         assert self.ours is not None
-        self.client._read(self.ours, self.assembler)
+        self.link._read(self.ours, self.assembler)
 
     def _serve(self) -> None:
         """Receive what the worker has sent."""
@@ -268,7 +276,7 @@ class RingMachine(RuleBasedStateMachine):
         ours = self.ours
 
         async def disconnect() -> None:
-            self.client._disconnect(ours)
+            self.link._disconnect(ours)
 
         self.loop.run_until_complete(disconnect())
         if self.their_ring is not None:
@@ -277,19 +285,16 @@ class RingMachine(RuleBasedStateMachine):
         self.waiting.clear()
 
 
-class _ForgetsRequestIds(InferenceClient):
-    """Shows why request ids are needed: it gives each answer to the request that has waited longest."""
-
-    def _resolve(self, result: Result) -> None:
-        if self._pending:
-            oldest = next(iter(self._pending))
-            ticket = self._pending.pop(oldest)
-            self.release(ticket)
-            ticket.answered(result)
+def _forget_request_ids(link: EngineConnection, _result: Result) -> None:
+    """Show why request ids are needed: give each answer to the request that has waited longest."""
+    if link._pending:
+        ticket = link._pending.pop(next(iter(link._pending)))
+        link._owner.ended(ticket)
+        ticket.answered(_result)
 
 
 class _BrokenMachine(RingMachine):
-    client_class = _ForgetsRequestIds
+    resolve = _forget_request_ids
     #: This rule is disabled, because otherwise its violation would be found first.
     answer_what_nobody_asked = None  # type: ignore[assignment]
 

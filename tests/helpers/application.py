@@ -9,10 +9,10 @@ from typing import Any
 
 from aiohttp import web
 
+from inference.ipc.shared_document import SharedDocument
 from inference.ipc.shared_status import SharedStatus
 from streamer.accounting.metrics import WorkerMetrics
 from streamer.config.settings import load_settings
-from streamer.drift.shared_document import SharedDocument
 from streamer.server.app import Resources, make_app
 
 
@@ -30,7 +30,7 @@ def make_routes(
                 metrics=WorkerMetrics(),
                 shared_status=SharedStatus() if shared_status is None else shared_status,
                 drift_page=page,
-                inference_address="unused",
+                engine_document=page,
                 sampling_address="",
                 metrics_dir=Path(os.devnull),
             )

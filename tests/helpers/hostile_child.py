@@ -10,7 +10,8 @@ from typing import Any
 from inference.core.detection_params import DetectionParams
 from inference.core.errors import InferenceLost
 from inference.ipc import unix_socket as address
-from inference.ipc.client import InferenceClient
+from inference.ipc.engine_set import EngineSet
+from inference.ipc.engine_table import EngineTable
 from inference.ipc.wire import Kind, Result, pack_text, unpack_submit
 
 #: The model and version that an honest process announces.
@@ -42,13 +43,14 @@ class HostileChild:
     def __init__(self) -> None:
         self._listener = address.listen()
         self._listener.setblocking(False)
-        self.client = InferenceClient(address.address_of(self._listener))
+        self.client = EngineSet()
+        self.client.apply(EngineTable.of_one(address.address_of(self._listener)))
         #: How often the worker has closed a connection because of what it received.
         self.refused = 0
         self.client.on_refused = self._count
         self.connection: socket.socket | None = None
 
-    def _count(self) -> None:
+    def _count(self, _slot: int) -> None:
         self.refused += 1
 
     async def __aenter__(self) -> HostileChild:

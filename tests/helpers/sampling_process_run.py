@@ -15,10 +15,10 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from inference.ipc import unix_socket as address
+from inference.ipc.shared_document import SharedDocument
 from inference.ipc.shared_status import SharedStatus
 from streamer.config.child_environment import ChildEnvironment
 from streamer.config.settings import load_settings
-from streamer.drift.shared_document import SharedDocument
 from streamer.sampling.candidate import SampleCandidate
 from streamer.sampling.process_handle import SamplingStatus
 from streamer.sampling.sample_sender import SampleSender

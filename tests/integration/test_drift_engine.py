@@ -16,6 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from inference.ipc.shared_document import SharedDocument
 from inference.ipc.shared_status import SharedStatus
 from streamer.config.settings import load_settings
 from streamer.drift import engine
@@ -24,7 +25,6 @@ from streamer.drift.errors import EngineFailed
 from streamer.drift.monitor import Check
 from streamer.drift.reference import GroupReference, Reference, learn
 from streamer.drift.rows import NUMERIC, Row
-from streamer.drift.shared_document import SharedDocument
 from streamer.sampling.drift_api import DriftApi
 from streamer.sampling.drift_service import DriftService
 from streamer.sampling.metrics import DriftMetrics

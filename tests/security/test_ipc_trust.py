@@ -98,7 +98,7 @@ async def test_a_forged_message_ends_the_link_and_nothing_else(
     answers: list[Result | InferenceLost] = []
     async with HostileChild() as child:
         await child.greet()
-        ring = child.client._ring
+        ring = child.client.rings.current
         assert ring is not None
         slots = ring.free
         number = await child.take_frame(answers)
@@ -237,7 +237,12 @@ def test_nobody_stumbles_over_what_stands_on_the_board(value: float) -> None:
         shared_status.post(field, value)
     assert isinstance(shared_status.state, State)
     assert all(int(shared_status.read(field)) is not None for field in shared_status._FIELDS)
-    shared_status.alive(time.monotonic())
+    engine = shared_status.engine(0)
+    for field in engine.FIELDS:
+        engine.post(field, value)
+    assert isinstance(shared_status.state, State)
+    assert all(int(engine.read(field)) is not None for field in engine.FIELDS)
+    engine.alive(time.monotonic())
     shared_status.close()
 
 
@@ -262,7 +267,7 @@ def test_the_supervisor_replaces_a_process_that_a_worker_cannot_believe() -> Non
         # Write to the shared status as a worker would: it has no other way to reach the supervisor.
         fd = os.open(descriptor, os.O_RDWR)
         shared_status = SharedStatus(fd)
-        shared_status.post("refused", time.monotonic())
+        shared_status.post_engine(0, "refused", time.monotonic())
         wait_for(lambda: is_dead(before))
         shared_status.close()
         service.wait_ready()

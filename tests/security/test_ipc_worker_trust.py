@@ -20,7 +20,8 @@ from inference.core.errors import InferenceLost
 from inference.engine.loop import Loop
 from inference.engine.metrics import InferenceMetrics
 from inference.ipc import unix_socket as address
-from inference.ipc.client import InferenceClient
+from inference.ipc.engine_set import EngineSet
+from inference.ipc.engine_table import EngineTable
 from inference.ipc.ring import FrameRing
 from inference.ipc.shared_status import SharedStatus
 from inference.ipc.wire import (
@@ -65,7 +66,7 @@ class FakeDetector:
 def loop_address() -> Iterator[str]:
 
     listener = address.listen()
-    shared_status = SharedStatus()
+    shared_status = SharedStatus().engine(0)
     loop = Loop(
         {"v1": FakeDetector()},
         listener,
@@ -141,7 +142,8 @@ def test_a_worker_that_lies_is_disconnected_and_the_loop_goes_on(name: str, loop
                 worker.send(message)
         with contextlib.suppress(ConnectionResetError):
             assert worker.recv(MAX_MESSAGE_BYTES) == b"", "it was not disconnected"
-    honest = InferenceClient(loop_address)
+    honest = EngineSet()
+    honest.apply(EngineTable.of_one(loop_address))
 
     async def serve_one() -> Result | InferenceLost:
         await honest.start()

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from inference.ipc.shared_document import CAPACITY_BYTES, SharedDocument
 from inference.ipc.shared_status import SharedStatus
 from streamer.config.settings import load_settings
 from streamer.drift.history import History
 from streamer.drift.rows import NUMERIC
-from streamer.drift.shared_document import CAPACITY_BYTES, SharedDocument
 from streamer.drift.status_document import DriftStatus
 from streamer.sampling.drift_api import DriftApi
 from streamer.sampling.drift_service import DriftService

@@ -73,7 +73,7 @@ class Rig:
         self.loop = Loop(
             {"v1": self.detector},
             self.listener,
-            SharedStatus(),
+            SharedStatus().engine(0),
             inference_threads=1,
             parallel=1,
             prefetch_depth=2,
@@ -88,7 +88,7 @@ class Rig:
         theirs.settimeout(60)
         self._ends += [ours, theirs]
         memory = FrameRing(8, 64 * 64 * 3) if ring is None else ring
-        connection = WorkerConnection(number, ours, memory)
+        connection = WorkerConnection(number, ours, {0: memory})
         self.loop._connections[number] = connection
         self.loop._selector.register(ours, 1, connection)
         return theirs
@@ -100,14 +100,13 @@ class Rig:
         self.loop._accept()
         assert worker.recv(MAX_MESSAGE_BYTES)[0] == Kind.HELLO
         number, connection = max(self.loop._connections.items())
-        connection.ring = FrameRing(8, 64 * 64 * 3)
+        connection.rings[0] = FrameRing(8, 64 * 64 * 3)
         self._ends += [worker, connection.socket]
         return worker, number
 
     def item(self, worker: int, request_id: int, *, slot: int = 0, colour: int = 0) -> Item:
         """Write a frame of one colour into a slot and return the item that a worker would submit for it."""
-        ring = self.loop._connections[worker].ring
-        assert ring is not None
+        ring = self.loop._connections[worker].rings[0]
         ring.pixels(slot, 64, 64)[:] = colour
         return Item(worker, Submit(request_id, slot, 0, True, 0, math.inf, DetectionParams()), 0.0)
 
@@ -170,8 +169,7 @@ def test_workers_that_vanish_while_a_batch_is_gathered_cost_the_others_no_answer
     (answer,) = answers(survivor)
     assert (answer.request_id, answer.status) == (13, Status.OK)
     assert answer.boxes[0].tolist() == pytest.approx([value + 5 for value in BOX])
-    ring = rig.loop._connections[3].ring
-    assert ring is not None
+    ring = rig.loop._connections[3].rings[0]
     assert not ring.executing(0)
 
 
@@ -231,8 +229,7 @@ def test_an_item_of_any_worker_ends_a_shadow_run(rig: Rig) -> None:
     rig.turn()
     assert [(answer.request_id, answer.status) for answer in answers(worker)] == [(11, Status.CANCELLED)]
     assert answers(other) == []
-    ring = rig.loop._connections[1].ring
-    assert ring is not None
+    ring = rig.loop._connections[1].rings[0]
     assert not ring.executing(0), "the frame is not suspected when the process dies later"
     rig.turn()
     assert [(answer.request_id, answer.status) for answer in answers(other)] == [(22, Status.OK)]

@@ -15,7 +15,8 @@ from inference.core.run_limit import HISTORY, HUNG_MIN_S, MIN_RUNS, RunLimit
 from inference.engine.loop import Loop
 from inference.engine.metrics import InferenceMetrics
 from inference.ipc import unix_socket as address
-from inference.ipc.client import InferenceClient
+from inference.ipc.engine_set import EngineSet
+from inference.ipc.engine_table import EngineTable
 from inference.ipc.shared_status import SharedStatus
 from inference.ipc.wire import Result
 from inference.models.model import ModelInfo
@@ -102,7 +103,8 @@ class QuickNow:
 
 
 async def run_many(loop_address: str, count: int) -> None:
-    client = InferenceClient(loop_address)
+    client = EngineSet()
+    client.apply(EngineTable.of_one(loop_address))
     await client.start()
     while not client.ready:
         await asyncio.sleep(0.01)
@@ -123,7 +125,7 @@ async def run_many(loop_address: str, count: int) -> None:
 
 
 def test_the_loop_posts_the_limit_that_its_runs_suggest() -> None:
-    listener, shared_status = address.listen(), SharedStatus()
+    listener, shared_status = address.listen(), SharedStatus().engine(0)
     loop = Loop(
         {"v1": QuickNow()},
         listener,

@@ -62,7 +62,7 @@ def test_a_silent_process_is_killed_at_its_limit_and_looked_at_in_time(
     shared_status: SharedStatus, sleeper: subprocess.Popen[bytes]
 ) -> None:
     process = Process(sleeper.pid)
-    watchdog = Watchdog(shared_status, [process.watched])
+    watchdog = Watchdog(shared_status, lambda: [process.watched])
     begun = process.beat = time.monotonic()  # silence from before the watchdog began would not count
     assert watchdog.check(process.watched, begun + 1.0) == pytest.approx(begun + 2.5, abs=0.1)
     assert watchdog.check(process.watched, begun + 3.0) == pytest.approx(begun + 5.0, abs=0.1)
@@ -73,7 +73,7 @@ def test_a_silent_process_is_killed_at_its_limit_and_looked_at_in_time(
 
 def test_a_beat_in_time_keeps_it_alive(shared_status: SharedStatus, sleeper: subprocess.Popen[bytes]) -> None:
     process = Process(sleeper.pid)
-    watchdog = Watchdog(shared_status, [process.watched])
+    watchdog = Watchdog(shared_status, lambda: [process.watched])
     for second in range(1, 60):
         process.beat += 1.0
         watchdog.check(process.watched, process.beat + 0.5 + second * 0.0)
@@ -86,7 +86,7 @@ async def test_silence_while_the_watchdog_itself_stood_still_does_not_count(
     now = [1000.0]
     monkeypatch.setattr("streamer.supervisor.watchdog.time.monotonic", lambda: now[0])
     process = Process(sleeper.pid)
-    watchdog = Watchdog(shared_status, [process.watched])
+    watchdog = Watchdog(shared_status, lambda: [process.watched])
     jumps = iter([1.0, 1.0, 500.0, 1.0, 1.0, 1.0, 1.0])
 
     async def sleep(_: float) -> None:

@@ -14,7 +14,7 @@ from inference.core.single_frame import WORTHWHILE_GAIN, SingleFrameChoice
 from inference.core.warmup import worthwhile_buckets
 from inference.engine.items import Batch, Item
 from inference.engine.planner import Planner
-from inference.ipc.client import Ticket
+from inference.ipc.engine_connection import Ticket
 from inference.ipc.served_model import ServedModel
 from inference.ipc.wire import Result, Status, Submit
 from inference.models.model import Family, ModelInfo, Placement
@@ -25,7 +25,7 @@ from streamer.simulation.streams.scenario import Machine
 READING_SHARE = 1 / 3
 #: Time between two searches for items past their deadline (`inference.engine.loop.BEAT_S`).
 _BEAT_S = 0.25
-#: Slots of a worker's ring besides those of the frames in flight (`inference.ipc.client`).
+#: Slots of a worker's ring besides those of the frames in flight (`inference.ipc.engine_set`).
 _SPARE_SLOTS = 4
 
 
@@ -73,7 +73,7 @@ class InferenceProcess:
         self._planner = Planner({0: cost_s}, parallel=machine.parallel, interactive_share=interactive_share)
         self._idle = machine.threads
         self._reader = Threads(cores)
-        self._clients: dict[int, InferenceClient] = {}
+        self._clients: dict[int, EngineSet] = {}
         self._beat: asyncio.TimerHandle | None = None
         one_core_ms, all_cores_ms = machine.run_times.cost_ms[min(cost_s)], machine.run_times.all_cores_ms
         self._all_cores_s = None if machine.accelerator or all_cores_ms is None else all_cores_ms / 1e3
@@ -103,9 +103,9 @@ class InferenceProcess:
             machine.threads,
         )
 
-    def connect(self, deliver: Callable[[Callable[[], None]], None]) -> InferenceClient:
+    def connect(self, deliver: Callable[[Callable[[], None]], None]) -> EngineSet:
         """Return the connection of one more worker, which gets each answer through ``deliver``."""
-        client = InferenceClient(len(self._clients) + 1, self, deliver)
+        client = EngineSet(len(self._clients) + 1, self, deliver)
         self._clients[client.number] = client
         return client
 
@@ -211,8 +211,8 @@ class InferenceProcess:
         self._clients[item.worker].resolve(result)
 
 
-class InferenceClient:
-    """Stands in for `inference.ipc.client.InferenceClient` in one worker."""
+class EngineSet:
+    """Stands in for `inference.ipc.engine_set.EngineSet` in one worker."""
 
     def __init__(
         self, number: int, process: InferenceProcess, deliver: Callable[[Callable[[], None]], None]

@@ -33,7 +33,7 @@ from streamer.streams.stream_handle import StreamHandle
 from streamer.websocket.frame_receiver import FrameReceiver
 
 if TYPE_CHECKING:
-    from inference.ipc.client import InferenceClient
+    from inference.ipc.engine_set import EngineSet
     from streamer.decoding.decoder_pool import DecoderPool
 
 VERSION = "v1"
@@ -141,7 +141,7 @@ class Worker:
             min_fps=settings.stream_min_fps,
         )
         self.dispatcher = Dispatcher(
-            cast("InferenceClient", self._client),
+            cast("EngineSet", self._client),
             self.metrics,
             self.limits,
             decoders=cast("DecoderPool", self.decoders),

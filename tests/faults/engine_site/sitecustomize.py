@@ -196,11 +196,11 @@ def _forget_request_ids(module: Any, _orders: _Orders) -> None:
     def resolve(self: Any, result: Any) -> None:
         if self._pending:
             ticket = self._pending.pop(next(iter(self._pending)))
-            self.release(ticket)
+            self._owner.ended(ticket)
             ticket.answered(result)
 
     if os.environ.get("STUB_MUTATION") == "forget_request_ids":
-        module.InferenceClient._resolve = resolve
+        module.EngineConnection._resolve = resolve
 
 
 def _move_streams_sooner(module: Any, _orders: _Orders) -> None:
@@ -217,7 +217,7 @@ _CHANGES: dict[str, dict[str, Callable[[Any, _Orders], None]]] = {
     },
     "streamer.server.worker": {
         "inference.ipc.wire": _change_leaking_worker,
-        "inference.ipc.client": _forget_request_ids,
+        "inference.ipc.engine_connection": _forget_request_ids,
         "streamer.replicas.rebalance_policy": _move_streams_sooner,
         "streamer.replicas.rebalancer": _move_streams_sooner,
     },

@@ -1,7 +1,7 @@
-"""Connects a worker to the inference process: keeps its ring, its requests and the served models.
+"""Connects a worker to one engine: sends frames that are in the worker's ring, and receives their results.
 
-It runs on the event loop of the worker; only `pixels` may be called from other threads. When the process
-dies, every frame in flight ends with InferenceLost at once, and the client reconnects by itself.
+It runs on the event loop of the worker, and `EngineSet` owns it. When the engine's process dies, every frame
+that it holds ends with InferenceLost at once, and the connection is opened again by itself.
 """
 
 from __future__ import annotations
@@ -13,20 +13,17 @@ import logging
 import socket
 from collections import deque
 from collections.abc import Callable
-from typing import Any
-
-import numpy as np
-import numpy.typing as npt
+from typing import Any, Protocol
 
 from inference.core.detection_params import DetectionParams
-from inference.core.errors import InferenceLost, InferenceUnavailable, WireError
+from inference.core.errors import InferenceLost, WireError
 from inference.ipc import unix_socket as addresses
 from inference.ipc import wire
-from inference.ipc.handshake import read_handshake, ring_size
+from inference.ipc.engine_table import EngineEntry
+from inference.ipc.handshake import read_handshake
 from inference.ipc.ring import FrameRing
 from inference.ipc.served_model import ServedModel, served_models
 from inference.ipc.wire import Kind, Result
-from inference.models.model import ModelInfo
 
 log = logging.getLogger("inference.client")
 
@@ -37,65 +34,87 @@ _REFUSED_S = 0.5
 
 
 class Ticket:
-    """Holds a ring slot for one frame. The client calls ``answered`` with the frame's Result or an error."""
+    """Holds a ring slot for one frame. ``answered`` is called with the frame's Result or an error."""
 
-    __slots__ = ("alone", "answered", "epoch", "request_id", "ring", "shadow", "slot")
+    __slots__ = (
+        "alone",
+        "answered",
+        "engine",
+        "epoch",
+        "request_id",
+        "ring",
+        "shadow",
+        "slot",
+        "stream",
+        "work_s",
+    )
 
     def __init__(
         self, ring: FrameRing, epoch: int, answered: Callable[[Result | InferenceLost], None]
     ) -> None:
-        #: The ring of the slot; a restarted process may need another one.
+        #: The ring of the slot; later tickets may have another one.
         self.ring = ring
         self.slot = ring.acquire()
+        #: Tells for which engines the frame is decoded. It is not valid any more when all of these were lost.
         self.epoch = epoch
+        #: Slot of the engine that has the frame; -1 until submitted.
+        self.engine = -1
         self.request_id = 0
+        #: Key of its stream; 0 for POSTs, and until submitted.
+        self.stream = 0
         self.answered = answered
         #: Whether the frame executes alone, so that no frame of any worker executes beside it.
         self.alone = False
         #: Whether no client waits for the frame, so that it executes only on an idle device.
         self.shadow = False
+        #: Seconds of its engine that the frame is expected to take; 0 if there is only one engine.
+        self.work_s = 0.0
 
 
-class InferenceClient:
-    """Sends frames to the inference process and receives their results.
+class Owner(Protocol):
+    """Describes who owns connections: an `EngineSet`."""
 
-    Call ``start()``, then `acquire`, `pixels` and `submit` for each frame, and ``close()`` at the end.
-    ``spare_slots`` are slots for frames that are being decoded, besides those that keep the device busy.
-    """
+    def greeted(self, engine: EngineConnection) -> FrameRing:
+        """Take note of the models of an engine, and return the ring to attach. Raises WireError."""
 
-    def __init__(self, address: str, *, spare_slots: int = 4) -> None:
-        self._address = address
-        self._spare_slots = spare_slots
+    def changed(self, engine: EngineConnection) -> None:
+        """Take note that an engine is ready, or is not any more."""
+
+    def ended(self, ticket: Ticket) -> None:
+        """Release the slot of a frame that is not in flight any more."""
+
+    def refused(self, engine: EngineConnection) -> None:
+        """Take note that a message of an engine did not parse, so that its process must be replaced."""
+
+
+class EngineConnection:
+    """Sends frames to one engine and receives their results. Call ``start()``, and ``close()`` at the end."""
+
+    def __init__(self, entry: EngineEntry, owner: Owner) -> None:
+        self.entry = entry
+        self._owner = owner
         self._socket: socket.socket | None = None
-        self._ring: FrameRing | None = None
-        #: Versions that the inference process announced last. Empty until the first process is ready, and
-        #: kept while a process restarts.
+        #: Models that the engine announced last. Empty until its first process is ready.
         self.models: dict[str, ServedModel] = {}
-        #: Number of connections so far. Tickets of an older connection are not valid.
-        self._epoch = 0
+        #: By the warm-up, for each version: seconds of the engine for a frame, and seconds of a run of one
+        #: frame.
+        self.frame_s: dict[str, float] = {}
+        self.run_s: dict[str, float] = {}
         self._pending: dict[int, Ticket] = {}
         self._request_ids = itertools.count(1)
-        #: Messages for which the socket had no room, at most a SUBMIT and a CANCEL for each slot of the ring.
-        self._outbox: deque[bytes] = deque()
+        #: Numbers of the rings that the process has mapped.
+        self._attached: set[int] = set()
+        #: Messages for which the socket had no room, at most a SUBMIT and a CANCEL for each slot of the ring,
+        #: some with a descriptor.
+        self._outbox: deque[bytes | tuple[bytes, int]] = deque()
         self._task: asyncio.Task[None] | None = None
         self._lost: asyncio.Event | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         #: Whether frames can be submitted now.
         self.ready = False
         self._refused = False
-        #: Called on the event loop when a message does not parse, so that the process must be replaced.
-        self.on_refused: Callable[[], None] = lambda: None
-        #: Called on the event loop when ``ready`` changes.
-        self.on_change: Callable[[bool], None] = lambda _ready: None
-        #: Called on the event loop with each new ring, before its first ticket.
-        self.on_ring: Callable[[FrameRing], None] = lambda _ring: None
 
-    @property
-    def free_slots(self) -> int:
-        """Ring slots that can be acquired now."""
-        return self._ring.free if self._ring is not None else 0
-
-    async def start(self) -> None:
+    def start(self) -> None:
         """Start connecting, and return at once."""
         self._loop = asyncio.get_running_loop()
         self._task = self._loop.create_task(self._keep_connected(), name="inference-connection")
@@ -106,52 +125,36 @@ class InferenceClient:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
-        if self._ring is not None:
-            self._ring.close()
 
-    def acquire(self, answered: Callable[[Result | InferenceLost], None]) -> Ticket:
-        """Take a slot. Raises InferenceUnavailable when no process is ready, RingFull when all are taken."""
-        if not self.ready or self._ring is None:
-            raise InferenceUnavailable("no inference process is ready")
-        return Ticket(self._ring, self._epoch, answered)
-
-    def release(self, ticket: Ticket) -> None:
-        """Give back a slot that was never submitted."""
-        ticket.ring.release(ticket.slot)
-
-    def pixels(self, ticket: Ticket, model: ModelInfo) -> npt.NDArray[np.uint8]:
-        """Return the ticket's slot as a uint8 array (input height, input width, 3). Any thread may call."""
-        return ticket.ring.pixels(ticket.slot, model.input_width, model.input_height)
+    @property
+    def in_flight(self) -> int:
+        """Number of frames that the engine holds for this worker."""
+        return len(self._pending)
 
     def submit(
         self,
         ticket: Ticket,
-        model: ServedModel,
+        version: str,
         params: DetectionParams,
-        *,
         stream: int,
         interactive: bool,
         deadline: float,
-        client: int = 0,
-        weight: float = 1.0,
+        client: int,
+        weight: float,
     ) -> None:
-        """Submit the filled slot, which this object owns from now on. Only the event loop may call.
-
-        The planner charges the run to the flow of ``client``, which has this ``weight`` against others. The
-        ticket's ``answered`` is called exactly once, on the event loop, with a Result or InferenceLost.
-        """
-        if ticket.epoch != self._epoch or not self.ready:
-            self.release(ticket)
-            ticket.answered(InferenceLost("the inference process went away before the frame was submitted"))
-            return
+        """Submit the filled slot; the ticket's ``answered`` is called exactly once. The engine is ready."""
+        ticket.engine = self.entry.slot
         ticket.request_id = next(self._request_ids)
         self._pending[ticket.request_id] = ticket
+        ring = ticket.ring
+        if ring.number not in self._attached:
+            self._attach(ring)
         self._send(
             wire.pack_submit(
                 wire.Submit(
                     ticket.request_id,
                     ticket.slot,
-                    model.index,
+                    self.models[version].index,
                     interactive,
                     stream,
                     deadline,
@@ -160,6 +163,7 @@ class InferenceClient:
                     weight,
                     ticket.alone,
                     ticket.shadow,
+                    ring.number,
                 )
             )
         )
@@ -172,13 +176,27 @@ class InferenceClient:
         if ticket.request_id in self._pending:
             self._send(wire.pack_cancel(ticket.request_id))
 
-    def _send(self, message: bytes) -> None:
+    def detach(self, ring: FrameRing) -> None:
+        """Let the process unmap a ring in which no frame is any more."""
+        if ring.number in self._attached:
+            self._attached.remove(ring.number)
+            self._send(wire.pack_ring(Kind.DETACH, ring.number))
+
+    def _attach(self, ring: FrameRing) -> None:
+        if self._attached:
+            self._send(wire.pack_ring(Kind.RING_FOLLOWS, ring.number))
+        self._attached.add(ring.number)
+        fields = {"slots": ring.slots, "slot_bytes": ring.slot_bytes, "number": ring.number}
+        (message,) = wire.pack_text(Kind.ATTACH, fields)
+        self._send((message, ring.fd))
+
+    def _send(self, message: bytes | tuple[bytes, int]) -> None:
         connection = self._socket
         if connection is None:
             return
         if not self._outbox:
             try:
-                connection.send(message)
+                _send_one(connection, message)
             except BlockingIOError:
                 pass
             except OSError:  # the read callback gets the same error and ends every frame in flight
@@ -195,7 +213,7 @@ class InferenceClient:
             return
         try:
             while self._outbox:
-                connection.send(self._outbox[0])
+                _send_one(connection, self._outbox[0])
                 self._outbox.popleft()
         except BlockingIOError:
             return
@@ -209,7 +227,7 @@ class InferenceClient:
         loop = asyncio.get_running_loop()
         while True:
             try:
-                connection = addresses.connect(self._address)
+                connection = addresses.connect(self.entry.address)
             except OSError:
                 await asyncio.sleep(_RETRY_S)
                 continue
@@ -226,14 +244,14 @@ class InferenceClient:
                 await asyncio.sleep(_REFUSED_S)
 
     def _disconnect(self, connection: socket.socket) -> None:
-        """End every frame in flight. No other process maps the ring now, so all slots can be released."""
+        """End every frame in flight. Their slots can be released: the process does not write into them."""
         loop = asyncio.get_running_loop()
         loop.remove_reader(connection.fileno())
         loop.remove_writer(connection.fileno())
         connection.close()
         self._socket = None
         self._outbox.clear()
-        self._epoch += 1
+        self._attached.clear()
         was_ready, self.ready = self.ready, False
         pending, self._pending = self._pending, {}
         lost: list[tuple[Ticket, bool]] = []
@@ -241,9 +259,9 @@ class InferenceClient:
             # After a message that does not parse, do not trust the marks of the process either.
             lost.append((ticket, not self._refused and ticket.ring.executing(ticket.slot)))
             ticket.ring.mark(ticket.slot, executing=False)
-            self.release(ticket)
+            self._owner.ended(ticket)
         if was_ready:
-            self.on_change(False)
+            self._owner.changed(self)
         for ticket, executing in lost:
             ticket.answered(
                 InferenceLost("the inference process ended while it held the frame", executing=executing)
@@ -260,7 +278,7 @@ class InferenceClient:
             elif data[0] == Kind.HELLO:
                 handshake = assembler.feed(data)
                 if handshake is not None:
-                    self._welcome(connection, handshake)
+                    self._welcome(handshake)
             else:
                 raise WireError(f"unknown message kind {data[0]}")  # noqa: TRY301 - one place closes
         except BlockingIOError:
@@ -269,7 +287,7 @@ class InferenceClient:
             log.error("closing the connection to the inference process: %s", error)  # noqa: TRY400 - complete
             self._refused = True
             self._mark_lost()
-            self.on_refused()
+            self._owner.refused(self)
         except OSError:
             self._mark_lost()
 
@@ -284,24 +302,24 @@ class InferenceClient:
         ticket = self._pending.pop(result.request_id, None)
         if ticket is None:
             raise WireError(f"an answer to request {result.request_id}, which is not in flight")
-        self.release(ticket)
+        self._owner.ended(ticket)
         ticket.answered(result)
 
-    def _welcome(self, connection: socket.socket, handshake: dict[str, Any]) -> None:
+    def _welcome(self, handshake: dict[str, Any]) -> None:
         if self.ready:
             raise WireError("a second handshake")
-        models = served_models(read_handshake(handshake))
-        slots, slot_bytes = ring_size(
-            [(model.in_flight, model.info) for model in models.values()], self._spare_slots
-        )
-        if self._ring is None or (self._ring.slots, self._ring.slot_bytes) != (slots, slot_bytes):
-            # Make a new ring instead of resizing: decoders may still write into the old slots.
-            before, self._ring = self._ring, FrameRing(slots, slot_bytes)
-            if before is not None:
-                before.close()
-            self.on_ring(self._ring)
-        self.models = models
-        (attach,) = wire.pack_text(Kind.ATTACH, {"slots": slots, "slot_bytes": slot_bytes})
-        socket.send_fds(connection, [attach], [self._ring.fd])
+        self.models = served_models(read_handshake(handshake))
+        self.frame_s = {version: 1.0 / model.capacity_fps for version, model in self.models.items()}
+        self.run_s = {
+            version: model.cost_ms[min(model.cost_ms)] / 1e3 for version, model in self.models.items()
+        }
+        self._attach(self._owner.greeted(self))
         self.ready = True
-        self.on_change(True)
+        self._owner.changed(self)
+
+
+def _send_one(connection: socket.socket, message: bytes | tuple[bytes, int]) -> None:
+    if isinstance(message, bytes):
+        connection.send(message)
+    else:
+        socket.send_fds(connection, [message[0]], [message[1]])
