@@ -36,7 +36,8 @@ from inference.engine.validation_run import (
     try_batch,
 )
 from inference.graph.cpu_model import read_cpu_model
-from inference.models.labels import check_ids, choose_code_classes, choose_labels
+from inference.models.class_ids import name_classes
+from inference.models.labels import choose_code_classes
 from inference.models.lineage import lineage_of
 from inference.models.manifest import read_manifest
 from inference.models.model import Family, ModelInfo
@@ -102,10 +103,7 @@ class Detector:
         outputs = declared(given, head)
         #: How to read the outputs that the file declares. With an opened head, the session has other outputs.
         self.layout = layout_of(str(path), outputs, self.image, graph.metadata, manifest)
-        classes, by_id = self.layout.class_count, self.layout.coco_ids
-        labels = choose_labels(str(path), manifest, graph.metadata, classes, coco_ids=by_id)
-        if (ids := self.layout.class_ids(outputs)) is not None:
-            check_ids(str(path), ids, labels)
+        labels, first_id = name_classes(str(path), manifest, graph.metadata, self.layout, outputs)
         if head is not None and self.layout.family is not Family.YOLOX:
             # The manifest names another family than the opened head belongs to.
             session, edited = onnx_session.load_cpu_session(path, threads, read_cpu_model(path, opened=False))
@@ -152,7 +150,9 @@ class Detector:
         )
         #: Batch size to median seconds of one run; filled by `warm_up`.
         self.cost_s: dict[int, float] = {}
-        self._postprocessor = Postprocessor(self.layout, width, height, len(labels), head)
+        self._postprocessor = Postprocessor(
+            self.layout, width, height, len(labels), head, first_class_id=first_id
+        )
         #: Chooses whether a single frame runs on one core or on all.
         self.single_frames = SingleFrameChoice(all_cores=True)
 

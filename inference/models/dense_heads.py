@@ -31,10 +31,11 @@ def yolo(probe: Probe) -> Iterator[Layout]:
     The transpose looks like [batch, cells, 5 + classes] of other families. So it is yielded only if the
     number of names or the family in the manifest says that there is no objectness.
     """
-    found = probe.table()
-    if found is None:
-        return
-    name, (_, rows, columns) = found
+    for name, (_, rows, columns) in probe.tables():
+        yield from _yolo_readings(probe, name, rows, columns)
+
+
+def _yolo_readings(probe: Probe, name: str, rows: int, columns: int) -> Iterator[Layout]:
     counts = probe.cell_counts()
     # A table with more channels than cells holds queries, unless the model names that many classes.
     named = probe.name_count == rows - 4 or probe.forced
@@ -63,38 +64,32 @@ def yolo(probe: Probe) -> Iterator[Layout]:
 
 def yolov5(probe: Probe) -> Iterator[Layout]:
     """Yield the reading [batch, 3 * cells, 5 + classes] with boxes as cx cy w h, and objectness."""
-    found = probe.table()
-    if found is None:
-        return
-    name, (_, cells, channels) = found
-    dense = cells in probe.cell_counts(ANCHORS_PER_CELL)
-    if channels >= 6 and (dense or (probe.forced and cells > channels)):
-        yield Layout(
-            Family.YOLOV5,
-            (name,),
-            channels - 5,
-            CONVENTIONS[Family.YOLOV5],
-            normalised=are_fractions(probe.values(name)[:, :4]),
-            reading="boxes, objectness and class scores in a row for each anchor",
-        )
+    for name, (_, cells, channels) in probe.tables():
+        dense = cells in probe.cell_counts(ANCHORS_PER_CELL)
+        if channels >= 6 and (dense or (probe.forced and cells > channels)):
+            yield Layout(
+                Family.YOLOV5,
+                (name,),
+                channels - 5,
+                CONVENTIONS[Family.YOLOV5],
+                normalised=are_fractions(probe.values(name)[:, :4]),
+                reading="boxes, objectness and class scores in a row for each anchor",
+            )
 
 
 def yolox(probe: Probe) -> Iterator[Layout]:
     """Yield the reading [batch, cells, 5 + classes] with boxes as offsets to grid cells, and objectness."""
-    found = probe.table()
-    if found is None:
-        return
-    name, (_, cells, channels) = found
-    strides = next((s for s in STRIDE_SETS if anchor_count(probe.width, probe.height, s) == cells), None)
-    if strides is not None and channels >= 6:
-        yield Layout(
-            Family.YOLOX,
-            (name,),
-            channels - 5,
-            CONVENTIONS[Family.YOLOX],
-            strides=strides,
-            reading="offsets to grid cells, objectness and class scores in a row for each cell",
-        )
+    for name, (_, cells, channels) in probe.tables():
+        strides = next((s for s in STRIDE_SETS if anchor_count(probe.width, probe.height, s) == cells), None)
+        if strides is not None and channels >= 6:
+            yield Layout(
+                Family.YOLOX,
+                (name,),
+                channels - 5,
+                CONVENTIONS[Family.YOLOX],
+                strides=strides,
+                reading="offsets to grid cells, objectness and class scores in a row for each cell",
+            )
 
 
 def yolo_nas(probe: Probe) -> Iterator[Layout]:

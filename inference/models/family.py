@@ -45,11 +45,12 @@ def recognise(probe: Probe) -> Layout:
             "Train or choose a model of another framework.",
         )
     families = [probe.manifest.family] if probe.manifest.family else list(_RECOGNISERS)
+    seen = _chosen_output(probe)
     readings = [
         layout
         for family in families
         for recogniser in _RECOGNISERS[family]
-        for layout in recogniser(probe)
+        for layout in recogniser(seen)
         if layout.family is family
     ]
     if not readings:
@@ -104,6 +105,12 @@ def _task_advice(faults: list[str]) -> str:
 
 
 def _ambiguous(probe: Probe, readings: list[Layout]) -> ModelRefused:
+    if (
+        len({layout.form for layout in readings}) == 1
+        and len({x.outputs for x in readings}) > 1
+        and all(len(layout.outputs) == 1 for layout in readings)
+    ):
+        raise _several_heads(probe, readings)
     if len({layout.manifest_line for layout in readings}) == 1:
         fix = "Export it with names of outputs that contain `boxes` and `scores` or `logits`."
     else:
@@ -115,6 +122,35 @@ def _ambiguous(probe: Probe, readings: list[Layout]) -> ModelRefused:
         f"{_found(probe)}, which may be "
         + " or ".join(f"{layout.family} ({layout.reading})" for layout in readings),
         fix,
+    )
+
+
+def _chosen_output(probe: Probe) -> Probe:
+    """Return the probe with the output that the manifest names only. Raises ModelRefused if there is none."""
+    name = probe.manifest.output
+    if name is None:
+        return probe
+    if name not in probe.outputs:
+        raise _refusal(
+            probe,
+            "`output` in the manifest to be one of the outputs",
+            f"`{name[:60]}`, and the outputs are {_found(probe)}",
+            "Correct or remove `output`.",
+        )
+    return replace(probe, outputs={name: probe.outputs[name]})
+
+
+def _several_heads(probe: Probe, readings: list[Layout]) -> ModelRefused:
+    """Return the refusal for tables that differ in their values only, of which one is an auxiliary head."""
+    names = list(dict.fromkeys(layout.outputs[0] for layout in readings))
+    lines = " or ".join(f'`"output": "{name}"`' for name in names)
+    return _refusal(
+        probe,
+        "one output with boxes",
+        f"{_found(probe)}: {len(names)} heads of one shape with different boxes, any of which may be the "
+        f"main one: {' or '.join(f'`{name}` ({readings[0].reading})' for name in names)}",
+        f"Set {lines} in {manifest_path(Path(probe.path)).name}, whichever is right. YOLOv9's repository "
+        "exports the auxiliary head first and the main one second; converted models have only the main one.",
     )
 
 

@@ -33,11 +33,12 @@ def choose_labels(
     class_count: int | None,
     *,
     coco_ids: bool = False,
+    first_id: int = 0,
 ) -> tuple[str, ...]:
     """Return one name per class, all different; ``class_count`` is None when the outputs do not show it.
 
-    ``coco_ids``: the classes are the category ids of COCO. Raises ModelRefused when the number of given names
-    differs from the number of classes in the outputs.
+    ``coco_ids``: the classes are the category ids of COCO. ``first_id``: id of the first class.
+    Raises ModelRefused when the number of given names differs from the number of classes in the outputs.
     """
     if names := given_names(manifest, metadata):
         if class_count is not None and len(names) != class_count:
@@ -54,7 +55,8 @@ def choose_labels(
         return COCO_91
     if class_count == len(COCO_80):
         return COCO_80
-    return tuple(f"class_{index}" for index in range(UNKNOWN_COUNT if class_count is None else class_count))
+    count = UNKNOWN_COUNT if class_count is None else class_count
+    return tuple(f"class_{first_id + index}" for index in range(count))
 
 
 def choose_code_classes(path: str, manifest: Manifest, labels: tuple[str, ...]) -> tuple[str, ...] | None:
@@ -109,13 +111,14 @@ def _some_of(labels: tuple[str, ...]) -> str:
     return ", ".join(labels[:_SHOWN_LABELS]) + (", …" if len(labels) > _SHOWN_LABELS else "")
 
 
-def check_ids(path: str, ids: npt.NDArray[Any], labels: tuple[str, ...]) -> None:
-    """Raise ModelRefused when a model has output a class id without a label."""
-    highest = int(ids.max(initial=0))
-    if highest >= len(labels):
+def check_ids(path: str, ids: npt.NDArray[Any], labels: tuple[str, ...], first_id: int = 0) -> None:
+    """Raise ModelRefused when a model has output a class id without a label; the first has ``first_id``."""
+    highest, last = int(ids.max(initial=0)), first_id + len(labels) - 1
+    if highest > last:
         raise ModelRefused(
             path,
-            expected=f"class ids 0 to {len(labels) - 1}, one for each label",
+            expected=f"class ids {first_id} to {last}, one for each label",
             found=f"class id {highest}",
-            fix="Give exactly one label per class in the manifest's `labels`.",
+            fix="Give exactly one label per class in the manifest's `labels`"
+            + (', or set "first_class_id": 1 if the ids begin at 1.' if highest == len(labels) else "."),
         )

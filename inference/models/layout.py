@@ -62,6 +62,12 @@ CONVENTIONS: Mapping[Family, Convention] = {
     Family.DETR: _RGB_STRETCHED,
 }
 
+#: Columns of score and class id in the form FLAT.
+FLAT_SCORE_AND_CLASS: Mapping[Family, tuple[int, int]] = {
+    Family.YOLOV7_END2END: (6, 5),
+    Family.YOLO_NAS: (5, 6),
+}
+
 
 class OutputForm(StrEnum):
     """Names the forms in which exports of one family output their boxes."""
@@ -114,14 +120,21 @@ class Layout:
         """The field of the manifest that chooses this reading."""
         return self.decided_by or f'"family": "{self.family}"'
 
-    def class_ids(self, outputs: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[Any] | None:
-        """Return the class ids in ``outputs``; None where each class is a column."""
+    def class_rows(
+        self, outputs: Mapping[str, npt.NDArray[Any]]
+    ) -> tuple[npt.NDArray[Any], npt.NDArray[Any], npt.NDArray[Any]] | None:
+        """Return boxes (N, 4), scores (N,) and class ids (N,) of all frames; None if classes are columns."""
         first = outputs[self.outputs[0]]
         if self.form is OutputForm.READY:
-            return first
-        if self.family in (Family.YOLO_END2END, Family.YOLOV7_END2END):
-            return first[..., 5]
-        return first[..., 6] if self.form is OutputForm.FLAT else None
+            boxes, scores = (outputs[name] for name in self.outputs[1:])
+            return boxes.reshape(-1, 4), scores.reshape(-1), first.reshape(-1)
+        rows = first.reshape(-1, first.shape[-1])
+        if self.family is Family.YOLO_END2END:
+            return rows[:, :4], rows[:, 4], rows[:, 5]
+        if self.form is not OutputForm.FLAT:
+            return None
+        score, kind = FLAT_SCORE_AND_CLASS[self.family]
+        return rows[:, 1:5], rows[:, score], rows[:, kind]
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,18 +167,22 @@ class Probe:
         """Return an output for the probe frame, without the batch, as float32."""
         return np.asarray(self.outputs[name][0], np.float32)
 
-    def table(self) -> tuple[str, tuple[int, ...]] | None:
-        """Return the output that holds one row per candidate, and its shape; None if there is no such output.
+    def tables(self) -> list[tuple[str, tuple[int, ...]]]:
+        """Return the outputs that may hold one row per candidate, and their shape.
 
-        The model may also output copies of it (the auxiliary head of yolov9) and raw heads of rank 4 or 5
-        (yolov5).
+        There are several if a model has more than one head of the same shape: yolov9 has an auxiliary one.
+        Equal outputs count once. Raw heads of rank 4 or 5 (yolov5) may be there, too.
         """
-        rank3 = [(name, array.shape) for name, array in self.outputs.items() if array.ndim == 3]
-        if not rank3 or any(shape != rank3[0][1] for _, shape in rank3[1:]):
-            return None
+        rank3 = [(name, array) for name, array in self.outputs.items() if array.ndim == 3]
+        if not rank3 or any(array.shape != rank3[0][1].shape for _, array in rank3[1:]):
+            return []
         if any(array.ndim not in (3, 4, 5) for array in self.outputs.values()):
-            return None
-        return rank3[0]
+            return []
+        found: list[tuple[str, npt.NDArray[np.generic]]] = []
+        for name, array in rank3:
+            if not any(np.array_equal(array, other) for _, other in found):
+                found.append((name, array))
+        return [(name, array.shape) for name, array in found]
 
     def cell_counts(self, per_cell: int = 1) -> set[int]:
         """Return the rows of a dense head with ``per_cell`` anchors per cell, for each of `STRIDE_SETS`."""

@@ -55,6 +55,10 @@ class Manifest:
     std: Triple | None = None
     activation: Activation | None = None
     labels: tuple[str, ...] | None = None
+    #: The id of the class that has the first label: 0 or 1. For models that output class ids.
+    first_class_id: int | None = None
+    #: The output that holds the boxes, where several have the same shape.
+    output: str | None = None
     #: Labels of the classes whose boxes are printed codes that the service may read.
     code_classes: tuple[str, ...] | None = None
     #: Lower-case hex digest that the model file must have.
@@ -152,6 +156,8 @@ _PARSERS: Mapping[str, Parser] = {
     "std": fields.triple(1e-6, 1e6),
     "activation": fields.choice(Activation),
     "labels": fields.labels,
+    "first_class_id": fields.integer(0, 1),
+    "output": fields.text,
     "code_classes": fields.code_classes,
     "sha256": fields.sha256,
     "conf_threshold": fields.number(0.0, 1.0),

@@ -44,38 +44,34 @@ def end2end(probe: Probe) -> Iterator[Layout]:
 
     It is also yielded for more columns, which belong to other tasks: `value_ranges` then names them.
     """
-    found = probe.table()
-    if found is None or found[1][2] < 6 or _is_dense(probe, found[1]):
-        return
-    name = found[0]
-    yield Layout(
-        Family.YOLO_END2END,
-        (name,),
-        None,
-        CONVENTIONS[Family.YOLO_END2END],
-        normalised=are_fractions(probe.values(name)[:, :4]),
-        reading="x1 y1 x2 y2 score class in each row",
-        hinted=probe.metadata.get("end2end") == "True",
-    )
+    for name, shape in probe.tables():
+        if shape[2] < 6 or _is_dense(probe, shape):
+            continue
+        yield Layout(
+            Family.YOLO_END2END,
+            (name,),
+            None,
+            CONVENTIONS[Family.YOLO_END2END],
+            normalised=are_fractions(probe.values(name)[:, :4]),
+            reading="x1 y1 x2 y2 score class in each row",
+            hinted=probe.metadata.get("end2end") == "True",
+        )
 
 
 def joined(probe: Probe) -> Iterator[Layout]:
     """Yield the reading [batch, queries, 4 + classes] of Ultralytics' RT-DETR: cx cy w h, then scores."""
-    found = probe.table()
-    if found is None or _is_dense(probe, found[1]):
-        return
-    name, (_, rows, columns) = found
-    if columns < 5 or not _FEW_ROWS < rows <= _MAX_QUERIES:
-        return
-    yield Layout(
-        Family.DETR,
-        (name,),
-        columns - 4,
-        CONVENTIONS[Family.DETR],
-        form=OutputForm.JOINED,
-        reading=f"cx cy w h as fractions of the input, then {columns - 4} class scores in each row",
-        hinted="detr" in probe.metadata.get("description", "").lower(),
-    )
+    for name, (_, rows, columns) in probe.tables():
+        if _is_dense(probe, (1, rows, columns)) or columns < 5 or not _FEW_ROWS < rows <= _MAX_QUERIES:
+            continue
+        yield Layout(
+            Family.DETR,
+            (name,),
+            columns - 4,
+            CONVENTIONS[Family.DETR],
+            form=OutputForm.JOINED,
+            reading=f"cx cy w h as fractions of the input, then {columns - 4} class scores in each row",
+            hinted="detr" in probe.metadata.get("description", "").lower(),
+        )
 
 
 def _is_dense(probe: Probe, shape: tuple[int, ...]) -> bool:

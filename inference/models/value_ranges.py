@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from inference.models.dense_heads import cell_centres
-from inference.models.layout import MAX_FRACTION, Layout, OutputForm, Probe
+from inference.models.layout import FLAT_SCORE_AND_CLASS, MAX_FRACTION, Layout, OutputForm, Probe
 from inference.models.manifest import Activation
 from inference.models.model import Family
 from inference.models.query_heads import are_probabilities
@@ -211,7 +211,7 @@ def _flat_fault(rows: _Floats, layout: Layout) -> str:
     frames = rows[:, 0]
     if (frames != np.round(frames)).any() or frames.min() < 0:
         return f"{frames.max():.4g} where the number of the frame belongs"
-    score, kind = (6, 5) if layout.family is Family.YOLOV7_END2END else (5, 6)
+    score, kind = FLAT_SCORE_AND_CLASS[layout.family]
     return _rows_fault(rows[:, 1:5], rows[:, score], rows[:, kind])
 
 

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from inference.core.detection_params import DetectionParams
 from inference.core.detections import NO_BOXES, Boxes
 from inference.graph.head import BRANCHES, Head, sigmoid
-from inference.models.layout import Layout, OutputForm, are_fractions
+from inference.models.layout import FLAT_SCORE_AND_CLASS, Layout, OutputForm, are_fractions
 from inference.models.manifest import Activation
 from inference.models.model import Family
 
@@ -44,10 +44,18 @@ class Postprocessor:
     """
 
     def __init__(
-        self, layout: Layout, width: int, height: int, class_count: int, head: Head | None = None
+        self,
+        layout: Layout,
+        width: int,
+        height: int,
+        class_count: int,
+        head: Head | None = None,
+        *,
+        first_class_id: int = 0,
     ) -> None:
         self._layout = layout
         self._class_count = class_count
+        self._first_class_id = first_class_id
         #: Width, height, width, height in pixels: scales boxes from 0..1 to the model input.
         self._extent = np.array([width, height, width, height], dtype=np.float32)
         self._levels = head.levels if head is not None else ()
@@ -202,7 +210,7 @@ class Postprocessor:
 
     def _flat(self, outputs: Sequence[Array], params: DetectionParams) -> Boxes:
         rows = outputs[0].astype(np.float32)
-        score, kind = (6, 5) if self._layout.family is Family.YOLOV7_END2END else (5, 6)
+        score, kind = FLAT_SCORE_AND_CLASS[self._layout.family]
         return self._chosen(rows[:, 1:5], rows[:, score], rows[:, kind], params)
 
     def _split(self, outputs: Sequence[Array], params: DetectionParams) -> Boxes:
@@ -221,8 +229,10 @@ class Postprocessor:
 
     def _chosen(self, corners: Boxes, scores: Scores, ids: Array, params: DetectionParams) -> Boxes:
         """Select from rows that contain a class id, and leave out ids without a label."""
-        rows = np.flatnonzero((scores >= params.conf_threshold) & (ids >= 0) & (ids < self._class_count))
-        classes = ids[rows].astype(np.intp)
+        first = self._first_class_id
+        known = (ids >= first) & (ids < first + self._class_count)
+        rows = np.flatnonzero((scores >= params.conf_threshold) & known)
+        classes = ids[rows].astype(np.intp) - first
         rows, kept, classes = self._kept(rows, scores[rows], classes, params)
         return _assemble(self._in_pixels(corners[rows]), kept, classes)
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from streamer.imaging.heif import read_heif
 from streamer.imaging.heif_boxes import name_heif
 from streamer.imaging.jpeg import read_jpeg
+from streamer.imaging.other_formats import name_kind
 from streamer.imaging.pixel_limits import (
     ALLOWED,
     ANY_ALLOWED,
@@ -26,75 +27,6 @@ from streamer.imaging.pixel_limits import (
 )
 from streamer.imaging.png import SIGNATURE, read_png
 from streamer.imaging.webp import read_webp
-
-_MAGIC: tuple[tuple[int, bytes, str], ...] = (
-    (0, b"GIF8", "GIF"),
-    (0, b"BM", "BMP"),
-    (0, b"II*\x00", "TIFF"),
-    (0, b"MM\x00*", "TIFF"),
-    (0, b"II+\x00", "TIFF"),
-    (0, b"MM\x00+", "TIFF"),
-    (0, b"\x00\x00\x00\x0cjP  ", "JPEG 2000"),
-    (0, b"\xff\x4f\xff\x51", "JPEG 2000"),
-    (0, b"\x00\x00\x00\x0cJXL ", "JPEG XL"),
-    (0, b"\xff\x0a", "JPEG XL"),
-    (0, b"8BPS", "Photoshop"),
-    (0, b"\x00\x00\x01\x00", "icon"),
-    (0, b"\x76\x2f\x31\x01", "OpenEXR"),
-    (0, b"#?RADIANCE", "Radiance HDR"),
-    (0, b"\x59\xa6\x6a\x95", "Sun raster"),
-    (0, b"%PDF", "PDF"),
-    (0, b"PK\x03\x04", "ZIP"),
-    (0, b"\x1f\x8b", "gzip"),
-    (0, b"\x1a\x45\xdf\xa3", "Matroska or WebM video"),
-    (8, b"AVI ", "AVI video"),
-    (8, b"WAVE", "WAVE audio"),
-)
-#: Beginnings of images whose bytes a program read or sent as text, and of those in base64.
-_AS_TEXT = (
-    b"\xc3\xbf\xc3\x98",
-    b"\xef\xbf\xbd\xef\xbf\xbd",
-    b"\xc2\x89PNG",
-    b"\xef\xbf\xbdPNG",
-    b"\x89PNG\n\x1a",
-)
-_AS_BASE64 = (b"/9j/", b"iVBORw0KGgo", b"UklGR")
-_TEXT_BYTES = 512
-_TEXT_CONTROLS = frozenset(b"\t\n\r\x0c\x1b")
-
-
-def name_kind(data: bytes) -> str:
-    """Return a short, readable name of the format of ``data``; never raises."""
-    for offset, magic, name in _MAGIC:
-        if data.startswith(magic, offset):
-            return name
-    if data.startswith(_AS_TEXT):
-        return (
-            "an image whose bytes were changed because they were read or sent as text (send them as binary)"
-        )
-    if data.startswith(_AS_BASE64):
-        return "base64 (send the bytes, or base64 in JSON)"
-    if data[4:8] == b"ftyp":
-        raw = "Canon raw" if data[8:12] == b"crx " else "MP4 or QuickTime video"
-        return name_heif(data) or raw
-    if len(data) > 2 and data[:1] == b"P" and data[1:2] in b"1234567fF" and data[2:3].isspace():
-        return "PNM"
-    return _name_text(data[:_TEXT_BYTES])
-
-
-def _name_text(head: bytes) -> str:
-    """Distinguish markup, other text and unknown data."""
-    if any(byte < 0x20 and byte not in _TEXT_CONTROLS for byte in head):
-        return "unknown data"
-    text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
-    if text.startswith(b"<svg") or (text.startswith(b"<?xml") and b"<svg" in text):
-        return "SVG"
-    if text.startswith((b"<!doctype html", b"<html")):
-        return "HTML"
-    if text.startswith(b"data:image/"):
-        return "data URL (send the bytes, not base64)"
-    return "text"
-
 
 __all__ = ["ALLOWED", "ImageError", "ImageErrorCode", "ImageHeader", "Limits", "PixelLimits", "read_header"]
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from streamer.imaging.pixel_limits import (
+    ImageError,
     ImageHeader,
     PixelLimits,
     check_size,
@@ -101,6 +102,8 @@ class _Chunks:
     data: list[tuple[int, int]] = field(default_factory=list)
     #: Orientation in the first EXIF chunk; None if there is no such chunk.
     orientation: int | None = None
+    #: Whether the file ends before its end chunk, perhaps within its last data chunk.
+    cut: bool = False
 
     @property
     def data_bytes(self) -> int:
@@ -111,8 +114,9 @@ class _Chunks:
         """Return whether the data may inflate to more than `SURPLUS_BYTES` bytes beyond the image."""
         return self.data_bytes * _DEFLATE_MAX_RATIO > scanline_bytes + SURPLUS_BYTES
 
-    def checked(self, frame: PngFrame) -> _Chunks:
+    def checked(self, frame: PngFrame, *, cut: bool = False) -> _Chunks:
         """Return this object. Raises ImageError if the data or a needed palette is missing."""
+        self.cut = cut
         if not self.data:
             raise damaged("it has no image data")
         if frame.colour == _PALETTE and self.palette is None:
@@ -155,7 +159,7 @@ def read_png(blob: bytes, limits: PixelLimits) -> ImageHeader:
 def _decode_bytes(frame: PngFrame, chunks: _Chunks, file_bytes: int) -> int:
     """Return the peak memory of decoding: OpenCV's pixels, their copy for Python, and the bare file."""
     pixels, stored = 6 * frame.width * frame.height, frame.scanline_bytes
-    if stored <= _MAX_STORED_BYTES and chunks.may_have_surplus(stored):
+    if stored <= _MAX_STORED_BYTES and (chunks.cut or chunks.may_have_surplus(stored)):
         return max(2 * stored, stored + pixels) + file_bytes
     return pixels + 2 * file_bytes
 
@@ -168,7 +172,7 @@ class PngFile:
     #: The palette chunk; empty if there is none.
     palette: bytes
     _data: bytes | memoryview
-    _chunks: list[tuple[int, int]]
+    _chunks: _Chunks
 
     @classmethod
     def read(cls, data: bytes | memoryview) -> PngFile:
@@ -176,10 +180,10 @@ class PngFile:
         frame = PngFrame.parse(data)
         chunks = _walk(data, frame)
         palette = bytes(data[slice(*chunks.palette)]) if chunks.palette is not None else b""
-        return cls(frame, palette, data, chunks.data)
+        return cls(frame, palette, data, chunks)
 
     def inflate(self) -> Iterator[bytes]:
-        """Yield the scanlines in pieces of up to 64 KiB. Raises ImageError if the data are broken."""
+        """Yield the scanlines in pieces of up to 64 KiB, perhaps too few. Raises ImageError if broken."""
         return _inflate(self._data, self._chunks)
 
 
@@ -193,31 +197,33 @@ def bare_png(blob: bytes) -> bytes:
     frame = PngFrame.parse(blob)
     chunks = _walk(blob, frame)
     palette = blob[slice(*chunks.palette)] if chunks.palette is not None else b""
-    return b"".join((blob[:33], palette, *_checked_data(blob, chunks, frame.scanline_bytes), IEND))
+    return b"".join((blob[:33], palette, *_checked_data(blob, chunks, frame), IEND))
 
 
 def _walk(blob: bytes | memoryview, frame: PngFrame) -> _Chunks:
-    """Find the chunks up to the end chunk, or up to the end of a file that is cut off behind its image data.
+    """Find the chunks up to the end chunk, or up to the end of a file that is cut off in or behind its data.
 
     Whether the data are complete shows when they are inflated. Raises ImageError.
     """
     position, found, extras, previous, kind = 33, _Chunks(), 0, b"", b"IHDR"
     for _ in range(_MAX_CHUNKS):
-        if position + 12 > len(blob):
-            return found.checked(frame)
+        if position + 8 > len(blob):
+            return found.checked(frame, cut=True)
         previous = kind
         length, kind = struct.unpack_from(">I4s", blob, position)
         start, position = position, position + 12 + length
-        if position > len(blob):
-            if found.data and kind != b"IDAT":
-                return found.checked(frame)
-            where = "its image data" if kind == b"IDAT" else "a chunk before its image data"
+        cut = position > len(blob)
+        if cut and kind != b"IDAT" and not found.data:
             raise damaged(
-                f"the file is cut off within {where}: it has {len(blob)} of {position} bytes or more"
+                "the file is cut off within a chunk before its image data: it has "
+                f"{len(blob)} of {position} bytes or more"
             )
+        if kind == b"IDAT" and (previous == b"IDAT" or not found.data):
+            # If the checksum is missing, the data may still be complete; it takes 4 bytes that are not read.
+            found.data.append((start, min(position, len(blob) + 4)))
+        if cut:
+            return found.checked(frame, cut=True)
         if kind == b"IDAT":
-            if previous == b"IDAT" or not found.data:
-                found.data.append((start, position))
             continue
         if kind == b"IEND":
             return found.checked(frame)
@@ -239,19 +245,29 @@ def _note_extra(found: _Chunks, kind: bytes, blob: bytes | memoryview, position:
         raise damaged(f"its chunk {kind!r} is critical, and none of PNG")
 
 
-def _checked_data(blob: bytes, chunks: _Chunks, scanline_bytes: int) -> list[bytes]:
+def ends_early(frame: PngFrame, inflated: int) -> ImageError:
+    """Return the error for image data that inflate to ``inflated`` bytes, which are too few."""
+    if frame.interlaced:
+        there = f"{inflated} of {frame.scanline_bytes} bytes"
+    else:
+        there = f"{inflated * frame.height // frame.scanline_bytes} of {frame.height} rows"
+    return damaged(f"its image data end early: they have {there}")
+
+
+def _checked_data(blob: bytes, chunks: _Chunks, frame: PngFrame) -> list[bytes]:
     """Return the data chunks that the decoder gets. Raises ImageError.
 
-    libpng inflates all data and discards the surplus. If the surplus could be too large, this function
-    inflates the data first to measure it. Scanlines of at most `_MAX_STORED_BYTES` are then passed on
-    uncompressed.
+    libpng inflates all data and discards the surplus. If the surplus could be too large, or the file is cut
+    off, this function inflates the data first to measure them. Scanlines of at most `_MAX_STORED_BYTES` are
+    then passed on uncompressed.
     """
     whole = slice(chunks.data[0][0], chunks.data[-1][1])
-    if not chunks.may_have_surplus(scanline_bytes):
+    scanline_bytes = frame.scanline_bytes
+    if not chunks.cut and not chunks.may_have_surplus(scanline_bytes):
         return [blob[whole]]
     keep = scanline_bytes <= _MAX_STORED_BYTES
     blocks, inflated, adler = [b"\x78\x01"], 0, 1
-    for piece in _inflate(blob, chunks.data):
+    for piece in _inflate(blob, chunks):
         kept = piece[: max(0, scanline_bytes - inflated)]
         inflated += len(piece)
         if inflated > scanline_bytes + SURPLUS_BYTES:
@@ -259,10 +275,12 @@ def _checked_data(blob: bytes, chunks: _Chunks, scanline_bytes: int) -> list[byt
         if keep and kept:
             adler = zlib.adler32(kept, adler)
             blocks += (struct.pack("<BHH", 0, len(kept), len(kept) ^ 0xFFFF), kept)
-    if not keep:
-        return [blob[whole]]
     if inflated < scanline_bytes:
-        raise damaged(f"its data inflate to {inflated} of the {scanline_bytes} bytes of its image")
+        raise ends_early(frame, inflated)
+    if not keep:
+        if len(blob) < whole.stop:  # the decoder needs the checksum, which would take a copy of all data
+            raise damaged("the file is cut off at the end of its image data, and it is too large to mend")
+        return [blob[whole]]
     blocks.append(struct.pack("<BHH", 1, 0, 0xFFFF) + struct.pack(">I", adler))
     length, checksum = 0, zlib.crc32(b"IDAT")
     for block in blocks:
@@ -270,11 +288,14 @@ def _checked_data(blob: bytes, chunks: _Chunks, scanline_bytes: int) -> list[byt
     return [struct.pack(">I4s", length, b"IDAT"), *blocks, struct.pack(">I", checksum)]
 
 
-def _inflate(blob: bytes | memoryview, data: list[tuple[int, int]]) -> Iterator[bytes]:
-    """Inflate the data chunks, and yield the result in pieces. Raises ImageError if they are broken."""
+def _inflate(blob: bytes | memoryview, chunks: _Chunks) -> Iterator[bytes]:
+    """Inflate the data chunks, and yield the result in pieces. Raises ImageError if they are broken.
+
+    Data of a file that is cut off may end early; the caller counts the bytes.
+    """
     inflater = zlib.decompressobj()
     try:
-        for start, end in data:
+        for start, end in chunks.data:
             # Pass the data in small steps, because the inflater copies the unconsumed rest of each step.
             for step in range(start + 8, end - 4, _STEP_BYTES):
                 rest: bytes | memoryview = memoryview(blob)[step : min(step + _STEP_BYTES, end - 4)]
@@ -285,5 +306,5 @@ def _inflate(blob: bytes | memoryview, data: list[tuple[int, int]]) -> Iterator[
             yield piece
     except zlib.error as error:
         raise damaged("its image data cannot be inflated") from error
-    if not inflater.eof:
+    if not inflater.eof and not chunks.cut:
         raise damaged("its image data end early")

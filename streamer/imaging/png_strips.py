@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from streamer.imaging.pixel_limits import damaged
-from streamer.imaging.png import IEND, SIGNATURE, SURPLUS_BYTES, PngFile
+from streamer.imaging.png import IEND, SIGNATURE, SURPLUS_BYTES, PngFile, ends_early
 from streamer.imaging.sampled_pixels import Rows
 
 Pixels = npt.NDArray[np.uint8]
@@ -38,15 +38,16 @@ def decode_strips(data: bytes | memoryview, pixels: Pixels, rows: Rows) -> None:
     if pixels.shape != (file.frame.height, file.frame.width, 3):
         raise damaged("its data differ from its header")
     strips = _Strips(file, pixels, rows)
-    surplus = 0
+    surplus = inflated = 0
     for piece in file.inflate():
+        inflated += len(piece)
         if not strips.complete:
             piece = strips.add(piece)
         surplus += len(piece)
         if surplus > SURPLUS_BYTES:
             raise damaged(f"its data inflate to more than the {file.frame.scanline_bytes} bytes of its image")
     if not strips.complete:
-        raise damaged("its image data end early")
+        raise ends_early(file.frame, inflated)
 
 
 class _Strips:

@@ -12,7 +12,8 @@ import secrets
 from typing import Any, NoReturn
 
 from streamer.http.problem_details import Problem
-from streamer.imaging.image_header import Limits, name_kind
+from streamer.imaging.image_header import Limits
+from streamer.imaging.other_formats import name_kind
 from streamer.imaging.pixel_limits import ANY_ALLOWED
 from streamer.imaging.png import SIGNATURE as PNG_SIGNATURE
 from streamer.predict.base64_image import Base64Image, NotBase64

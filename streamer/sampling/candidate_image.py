@@ -143,11 +143,13 @@ def _strip_jpeg(data: bytes, orientation: int) -> bytes:
 def _strip_png(data: bytes, orientation: int) -> bytes:
     kept = [data[:8]]
     position = 8
-    while position + 12 <= len(data):
+    while position + 8 <= len(data):
         length, kind = struct.unpack_from(">I4s", data, position)
         end = position + 12 + length
-        if end > len(data):
-            break  # the file is cut off behind its image data
+        if end > len(data):  # the file is cut off behind its image data, or within the checksum of these
+            if kind == b"IDAT":
+                kept.append(_png_chunk(kind, _whole(data[position + 8 : position + 8 + length], length)))
+            break
         if kind not in _PNG_DROPPED and kind != b"IEND":
             kept.append(data[position:end])
         if kind == b"IHDR" and orientation != 1:
@@ -156,6 +158,12 @@ def _strip_png(data: bytes, orientation: int) -> bytes:
             break  # bytes after this chunk are not part of the image
         position = end
     return b"".join([*kept, _png_chunk(b"IEND", b"")])
+
+
+def _whole(body: bytes, length: int) -> bytes:
+    if len(body) < length:
+        raise ValueError(f"cut off in its image data: the last chunk has {len(body)} of {length} bytes")
+    return body
 
 
 def _png_chunk(kind: bytes, body: bytes) -> bytes:

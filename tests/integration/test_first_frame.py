@@ -12,13 +12,13 @@ import re
 import shutil
 import socket
 import statistics
-import subprocess
 import threading
 import time
 from collections.abc import Iterator
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import av
 import pytest
 
 from streamer.client import video
@@ -138,9 +138,14 @@ def segments(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[S
     """Yield a server of segments, and how many seconds each has."""
     segment_s: int = request.param
     whole = write_numbered(tmp_path / "v.mp4", 5 * segment_s, key_interval_s=segment_s)
-    command = [program("ffmpeg"), "-loglevel", "error", "-nostdin", "-i", str(whole), "-c", "copy"]
-    command += ["-f", "hls", "-hls_time", str(segment_s), "-hls_segment_filename", str(tmp_path / "%d.ts")]
-    subprocess.run([*command, str(tmp_path / "offline.m3u8")], check=True)
+    options = {"hls_time": str(segment_s), "hls_segment_filename": str(tmp_path / "%d.ts")}
+    # PyAV has FFmpeg's libraries, so this test needs no program.
+    with av.open(str(whole)) as source, av.open(str(tmp_path / "o.m3u8"), "w", "hls", options) as copy:
+        stream = copy.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = stream
+                copy.mux(packet)
     server = SegmentServer(tmp_path, segment_s)
     yield server, segment_s
     server.server.shutdown()

@@ -18,6 +18,7 @@ from streamer.imaging.decode import decode
 from streamer.imaging.image_header import ImageError, ImageErrorCode, ImageHeader, Limits
 from streamer.protocol.wire import Codec
 from tests.helpers.cpu_time import least_cpu_s
+from tests.unit.hostile_builders import interlaced, photograph
 from tests.unit.images import (
     encode,
     exif_block,
@@ -31,6 +32,8 @@ from tests.unit.images import (
     with_jpeg_segment,
 )
 
+#: Bytes of the end chunk, of the checksum of the data chunk, and of that of the compressed data.
+PNG_TAIL_BYTES = 12 + 4 + 4
 LIMITS = Limits()
 PLAIN = {
     "jpeg": encode(scene()),
@@ -207,6 +210,7 @@ def test_two_frame_headers_are_damaged() -> None:
 @pytest.mark.parametrize("name", PLAIN)
 def test_a_file_cut_anywhere_is_damaged(name: str) -> None:
     data = PLAIN[name]
+    whole = decode(data, LIMITS.read_header(data)).pixels
     for length in range(1, len(data)):
         try:
             header = LIMITS.read_header(data[:length])
@@ -217,11 +221,32 @@ def test_a_file_cut_anywhere_is_damaged(name: str) -> None:
             if header.codec is Codec.JPEG:
                 assert 0 < header.sound_bytes <= length
             else:
-                # A PNG that ends between two chunks is whole if all of its data are there.
+                # Whether all image data of a PNG are there shows when they are inflated.
                 assert header.codec is Codec.PNG
-                if length < len(data) - 12:
-                    with pytest.raises(ImageError):
-                        decode(data[:length], header)
+                try:
+                    assert np.array_equal(decode(data[:length], header).pixels, whole)
+                except ImageError as error:
+                    assert "its image data end early: they have" in error.detail
+                    assert length < len(data) - PNG_TAIL_BYTES
+
+
+@pytest.mark.parametrize("colour", ["grey", "colour", "16 bits", "interlaced", "large"])
+def test_a_png_that_is_cut_off_behind_its_last_pixel_is_decoded(colour: str) -> None:
+    """The end chunk, the checksum of the data chunk and that of the compressed data hold no pixels."""
+    data = {
+        "grey": lambda: encode(photograph(200, 150)[..., :1], ".png"),
+        "colour": lambda: encode(photograph(200, 150), ".png"),
+        "16 bits": lambda: encode(photograph(200, 150).astype(np.uint16) * 257, ".png"),
+        "interlaced": lambda: interlaced(200, 150, np.random.default_rng(4).bytes),
+        "large": lambda: encode(photograph(1600, 1200), ".png"),
+    }[colour]()
+    expected = decode(data, LIMITS.read_header(data)).pixels
+    for cut in range(1, PNG_TAIL_BYTES + 1):
+        part = data[:-cut]
+        assert np.array_equal(decode(part, LIMITS.read_header(part)).pixels, expected), cut
+    for cut, words in ((100, r"have \d+ of \d+ (rows|bytes)"), (len(data) - 20, "within its header")):
+        with pytest.raises(ImageError, match=words):
+            decode(data[:-cut], LIMITS.read_header(data[:-cut]))
 
 
 @pytest.mark.parametrize("cut", [0, 1, 30])

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import struct
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamer.imaging.image_header import name_kind
+from streamer.imaging.other_formats import name_kind
 
 AS_TEXT = "an image whose bytes were changed because they were read or sent as text (send them as binary)"
+
+
+def pcx() -> bytes:
+    """Return the header of a PCX of 64 x 48 pixels."""
+    return struct.pack("<4B6H", 10, 5, 1, 8, 0, 0, 63, 47, 72, 72) + bytes(112)
+
+
+def tga(*, kind: int = 2, palette: int = 0, depth: int = 24) -> bytes:
+    """Return the header of a TGA of 64 x 48 pixels, which has no signature."""
+    return struct.pack("<3B2HB4H2B", 0, palette, kind, 0, 256 * palette, 24 * palette, 0, 0, 64, 48, depth, 0)
 
 
 @pytest.mark.parametrize(
@@ -16,8 +28,33 @@ AS_TEXT = "an image whose bytes were changed because they were read or sent as t
     [
         (b"GIF89a....", "GIF"),
         (b"BM123456", "BMP"),
-        (b"II*\x00\x08\x00", "TIFF"),
-        (b"MM\x00*\x00\x08", "TIFF"),
+        (b"II*\x00\x08\x00", "TIFF, or a camera's raw image in it"),
+        (b"MM\x00*\x00\x08", "TIFF, or a camera's raw image in it"),
+        (b"II*\x00\x10\x00\x00\x00CR\x02\x00", "Canon raw"),
+        (b"FUJIFILMCCD-RAW 0201", "Fujifilm raw"),
+        (b"IIRO\x08\x00\x00\x00", "Olympus raw"),
+        (b"IIU\x00\x18\x00\x00\x00", "Panasonic raw"),
+        (b"8BPS\x00\x01", "Photoshop"),
+        (b"DDS \x7c\x00\x00\x00", "DDS"),
+        (b"\x00\x00\x01\x00\x01\x00\x10\x10", "icon"),
+        (b"\x00\x00\x02\x00\x01\x00\x10\x10" + bytes(20), "cursor"),
+        (b"\xff\x0a\xfa\x7f", "JPEG XL"),
+        (b"\x00\x00\x00\x0cJXL \r\n\x87\n", "JPEG XL"),
+        (b"II\xbc\x01", "JPEG XR"),
+        (b"v/1\x01\x02\x00\x00\x00", "OpenEXR"),
+        (b"qoif\x00\x00\x00\x01", "QOI"),
+        (pcx(), "PCX"),
+        (tga() + bytes(64 * 48 * 3), "unknown data, perhaps TGA"),
+        (tga() + bytes(64 * 48 * 3 + 8) + b"TRUEVISION-XFILE.\x00", "TGA"),
+        (tga(kind=9, palette=1, depth=8) + bytes(900), "unknown data, perhaps TGA"),
+        (tga(kind=7) + bytes(900), "unknown data"),
+        (bytes(128) + b"DICM", "DICOM"),
+        (b"<!-- drawn -->\n<svg>", "SVG"),
+        ("<svg/>".encode("utf-16"), "text in UTF-16"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0", "PostScript"),
+        (b"RIFF\x00\x00\x00\x00ACON", "a RIFF file other than WebP"),
+        ((b"G" + bytes(187)) * 3, "MPEG-TS video"),
+        (b"\x00\x00\x00\x01\x67\x42", "raw H.264 or H.265 video"),
         (b"\x00\x00\x00\x0cjP  \r\n\x87\n", "JPEG 2000"),
         (b"\xff\x4f\xff\x51\x00", "JPEG 2000"),
         (b"\x00\x00\x00\x1cftypavif", "AVIF"),

@@ -63,6 +63,9 @@ def test_a_png_and_a_webp_that_are_cut_off_behind_their_image_become_complete() 
     png = encode(scene(), ".png")
     assert strip_metadata(png[:-12], Codec.PNG, 1) == png
     assert strip_metadata(png[:-3], Codec.PNG, 1) == png
+    assert strip_metadata(png[:-14], Codec.PNG, 1) == png  # within the checksum of its data
+    with pytest.raises(ValueError, match="cut off in its image data"):
+        strip_metadata(png[:-17], Codec.PNG, 1)
     webp = with_exif(encode(scene(), ".webp", cv2.IMWRITE_WEBP_QUALITY, 80), 1)
     without = strip_metadata(webp, Codec.WEBP, 1)
     assert strip_metadata(webp[:-3], Codec.WEBP, 1) == without
