@@ -1,7 +1,8 @@
 """Finds near-duplicates: pictures that show almost the same, which must not be in different parts.
 
 Two pictures are near-duplicates if the whole pictures look alike and the objects in them do, too: a fixed
-camera sees the same background behind different objects, and those are different pictures.
+camera sees the same background behind different objects, and those are different pictures. Objects look alike
+if boxes at the same places do, or if the pixels do wherever one of the pictures has a box (`box_places`).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from inference.core.overlap import greedy_pairs, pairwise_iou
+from streamer.datasets.box_places import BoxPlaces, Thumbnail, thumbnail
 
 #: Sides of the reduced pictures that are compared. A shift by a fiftieth of the width hardly changes them.
 _FRAME_SIDE, _CROP_SIDE = 16, 12
@@ -42,6 +44,8 @@ class Fingerprint:
     boxes: Vector
     #: (n, 147): each box's crop as ``frame`` has the picture, then its mean blue, green and red.
     crops: Vector
+    #: (64, 64, 3): the reduced picture.
+    small: Thumbnail
 
 
 def fingerprint(image: npt.NDArray[np.uint8], boxes: npt.NDArray[np.floating]) -> Fingerprint:
@@ -55,11 +59,15 @@ def fingerprint(image: npt.NDArray[np.uint8], boxes: npt.NDArray[np.floating]) -
         np.append(_pattern(grey, _FRAME_SIDE), np.float32(grey.mean())),
         (ordered / np.array([width, height] * 2)).astype(np.float32).reshape(-1, 4),
         np.array(crops, np.float32).reshape(-1, _CROP_SIDE * _CROP_SIDE + 3),
+        thumbnail(image),
     )
 
 
 def near_pairs(prints: Sequence[Fingerprint]) -> Iterable[tuple[int, int]]:
-    """Return the pairs of indices (i, j), i < j, of near-duplicates; takes memory for 512 rows at a time."""
+    """Return the pairs of indices (i, j), i < j, of near-duplicates.
+
+    Takes memory for 512 rows at a time, and a bit for each pair.
+    """
     if not prints:
         return
     patterns = np.stack([entry.frame[:-1] for entry in prints])
@@ -68,16 +76,27 @@ def near_pairs(prints: Sequence[Fingerprint]) -> Iterable[tuple[int, int]]:
     counts = np.array([len(entry.boxes) for entry in prints])
     # Most pictures of a fixed camera look alike; their largest boxes tell nearly all of them apart.
     largest = np.stack([entry.boxes[0] if len(entry.boxes) else np.zeros(4, np.float32) for entry in prints])
+    places = BoxPlaces([entry.small for entry in prints], [entry.boxes for entry in prints])
+    found = []
     for first in range(0, len(prints), _ROWS_AT_ONCE):
         rows = slice(first, first + _ROWS_AT_ONCE)
         alike = patterns[rows] @ patterns.T >= _FRAME_LIKENESS
         alike |= (plain[rows, None] & plain) & (np.abs(means[rows, None] - means) <= _SAME_LEVEL)
+        for row, others in enumerate(alike):
+            others[first + row] = False
+            places.compare(first + row, np.flatnonzero(others))
         alike &= counts[rows, None] == counts
         alike &= (counts[rows, None] == 0) | (pairwise_iou(largest[rows], largest) >= _SAME_PLACE)
         for row, column in np.argwhere(alike):
             pair = int(row) + first, int(column)
             if pair[0] < pair[1] and _same_objects(prints[pair[0]], prints[pair[1]]):
-                yield pair
+                found.append(pair)
+    yield from found
+    known = set(found)
+    for picture in range(len(prints)):
+        for other in places.mutual(picture).tolist():
+            if picture < other and (picture, other) not in known:
+                yield picture, other
 
 
 def clusters(count: int, pairs: Iterable[tuple[int, int]]) -> list[int]:

@@ -11,6 +11,7 @@ import pytest
 
 from streamer.datasets.near_duplicates import Fingerprint, clusters, fingerprint, near_pairs
 from streamer.datasets.parts import Balance, assign
+from tests.helpers.duplicate_worlds import belt, ground, objects
 from tests.unit.label_exports import picture
 
 Image = npt.NDArray[np.uint8]
@@ -50,6 +51,35 @@ def test_copies_are_near_duplicates_and_other_pictures_are_not(
         original = fingerprint(picture(seed), boxes)
         assert _near(original, fingerprint(copy(picture(seed)), boxes))
         assert not _near(original, fingerprint(copy(picture(seed + 100)), boxes))
+
+
+@pytest.mark.parametrize("copy", [_recompressed, _noisy, lambda image: image[1:, 1:]])
+def test_copies_with_other_boxes_are_near_duplicates(copy: Callable[[Image], Image]) -> None:
+    other = np.array([[40, 30, 90, 80], [5, 60, 35, 100]], np.float32)
+    for seed in range(10):
+        original = fingerprint(picture(seed), BOX)
+        for boxes in (NONE, other, other[1:]):
+            assert _near(original, fingerprint(copy(picture(seed)), boxes))
+            assert not _near(original, fingerprint(copy(picture(seed + 100)), boxes))
+
+
+def test_an_object_that_one_picture_lacks_is_seen_although_neither_count_nor_place_of_boxes_agree() -> None:
+    shown = [
+        (fingerprint(image, boxes[:, :4]), image)
+        for image, boxes in belt(objects("textured disks", 30, 9), "textured", 9)
+    ]
+    prints = [print_ for print_, _ in shown]
+    empty = fingerprint(_recompressed(ground("textured", 9)(0).clip(0, 255).astype(np.uint8)), NONE)
+    missed = [fingerprint(_recompressed(image), NONE) for _, image in shown]
+    assert list(near_pairs([*prints, empty])) == []
+    for number, print_ in enumerate(prints):
+        assert _near(print_, missed[number])
+        assert not _near(print_, missed[number - 1])
+
+
+def test_a_box_that_is_too_small_for_the_reduced_picture_tells_pictures_apart() -> None:
+    tiny = np.array([[40, 30, 42, 32]], np.float32)
+    assert not _near(fingerprint(picture(1), tiny), fingerprint(picture(1), NONE))
 
 
 def test_a_smaller_copy_is_a_near_duplicate() -> None:
