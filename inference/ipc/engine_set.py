@@ -42,15 +42,16 @@ class EngineSet:
 
     Call ``start()``, then `acquire`, `pixels` and `submit` for each frame, and ``close()`` at the end.
     ``document`` contains the engine table; without one, call `apply`. ``spare_slots`` are slots for frames
-    that are being decoded, besides those that keep the engines busy. ``number`` is the number of this worker,
-    which posts its work in flight to ``shared_status``, so that all workers know the load of each engine.
+    that are being decoded, besides those that keep the engines busy; one of them is for a shadow run.
+    ``number`` is the number of this worker, which posts its work in flight to ``shared_status``, so that all
+    workers know the load of each engine.
     """
 
     def __init__(
         self,
         document: SharedDocument | None = None,
         *,
-        spare_slots: int = 4,
+        spare_slots: int = 5,
         number: int = 0,
         shared_status: SharedStatus | None = None,
     ) -> None:

@@ -70,6 +70,7 @@ class SharedStatus:
         "moving_until": 20,  # workers: until when streams that were asked to move may come back first
         "can_move_until": 21,  # workers: until when this replica has streams that can be asked to move
         "started": 22,  # supervisor: when the replica was started
+        "shadow_v2": 42,  # workers: share of v1's frames that v2 runs, too, 0..1
     }
 
     #: Maps each field of an engine to its index for slot 0.

@@ -54,6 +54,8 @@ class ComparedPair:
     #: Whether the image may be stored or shown: sampling is on, and neither the client nor the operator has
     #: excluded the stream.
     may_keep_image: bool
+    #: Whether neighbouring frames of the stream follow each other in time; posted images do not.
+    consecutive: bool = True
 
 
 class PairSink(Protocol):
@@ -61,3 +63,10 @@ class PairSink(Protocol):
 
     def add(self, pair: ComparedPair) -> None:
         """Take one pair. It must neither wait nor raise, and return within a millisecond."""
+
+
+class NoPairs:
+    """Takes pairs and keeps none of them."""
+
+    def add(self, pair: ComparedPair) -> None:
+        """Drop a pair."""

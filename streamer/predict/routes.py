@@ -35,6 +35,7 @@ from streamer.predict.responses import (
     encode_results,
 )
 from streamer.sampling.sampler import Observation, PostSampler, Sampler, boxes_above, with_low_threshold
+from streamer.sampling.shadow import ShadowRuns
 from streamer.scheduling.admission import Admission
 from streamer.scheduling.clients import Caller, Client, Clients
 from streamer.scheduling.decode_cost import Kind
@@ -109,6 +110,8 @@ class RequestMetrics(Protocol):
 
 PREDICTOR = web.AppKey("predictor", Predictor)
 SAMPLER = web.AppKey("sampler", PostSampler)
+#: Runs images on another version, too.
+SHADOW = web.AppKey("shadow", ShadowRuns)
 METRICS = web.AppKey("request_metrics", RequestMetrics)
 
 
@@ -205,7 +208,7 @@ async def _answer(request: web.Request, version: str, trace: Trace | None) -> we
             )
         sampler = app[SAMPLER].sampler_of(version, model) if collect else None
         job = _Job(predictor, limits, version, model, params, request_id(request), sampler, caller)
-        job.trace, job.metrics = trace, app[METRICS]
+        job.trace, job.metrics, job.shadow = trace, app[METRICS], app.get(SHADOW)
         if form is AnswerForm.JPEG:
             body = await job.annotate(upload.images[0], kind)
         else:
@@ -241,6 +244,8 @@ class _Job:
         self.trace: Trace | None = None
         #: Counts boxes; None until set.
         self.metrics: RequestMetrics | None = None
+        #: Runs images of v1 on v2, too; None until set.
+        self.shadow: ShadowRuns | None = None
         self._begun = time.monotonic()
         self._deadline = self._begun + limits.request_timeout_s
 
@@ -326,6 +331,9 @@ class _Job:
             self.metrics.count_boxes(self._version, self._model.labels, found.boxes)
         if self._predictor.codes is not None:
             await self._read_codes(data, found)
+        if self.shadow is not None:
+            number = self._caller.client.number
+            self.shadow.offer_post(self._version, number, data, now, self._params, found, self._sampler)
         return found
 
     async def _predict_candidate(

@@ -38,6 +38,7 @@ from streamer.scheduling.errors import (
     Saturated,
     UnknownVersion,
 )
+from streamer.scheduling.idle_runs import IdleRuns
 from streamer.scheduling.job import Job, Prediction
 from streamer.scheduling.job_runner import JobRunner, unavailable
 from streamer.scheduling.stream_rates import FAIR_RATE_S, Source
@@ -88,6 +89,8 @@ class Dispatcher:
             pump=self._pump,
             pump_all=self.pump_all,
         )
+        #: Runs frames for which no client waits.
+        self.idle_runs = IdleRuns(client, decoders, suspects, self._versions.values())
         self._loop: asyncio.AbstractEventLoop | None = None
         self._rates_task: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -291,24 +294,6 @@ class Dispatcher:
         for version in tuple(self._turns):
             self._pump(version)
 
-    # -- shadow runs -----------------------------------------------------------------------------------
-
-    def other_version(self, version: str) -> ServedModel | None:
-        """Return another loaded version with the same classes; None if there is none."""
-        models = self._client.models
-        own = models.get(version)
-        labels = None if own is None else own.info.labels
-        return next((m for name, m in models.items() if name != version and m.info.labels == labels), None)
-
-    def run_if_idle(self, version: str, job: Job) -> bool:
-        """Start a frame that no client waits for if nothing runs and nothing waits, else return False."""
-        model = self._client.models.get(version)
-        if model is None or not self._client.ready or self.draining:
-            return False
-        if not all(state.idle for state in self._versions.values()):
-            return False
-        return self._runner.begin(version, self._versions[version], model, job)
-
     # -- turns ----------------------------------------------------------------------------------------
 
     def _pump(self, version: str) -> None:
@@ -320,6 +305,8 @@ class Dispatcher:
         while (job := state.next(model.in_flight, now)) is not None:
             if not job.stream:
                 self._post_queue_s[version].observe(now - job.queued_at)
+            if self.idle_runs.running:
+                self.idle_runs.stop()
             if not self._runner.begin(version, state, model, job):
                 return
         state.load.note_full(now, full=state.full(model.in_flight))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import socket
 import time
 from collections.abc import AsyncIterator, Callable
@@ -18,6 +17,7 @@ from streamer.accounting.capacity_metrics import CapacityMetrics
 from streamer.accounting.code_metrics import CodeMetrics
 from streamer.accounting.ledger import RequestCounters
 from streamer.accounting.metrics import WorkerMetrics
+from streamer.comparison.pair import NoPairs
 from streamer.config.replica_addresses import REPLICA_HEADER, Replicas
 from streamer.config.settings import Settings
 from streamer.core.byte_budget import ByteBudget
@@ -39,10 +39,7 @@ from streamer.predict.image_url import ImageFetcher
 from streamer.predict.refusals import refusal_middleware
 from streamer.predict.request_body import FETCHER, LIMITS
 from streamer.replicas.session_router import SessionRouter
-from streamer.sampling.reports import ReportSender
-from streamer.sampling.sample_sender import SampleSender
-from streamer.sampling.sampler import PostSampler, SamplerFactory
-from streamer.sampling.shadow import ShadowRuns
+from streamer.sampling.sampler import PostSampler
 from streamer.scheduling.admission import Admission
 from streamer.scheduling.clients import Clients
 from streamer.scheduling.crash_suspects import Suspects
@@ -56,6 +53,7 @@ from streamer.server.load_reports import LoadReports
 from streamer.server.openapi import openapi_document
 from streamer.server.pages import add_pages
 from streamer.server.rebalancing import add_rebalancing
+from streamer.server.sampling import Sampling, make_shadow_runs
 from streamer.server.versions import Versions
 from streamer.webrtc.peers import Peers
 from streamer.webrtc.routes import Webrtc, add_webrtc
@@ -136,15 +134,24 @@ def make_app(resources: Resources) -> tuple[web.Application, Parts]:
     decoders, video_decoders = _make_decoders(resources)
     dispatcher = _make_dispatcher(resources, client, limits, decoders)
     stream_limits = limits.for_streams(settings.stream_max_message_bytes, settings.stream_max_pixels)
-    sender, reports, samplers = _make_samplers(
-        resources, ShadowRuns(dispatcher, limits) if settings.samples_compare else None
+    sampling = Sampling(
+        settings,
+        resources.sampling_address,
+        metrics.sample_dropped,
+        make_shadow_runs(
+            dispatcher.idle_runs, limits, resources.shared_status, NoPairs(), load=lambda: app[LOAD].load
+        ),
     )
     router = SessionRouter(
         resources.number, settings.workers, resources.metrics_dir, replicas, metrics.request_forwarded
     )
     budget = ByteBudget(settings.byte_budget, metrics.buffer_refused)
-    hub = StreamHub(dispatcher, metrics, settings, stream_limits, authenticator, samplers, router, budget)
-    peers = Peers(router.new_id, dispatcher, metrics, settings, stream_limits, samplers, video_decoders)
+    hub = StreamHub(
+        dispatcher, metrics, settings, stream_limits, authenticator, sampling.samplers, router, budget
+    )
+    peers = Peers(
+        router.new_id, dispatcher, metrics, settings, stream_limits, sampling.samplers, video_decoders
+    )
     peers.is_still_valid = authenticator.is_still_valid
 
     def on_change(ready: bool) -> None:
@@ -162,9 +169,9 @@ def make_app(resources: Resources) -> tuple[web.Application, Parts]:
     )
     Guard(authenticator, origin_policy, replicas.has).add_to(app)
     app.middlewares.append(refusal_middleware)
-    app[images.PREDICTOR] = dispatcher
-    app[images.SAMPLER] = PostSampler(samplers)
-    app[images.METRICS] = RequestCounters(metrics)
+    app[images.PREDICTOR], app[images.METRICS] = dispatcher, RequestCounters(metrics)
+    app[images.SAMPLER] = PostSampler(sampling.samplers)
+    app[images.SHADOW] = hub.shadow_runs = peers.shadow_runs = sampling.shadow_runs
     app[LIMITS] = limits
     app[PATH_PREFIX], app[FETCHER] = (
         PathPrefix(settings.root_path, authenticator.addresses),
@@ -220,7 +227,7 @@ def make_app(resources: Resources) -> tuple[web.Application, Parts]:
     app.cleanup_ctx.extend(
         [
             *(
-                _lifetime_of(sender, reports),
+                sampling.lifetime,
                 lifetime,
                 webrtc.lifetime,
                 authenticator.lifetime,
@@ -323,32 +330,3 @@ def _name_replica(app: web.Application, name: str) -> None:
         response.headers.setdefault(REPLICA_HEADER, name)
 
     app.on_response_prepare.append(name_replica)
-
-
-def _make_samplers(
-    resources: Resources, shadow_runs: ShadowRuns | None
-) -> tuple[SampleSender | None, ReportSender | None, SamplerFactory]:
-    """Return the senders of candidates and of reports, if sampling is on, and the factory of samplers."""
-    denied = resources.settings.samples_denied
-    if not resources.sampling_address:
-        return None, None, SamplerFactory(None, None, denied)
-    sender = SampleSender(resources.sampling_address, resources.metrics.sample_dropped)
-    reports = ReportSender(resources.sampling_address, resources.metrics.sample_dropped)
-    start = shadow_runs.start if shadow_runs is not None else None
-    interval_s = resources.settings.samples_candidate_s
-    return sender, reports, SamplerFactory(sender.submit, reports.start, denied, start, interval_s)
-
-
-def _lifetime_of(
-    sender: SampleSender | None, reports: ReportSender | None
-) -> Callable[[web.Application], AsyncIterator[None]]:
-    async def lifetime(_app: web.Application) -> AsyncIterator[None]:
-        if sender is not None:
-            sender.start()
-        yield
-        if reports is not None:
-            await reports.close()
-        if sender is not None:
-            await asyncio.to_thread(sender.close)
-
-    return lifetime

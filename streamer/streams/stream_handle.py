@@ -28,6 +28,7 @@ from streamer.protocol.server_messages import Result, ServerMessage
 from streamer.protocol.wire import DropReason, ProtocolError
 from streamer.sampling.reports import ReportOutcome
 from streamer.sampling.sampler import Observation, Sampler, boxes_above, with_low_threshold
+from streamer.sampling.shadow import ShadowStream
 from streamer.scheduling.clients import NOBODY, Client
 from streamer.scheduling.errors import DeadlineExceeded, Unavailable
 from streamer.scheduling.job import Job, Prediction
@@ -67,6 +68,7 @@ class StreamHandle:
         sampler: Sampler | None = None,
         client: Client = NOBODY,
         codes: StreamCodes | None = None,
+        shadow: ShadowStream | None = None,
     ) -> None:
         self.key = next(self._keys)
         self.flow = flow
@@ -77,6 +79,8 @@ class StreamHandle:
         self.declared_fps = flow.fps
         #: Reads the codes of its frames; None if the service reads none.
         self._codes = codes
+        #: Takes answered frames that may run on another version, too; None if none of this stream does.
+        self._shadow = shadow
         self._connection = connection
         self._tracked_breaks = flow.breaks
         self._closed = False
@@ -122,6 +126,8 @@ class StreamHandle:
                 self._send_result(frame, arrived, now, cfg, outcome, rows)
                 if self._codes is not None:
                     self._codes.read(frame, outcome)
+                if self._shadow is not None:
+                    self._shadow.offer(frame.seq, frame.payload, frame.rotation, arrived, params, outcome)
             else:
                 self._send_failure(frame, outcome)
             if self._traces is not None:

@@ -113,6 +113,7 @@ class Supervisor:
         self._sampling_environment = ChildEnvironment(settings, settings.public, credentials=True)
         shared_status.post("workers", settings.workers)
         shared_status.post("started", time.monotonic())
+        shared_status.post("shadow_v2", settings.shadow_v2)
         self._workers = [
             WorkerHandle(number, port, shared_status) for number, port in enumerate(self._sockets)
         ]

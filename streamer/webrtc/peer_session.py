@@ -24,6 +24,7 @@ from streamer.protocol.close_codes import CloseCode
 from streamer.protocol.server_messages import ServerMessage, SessionDescription
 from streamer.protocol.wire import Codec, DropReason, ProtocolError
 from streamer.sampling.sampler import SamplerFactory
+from streamer.sampling.shadow import ShadowRuns, shadow_stream
 from streamer.scheduling.clients import NOBODY, Client
 from streamer.scheduling.dispatcher import Dispatcher
 from streamer.streams.flow_control import FlowControl, WindowExceeded
@@ -62,6 +63,7 @@ class SessionRegistry(Protocol):
     settings: Settings
     limits: Limits
     samplers: SamplerFactory
+    shadow_runs: ShadowRuns | None
     video_decoders: VideoPool
     #: Closes in progress, which must be kept from garbage collection.
     background: set[asyncio.Task[None]]
@@ -110,7 +112,8 @@ class PeerSession:
             registry.samplers.create(options.name, transport, version, info) if options.collect else None
         )
         codes = StreamCodes.of(registry.dispatcher, version, info, client)
-        self.handle = StreamHandle(self, FlowControl(0, codecs=VIDEO_CODECS), sampler, client, codes)
+        shadow = shadow_stream(registry.shadow_runs, options.name or session_id, version, sampler)
+        self.handle = StreamHandle(self, FlowControl(0, codecs=VIDEO_CODECS), sampler, client, codes, shadow)
         self._counters = FrameCounters(registry.metrics, transport, version)
         registry.video_decoders.prepare()
         self._feed = VideoFeed(

@@ -26,6 +26,7 @@ from streamer.imaging.image_header import Limits
 from streamer.protocol.close_codes import reconnect_delay_ms
 from streamer.replicas.rebalancer import Rebalancer
 from streamer.sampling.sampler import SamplerFactory
+from streamer.sampling.shadow import ShadowRuns
 from streamer.scheduling.clients import Client
 from streamer.scheduling.dispatcher import Dispatcher
 from streamer.webrtc.end_reason import EndReason
@@ -119,6 +120,8 @@ class Peers:
         self.settings = settings
         self.limits = limits
         self.samplers = samplers
+        #: Runs frames on another version, too; None until set.
+        self.shadow_runs: ShadowRuns | None = None
         self.video_decoders = video_decoders
         #: Whether the key of a client is still valid; called once a second for each session.
         self.is_still_valid: Callable[[Identity], bool] = lambda _: True

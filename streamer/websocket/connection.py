@@ -28,6 +28,7 @@ from streamer.protocol.server_messages import ConnectionLimits, ServerMessage
 from streamer.protocol.wire import FRAME_MARK, ProtocolError
 from streamer.replicas.session_router import SessionRouter
 from streamer.sampling.sampler import Sampler, SamplerFactory
+from streamer.sampling.shadow import ShadowRuns, shadow_stream
 from streamer.scheduling.clients import Client
 from streamer.scheduling.dispatcher import Dispatcher
 from streamer.streams.session import Session, describe_session
@@ -64,6 +65,7 @@ class Hub(Protocol):
     limits: Limits
     entrance: Entrance
     samplers: SamplerFactory
+    shadow_runs: ShadowRuns | None
     router: SessionRouter
     budget: ByteBudget
     #: Held while a long control message is parsed.
@@ -218,7 +220,9 @@ class Connection:
         for number, flow in self.session.streams.items():
             sampler = self._sampler(hello, offers[number])
             codes = StreamCodes.of(hub.dispatcher, self.version, self._model, client)
-            self.streams[number] = handle = StreamHandle(self, flow, sampler, client, codes)
+            name = offers[number].name or f"{self.session.id}/{number}"
+            shadow = shadow_stream(hub.shadow_runs, name, self.version, sampler)
+            self.streams[number] = handle = StreamHandle(self, flow, sampler, client, codes, shadow)
             hub.dispatcher.open(self.version, handle)
         hub.opened(self)
         if not hub.dispatcher.ready:

@@ -26,6 +26,7 @@ from streamer.protocol.wire import MAX_STREAMS, SUBPROTOCOLS
 from streamer.replicas.rebalancer import Rebalancer
 from streamer.replicas.session_router import SessionRouter
 from streamer.sampling.sampler import SamplerFactory
+from streamer.sampling.shadow import ShadowRuns
 from streamer.scheduling.clients import Client
 from streamer.scheduling.dispatcher import Dispatcher
 from streamer.streams.session import Session, SessionStore
@@ -75,6 +76,8 @@ class StreamHub:
         self._connections: set[Connection] = set()
         #: Connections whose stream another replica has taken.
         self._relays: set[Relay] = set()
+        #: Runs frames on another version, too; None until set.
+        self.shadow_runs: ShadowRuns | None = None
         #: None where streams are not moved between replicas.
         self.rebalancer: Rebalancer | None = None
         #: Called with the number of connections that are passed on, whenever it changes.
