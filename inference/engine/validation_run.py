@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ import numpy.typing as npt
 from inference.core.errors import InferenceError, ModelRefused
 from inference.engine.buffers import sizes_of
 from inference.graph.head import Head
-from inference.models.exporters import advice
+from inference.models.exporters import advice, not_read
 from inference.models.family import recognise
 from inference.models.labels import given_names
 from inference.models.layout import Layout, Probe
@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 
 Arrays = dict[str, npt.NDArray[Any]]
 
+#: Names of the outputs of torchvision's detectors, which have the rows of one image, without a batch.
+_TORCHVISION_OUTPUTS = {"boxes", "labels", "scores"}
 _NEWEST = "the newest that this onnxruntime reads"
 #: Messages of onnxruntime about a file that is too new. The first group is the version that it found, and the
 #: last group is the newest version that it supports.
@@ -57,7 +59,7 @@ def try_batch(session: Any, path: str, image: ImageInput, batch: int, head: Head
     except Exception as error:
         raise batch_refusal(path, image, batch, error) from error
     for name, array in whole.items():
-        _check(path, name, array, batch)
+        _check(path, name, array, batch, whole)
     return outputs
 
 
@@ -66,14 +68,16 @@ def declared(outputs: Arrays, head: Head | None) -> Arrays:
     return outputs if head is None else {head.name: head.join([outputs[name] for name in head.branches])}
 
 
-def _check(path: str, name: str, array: object, batch: int) -> None:
+def _check(path: str, name: str, array: object, batch: int, names: Collection[str]) -> None:
     fits = isinstance(array, np.ndarray) and array.ndim > 0 and (array.shape[0] == batch or _is_flat(array))
     if not isinstance(array, np.ndarray) or not fits:
         raise ModelRefused(
             path,
             expected=f"outputs that begin with the batch, {batch} for {batch} frame{'s' * (batch > 1)}",
             found=f"`{name}` {list(array.shape) if isinstance(array, np.ndarray) else type(array).__name__}",
-            fix=advice(path) + ", one row of outputs for each frame.",
+            fix=f"{not_read('torchvision')}."
+            if set(names) >= _TORCHVISION_OUTPUTS
+            else advice(path) + ", one row of outputs for each frame.",
         )
     if np.issubdtype(array.dtype, np.floating) and np.isnan(array).any():
         raise ModelRefused(

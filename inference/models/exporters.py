@@ -97,6 +97,8 @@ EXPORTERS = (
 
 #: Maps a part of the producer in the header to a framework whose exports the service does not read.
 _NOT_SERVED = {"paddle": "PaddlePaddle", "tf2onnx": "TensorFlow", "keras": "Keras"}
+#: The same for parts of the names of outputs.
+_NOT_SERVED_OUTPUTS = {"multiclass_nms": "PaddlePaddle", "StatefulPartitionedCall": "TensorFlow"}
 
 
 def likely_exporters(file_name: str, header: OnnxHeader, outputs: Iterable[str] = ()) -> tuple[Exporter, ...]:
@@ -114,18 +116,33 @@ def advice(path: str, outputs: Iterable[str] = ()) -> str:
     The sentence names the command of the framework from which the file seems to come. Reads the header of the
     file. A header that cannot be read raises no error.
     """
-    try:
-        header = read_header(Path(path))
-    except (OSError, NotOnnx):
-        header = OnnxHeader()
+    header = _header_of(path)
     found = likely_exporters(Path(path).name, header, outputs)
     if found != EXPORTERS:
         return f"It seems to come from {found[0].framework}: export it as `{found[0].command}` does"
-    producer = header.producer.lower()
-    for part, framework in _NOT_SERVED.items():
-        if part in producer:
-            return (
-                f"It seems to come from {framework}, whose exports the service does not read: "
-                "docs/models.md lists the frameworks that it reads"
-            )
+    producer, names = header.producer.lower(), " ".join((*header.output_names, *outputs))
+    unread = [framework for part, framework in _NOT_SERVED.items() if part in producer]
+    unread += [framework for part, framework in _NOT_SERVED_OUTPUTS.items() if part in names]
+    if unread:
+        return not_read(unread[0])
     return "Export it with the command of its framework under `Export` in docs/models.md"
+
+
+def not_read(framework: str) -> str:
+    """Return that the exports of a framework cannot be served, as a sentence without its full stop."""
+    return (
+        f"It seems to come from {framework}, whose exports the service does not read: "
+        "docs/models.md lists the frameworks that it reads"
+    )
+
+
+def is_tensorflow(path: str) -> bool:
+    """Return whether the header of a file names a converter for TensorFlow."""
+    return "tf2onnx" in _header_of(path).producer.lower()
+
+
+def _header_of(path: str) -> OnnxHeader:
+    try:
+        return read_header(Path(path))
+    except (OSError, NotOnnx):
+        return OnnxHeader()

@@ -37,7 +37,8 @@ def recognise(probe: Probe) -> Layout:
     Raises ModelRefused when no family has outputs of these shapes, when the values contradict every reading
     of the shapes, or when more than one reading is left; the text names the readings.
     """
-    if probe.outputs.keys() >= _TENSORFLOW_OUTPUTS:
+    # TensorFlow adds the number of the output, and perhaps the name of a part of the graph.
+    if {name.partition(":")[0].rpartition("/")[2] for name in probe.outputs} >= _TENSORFLOW_OUTPUTS:
         raise _refusal(
             probe,
             "boxes as x1 y1 x2 y2 and class ids from 0",
@@ -162,10 +163,7 @@ def _advice(probe: Probe) -> str:
     """Return how to export the file, as a sentence without its full stop."""
     boxes = probe.outputs.get("dets")
     if boxes is not None and boxes.shape[-1] == _BOX_AND_SCORE:
-        return (
-            "It seems to come from MMDetection (MMDeploy), whose exports the service does not read: "
-            "docs/models.md lists the frameworks that it reads"
-        )
+        return exporters.not_read("MMDetection (MMDeploy)")
     return exporters.advice(probe.path, probe.outputs)
 
 

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from inference.models.dense_heads import cell_centres
+from inference.models.exporters import is_tensorflow
 from inference.models.layout import FLAT_SCORE_AND_CLASS, MAX_FRACTION, Layout, OutputForm, Probe
 from inference.models.manifest import Activation
 from inference.models.model import Family
@@ -32,6 +33,8 @@ _INVERTED_SHARE = 0.2
 _LEAST_ANGLE, _MOST_ANGLE = -math.pi / 4, math.pi * 3 / 4
 #: A score that no class has in every row.
 _SURE = 0.99
+#: A class scores less than this in most grid cells of the validation run, which shows a gradient.
+_USUAL_SCORE = 0.2
 #: Fewer rows than these show nothing about how boxes are spread, and the share of rows that is nearly all.
 _FEW, _MOST = 20, 0.9
 #: Numbers of larger magnitude are coordinates; logits and mask coefficients are smaller.
@@ -55,7 +58,7 @@ def _values_fault(probe: Probe, layout: Layout, tables: list[_Floats]) -> str:
         case OutputForm.JOINED:
             fault = _joined_fault(tables[0], half=probe.outputs[layout.outputs[0]].dtype == np.float16)
         case OutputForm.SPLIT:
-            fault = _pixels_fault(tables[0]) or _corners_fault(tables[0]) or _scores_fault(tables[1].T, 0)
+            fault = _pixels_fault(tables[0]) or _corners_fault(tables[0]) or _dense_fault(tables[1].T, 0)
         case OutputForm.FLAT:
             fault = _flat_fault(probe.outputs[layout.outputs[0]].astype(np.float32), layout)
         case _:
@@ -75,7 +78,29 @@ def _table_fault(probe: Probe, layout: Layout, table: _Floats) -> str:
     if layout.family is Family.YOLO and columns[4].min(initial=1) >= _SURE and columns.shape[1] > 1:
         return "a first score of 1 in every row, which is the objectness of other families"
     offsets_fault = _offsets_fault(probe, table[:, :4]) if layout.family is Family.YOLOX else ""
+    if layout.family is Family.YOLO:
+        return _dense_fault(columns, 4)
     return offsets_fault or _scores_fault(columns, 4)
+
+
+def _dense_fault(columns: _Floats, first: int) -> str:
+    """Return what is wrong with the scores of a head that has no objectness, from the column ``first``.
+
+    Angles, keypoints in fractions and coefficients of masks may happen to be all in 0..1. They are large in
+    most cells, and differ between them; no class is found in most cells of a gradient.
+    """
+    scores = columns[first:]
+    if (fault := _scores_fault(columns, first)) or scores.shape[1] < _FEW:
+        return fault
+    usual = np.median(scores, axis=1)
+    wrong = np.flatnonzero((usual > _USUAL_SCORE) & (np.ptp(scores, axis=1) > _TOLERANCE))
+    if not len(wrong):
+        return ""
+    return (
+        f"values around {usual[wrong[0]]:.2g} in most rows where scores belong, and no class is everywhere "
+        f"(number {first + int(wrong[0])} of {len(columns)}): perhaps an angle of an oriented-box (OBB) "
+        "model, keypoints of a pose model, or coefficients of masks"
+    )
 
 
 def _offsets_fault(probe: Probe, boxes: _Floats) -> str:
@@ -103,10 +128,13 @@ def _are_grid_fractions(probe: Probe, boxes: _Floats) -> bool:
 
 def _edges_fault(probe: Probe, layout: Layout) -> str:
     """Return what is uncertain about corners that are fractions in a model of TensorFlow's input order."""
-    if probe.forced or not probe.channels_last or not layout.normalised:
+    if probe.forced or not layout.normalised or not (probe.channels_last or is_tensorflow(probe.path)):
         return ""
+    where = (
+        "planes that are the last dimension of the input" if probe.channels_last else "the producer tf2onnx"
+    )
     return (
-        "boxes in fractions and planes that are the last dimension of the input, as TensorFlow has both, "
+        f"boxes in fractions and {where}, as TensorFlow has both, "
         "whose boxes are y1 x1 y2 x2, which are not served. If they are x1 y1 x2 y2, set "
         f"`{layout.manifest_line}` in the manifest"
     )

@@ -1,4 +1,4 @@
-"""Reads images from a JSON body, `{"image": …}` or `{"images": […]}`, and the parameters of the request.
+"""Reads images from a JSON body, such as `{"image": …}` or `{"images": […]}`, and the parameters beside them.
 
 It scans the body as it arrives. It decodes long strings from base64 piece by piece, without keeping their
 text; it keeps everything else, which is about 100 KiB at most, and parses it at the end. This bounds the work
@@ -28,7 +28,9 @@ SHORT_BYTES = 2 << 10
 STEP_BYTES = 16 << 10
 #: Most fields besides the images, as in a form.
 _MAX_FIELDS = 64
-#: Describes the allowed values of the fields `image` and `images` in error messages.
+#: Fields of one image, and of a list of images. A form takes files under the same names.
+SINGLE_FIELDS, LIST_FIELDS = ("image", "file"), ("images", "files")
+#: Describes the allowed values of these fields in error messages.
 IMAGE_TEXT = f"base64 of a {ANY_ALLOWED} file, a data URL of one, or its http(s) URL"
 #: Kinds of images by the media types that data URLs state; other types state no kind.
 _KINDS = {
@@ -159,23 +161,32 @@ class JsonBody:
     def finish(self) -> None:
         """Parse the body, whose last byte has arrived. Raises Problem 400, 413 or 415."""
         members = self._parse()
-        image, images = members.pop("image", None), members.pop("images", None)
-        if image is not None and images is not None:
+        sent = {name: members.pop(name, None) for name in (*SINGLE_FIELDS, *LIST_FIELDS)}
+        names = [name for name, value in sent.items() if value is not None]
+        if len(names) > 1:
             raise Problem.bad_request(
-                "The body has both `image` and `images`; send one of them.",
+                f"The body has both `{names[0]}` and `{names[1]}`; send one of them.",
                 code="invalid_parameter",
-                field="images",
+                field=names[1],
             )
-        if image is not None:
-            self.images.append(self._image("image", image))
-        if images is not None:
-            self._read_list(images)
+        for name in names:
+            if name in LIST_FIELDS:
+                self._read_list(name, sent[name])
+            else:
+                self.images.append(self._image(name, sent[name]))
         if len(members) > _MAX_FIELDS:
             raise Problem.too_large(f"The JSON body has more than {_MAX_FIELDS} fields.")
         for name, value in members.items():
-            texts = (name, *value[: MAX_CLASSES + 1]) if isinstance(value, list) else (name, value)
+            if name.startswith(self._token):
+                raise _malformed(f"a name in it has more than {SHORT_BYTES} characters")
+            texts = value[: MAX_CLASSES + 1] if isinstance(value, list) else (value,)
             if any(isinstance(text, str) and text.startswith(self._token) for text in texts):
-                raise _malformed(f"a name or parameter in it has more than {SHORT_BYTES} characters")
+                raise Problem.bad_request(
+                    f"Field `{name[:100]}` has a text of more than {SHORT_BYTES} characters; images are "
+                    f"taken from the fields {', '.join((*SINGLE_FIELDS, *LIST_FIELDS))}.",
+                    code="invalid_parameter",
+                    field=name[:100],
+                )
             self.fields += _pairs(name, value)
         if not self.images:
             raise Problem.bad_request(
@@ -184,14 +195,14 @@ class JsonBody:
                 field="image",
             )
 
-    def _read_list(self, images: Any) -> None:
+    def _read_list(self, name: str, images: Any) -> None:
         if not isinstance(images, list):
-            raise Problem.invalid_parameter("images", _named(images), "a list; one image is `image`")
+            raise Problem.invalid_parameter(name, _named(images), "a list; one image is `image`")
         if len(images) > self._limits.max_images:
             raise Problem.too_large(
-                f"Field `images` has {len(images)} images; allowed are {self._limits.max_images}."
+                f"Field `{name}` has {len(images)} images; allowed are {self._limits.max_images}."
             )
-        self.images += [self._image(f"images[{index}]", value) for index, value in enumerate(images)]
+        self.images += [self._image(f"{name}[{index}]", value) for index, value in enumerate(images)]
 
     def _parse(self) -> dict[str, Any]:
         if not self._skeleton:

@@ -64,6 +64,13 @@ def pose(kind: str) -> Outputs:
     return {"output0": rows}
 
 
+def in_unit(first: int, columns: int) -> Outputs:
+    """Return numbers of 0 to 0.9 from the column ``first`` on, as angles and keypoints may happen to be."""
+    rows = factory.yolo_rows(DISTINCT, columns - 4)
+    rows[:, first:] = np.random.default_rng(3).uniform(0, 0.9, (1, columns - first, CELLS))
+    return {"output0": rows}
+
+
 def oriented(kind: str) -> Outputs:
     rows = factory.yolo_rows(DISTINCT, 3)
     rows[:, 6] = np.linspace(-0.7, 2.3, CELLS)
@@ -99,6 +106,15 @@ REFUSED: dict[str, tuple[Outputs, tuple[str, ...]]] = {
     "pose, end to end": (pose("end2end"), ("57 columns", "keypoints (pose)")),
     "oriented boxes": (oriented("dense"), ("an angle, perhaps that of an oriented-box (OBB) model",)),
     "oriented boxes, end to end": (oriented("end2end"), ("7 columns", "oriented boxes")),
+    "oriented boxes, with angles like scores": (in_unit(7, 8), ("number 7 of 8", "oriented-box (OBB) model")),
+    "pose, in fractions": (in_unit(5, 56), ("no class is everywhere (number 5 of 56)", "keypoints")),
+    "raw scores of YOLO-NAS's shape": (
+        {
+            "boxes": exporter_outputs.yolo_nas_rows(DISTINCT, 3)["boxes"],
+            "scores": in_unit(4, 7)["output0"][:, 4:].transpose(0, 2, 1).copy(),
+        },
+        ("no class is everywhere (number 0 of 3)",),
+    ),
     "masks": (segmented(factory.yolo_rows(DISTINCT, 2), 1), ("holds masks: this is a segmentation model",)),
     "masks of yolov5": (segmented(factory.yolov5_rows(DISTINCT, 2), 2), ("holds masks",)),
     "masks, end to end": (segmented(factory.end2end_rows(DISTINCT), 2), ("holds masks",)),
@@ -120,6 +136,29 @@ REFUSED: dict[str, tuple[Outputs, tuple[str, ...]]] = {
     ),
     "a classifier": ({"o": np.zeros((1, 1000), np.float32)}, ("perhaps a classifier",)),
     "TensorFlow": (TENSORFLOW, ("y1 x1 y2 x2", "TensorFlow")),
+    "TensorFlow, with numbers": (
+        {f"{name}:0": array for name, array in TENSORFLOW.items()},
+        ("y1 x1 y2 x2", "TensorFlow"),
+    ),
+    "TensorFlow, in a part of the graph": (
+        {f"Postprocessor/{name}": array for name, array in TENSORFLOW.items()},
+        ("y1 x1 y2 x2", "TensorFlow"),
+    ),
+    "torchvision": (
+        {
+            "boxes": np.zeros((5, 4), np.float32),
+            "labels": np.ones(5, np.int64),
+            "scores": np.ones(5, np.float32),
+        },
+        ("It seems to come from torchvision, whose exports the service does not read",),
+    ),
+    "PaddlePaddle": (
+        {
+            "multiclass_nms3_0.tmp_0": np.ones((5, 6), np.float32),
+            "multiclass_nms3_0.tmp_2": np.ones(1, np.int64),
+        },
+        ("It seems to come from PaddlePaddle",),
+    ),
 }
 
 
@@ -204,3 +243,15 @@ def test_a_file_that_is_too_new_names_the_newest_version(
     path.write_bytes(model.SerializeToString())
     with pytest.raises(ModelRefused, match=f"{newest}, the newest that this onnxruntime reads; {found}"):
         load(path)
+
+
+def test_fractions_of_a_converter_for_tensorflow_are_refused(tmp_path: Path) -> None:
+    """Its boxes are y1 x1 y2 x2, also where the planes of the input come first."""
+    path = constant(factory.detr_ready(DISTINCT, unit=(64, 64)))(tmp_path / "m.onnx")
+    load(path)
+    model = onnx.load(str(path))
+    model.producer_name = "tf2onnx"
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(ModelRefused, match="as TensorFlow has both, whose boxes are y1 x1 y2 x2"):
+        load(path)
+    load(path, {"family": "detr"})

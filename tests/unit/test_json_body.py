@@ -99,6 +99,12 @@ def test_urls_are_left_for_later_and_null_is_absent() -> None:
     assert found.fields == [("conf_threshold", "0.25")]
 
 
+@pytest.mark.parametrize("data", [SMALL, LARGE], ids=len)
+def test_images_may_have_the_names_that_they_have_in_forms(data: bytes) -> None:
+    assert images({"file": b64(data)}) == [data]
+    assert images({"files": [b64(data), b64(data)], "image": None}) == [data, data]
+
+
 BIG = b64(LARGE)
 
 
@@ -120,6 +126,15 @@ BIG = b64(LARGE)
         (b'{"conf_threshold": NaN, "image": ""}', 400, "NaN"),
         (b'{"image": "", "image": ""}', 400, "'image' twice"),
         ({"image": BIG, "images": [BIG]}, 400, "both `image` and `images`"),
+        ({"image": BIG, "file": BIG}, 400, "both `image` and `file`"),
+        ({"files": [BIG], "file": BIG}, 400, "both `file` and `files`"),
+        ({"files": [BIG, None]}, 400, "`files[1]` is 'null'"),
+        ({"file": 5}, 400, "`file` is 'a number'"),
+        (
+            {"photo": BIG},
+            400,
+            "`photo` has a text of more than 2048 characters; images are taken from the fields",
+        ),
         ({"image": [BIG]}, 400, "`image` is 'a list'"),
         ({"image": {"data": BIG}}, 400, "`image` is 'an object'"),
         ({"image": 5}, 400, "`image` is 'a number'"),

@@ -17,6 +17,7 @@ from streamer.drift.reference_document import _PLAIN_FIELDS
 from streamer.http.problem_details import Problem
 from streamer.http.route_policy import ROUTES, Entry
 from streamer.predict import routes as images
+from streamer.predict.json_body import LIST_FIELDS, SINGLE_FIELDS
 from streamer.predict.parameters import NAMES, read_parameters
 from streamer.predict.responses import describe_prediction
 from streamer.protocol.client_messages import Params, StreamOffer
@@ -140,7 +141,7 @@ def test_its_parameters_are_those_the_code_takes() -> None:
     content = operation["requestBody"]["content"]
     # Swagger UI would send a parameter twice if both the query and the form had it.
     assert set(content["multipart/form-data"]["schema"]["properties"]) == {"file"}
-    assert set(content["application/json"]["schema"]["properties"]) == {"image", "images", *NAMES}
+    assert set(content["application/json"]["schema"]["properties"]) == {*SINGLE_FIELDS, *LIST_FIELDS, *NAMES}
 
 
 def test_answers_and_problems_match_their_schemas() -> None:

@@ -12,7 +12,7 @@ from streamer.accounting.ledger import VERSIONS
 from streamer.http.tickets import TicketDocument
 from streamer.imaging.pixel_limits import ANY_ALLOWED
 from streamer.imaging.png import SIGNATURE
-from streamer.predict.json_body import IMAGE_TEXT
+from streamer.predict.json_body import IMAGE_TEXT, LIST_FIELDS, SINGLE_FIELDS
 from streamer.predict.parameters import NAMES
 from streamer.predict.responses import AnswerForm, PredictionDocument, PredictionsDocument
 from streamer.predict.routes import DEFAULT_VERSION, VERSION_HEADER
@@ -169,17 +169,18 @@ def _predict(components: Components, name: str | None) -> dict[str, Any]:
 
 def _json_schema() -> dict[str, Any]:
     image = {"type": "string", "minLength": 1, "description": f"An image: {IMAGE_TEXT}."}
+    images = {
+        "type": "array",
+        "minItems": 1,
+        "items": image,
+        "description": "Several images; their results come in the same order.",
+    }
     return {
         "type": "object",
-        "oneOf": [{"required": ["image"]}, {"required": ["images"]}],
+        "oneOf": [{"required": [name]} for name in (*SINGLE_FIELDS, *LIST_FIELDS)],
         "properties": {
-            "image": image,
-            "images": {
-                "type": "array",
-                "minItems": 1,
-                "items": image,
-                "description": "Several images; their results come in the same order.",
-            },
+            **dict.fromkeys(SINGLE_FIELDS, image),
+            **dict.fromkeys(LIST_FIELDS, images),
             **_parameter_schemas(),
         },
         "additionalProperties": False,
