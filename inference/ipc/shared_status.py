@@ -71,6 +71,7 @@ class SharedStatus:
         "can_move_until": 21,  # workers: until when this replica has streams that can be asked to move
         "started": 22,  # supervisor: when the replica was started
         "shadow_v2": 42,  # workers: share of v1's frames that v2 runs, too, 0..1
+        "split_v2": 23,  # workers: share of the clients on routes without a version that get v2, 0..1
     }
 
     #: Maps each field of an engine to its index for slot 0.

@@ -26,6 +26,8 @@ _LAG_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
 #: Stages of a frame. ``mailbox`` (live) and ``post_queue`` are its age at the start of decoding.
 STAGES = ("mailbox", "post_queue", "decode", "queue", "inference", "postprocess")
 TRANSPORTS = ("http", "websocket", "webrtc", "whip")
+#: What chooses the version of a request on a route without one; `http/version_split.py` explains each.
+CHOSEN_BY = ("header", "client_id", "cookie", "new_client", "default")
 #: Kinds of bytes in the byte budget.
 BUFFERED = ("body", "answer", "messages")
 #: Statuses with a series from the start: a rate ignores the first value of a new series.
@@ -68,6 +70,12 @@ class WorkerMetrics:
             "object_detection_requests",
             "Predict requests by model version and HTTP status.",
             ["version", "status"],
+            registry=registry,
+        )
+        self.split_requests = Counter(
+            "object_detection_split_requests",
+            "Requests on routes without a version, by the version that they got and what chose it.",
+            ["version", "chosen_by"],
             registry=registry,
         )
         self.request_s = Histogram(
@@ -230,6 +238,10 @@ class WorkerMetrics:
         """Count a refused key: `wrong`, or `limited` if it was not checked after too many wrong ones."""
         self.keys_refused.labels(reason).inc()
 
+    def version_chosen(self, version: str, by: str) -> None:
+        """Count a request on a route without a version."""
+        self.split_requests.labels(version, by).inc()
+
     def request_forwarded(self, to: str) -> None:
         """Count a request that was forwarded to another `worker` or `replica`."""
         self.forwarded.labels(to).inc()
@@ -298,6 +310,8 @@ class WorkerMetrics:
         self.boxes.preset(version)
         for stage in STAGES:
             self.stage_s.labels(stage, version)
+        for by in CHOSEN_BY:
+            self.split_requests.labels(version, by)
 
     def _without_outcome(self) -> dict[tuple[str, str], float]:
         """Return the number of frames without an outcome by transport and version, unless it is 0."""

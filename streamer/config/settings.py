@@ -20,6 +20,7 @@ from streamer.assets import MODELS_DIR
 from streamer.config.image_hosts import HostRule, parse_image_hosts
 from streamer.config.network_settings import NetworkSettings
 from streamer.config.sampling_settings import SamplingSettings
+from streamer.config.version_settings import VersionSettings
 from streamer.core.extras import install_command
 
 #: The user's own models, which are found without a setting.
@@ -298,7 +299,9 @@ class SettingsError(Exception):
         self.value = value
 
 
-class Settings(SamplingSettings, NetworkSettings, RequestSettings, ModelSettings, AccessSettings):
+class Settings(
+    SamplingSettings, NetworkSettings, RequestSettings, VersionSettings, ModelSettings, AccessSettings
+):
     """Everything that can be set, by the name of its environment variable."""
 
     model_config = SettingsConfigDict(case_sensitive=False, extra="ignore", env_ignore_empty=True)

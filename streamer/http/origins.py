@@ -113,10 +113,11 @@ def _is_address(name: str) -> bool:
 #: Headers of answers that a page may read, and headers that it may send, besides those that browsers always
 #: allow.
 _EXPOSED_HEADERS = (
-    "Accept-Patch, ETag, Link, Location, Retry-After, WWW-Authenticate, X-Replica, X-Request-Id"
+    "Accept-Patch, ETag, Link, Location, Retry-After, WWW-Authenticate, X-Model-Version, X-Replica, "
+    "X-Request-Id"
 )
 _ALLOWED_HEADERS = (
-    "Authorization, Content-Type, If-Match, Last-Event-ID, X-Model-Version, X-Request-Id, "
+    "Authorization, Content-Type, If-Match, Last-Event-ID, X-Client-Id, X-Model-Version, X-Request-Id, "
     "traceparent, tracestate"
 )
 _PREFLIGHT_AGE_S = 600

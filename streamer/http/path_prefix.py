@@ -81,14 +81,16 @@ def absolute_url(request: web.Request, path: str) -> str:
     Proxies name scheme and host in X-Forwarded-Proto and X-Forwarded-Host. A client that forges these headers
     misleads only itself, because only that client gets the URL.
     """
-    headers = request.headers
-    scheme = _first(headers.get("X-Forwarded-Proto", "")).lower()
-    host = _first(headers.get("X-Forwarded-Host", ""))
-    if scheme not in ("http", "https"):
-        scheme = request.scheme
+    host = _first(request.headers.get("X-Forwarded-Host", ""))
     if not _HOST.fullmatch(host):
         host = request.host
-    return f"{scheme}://{host}{prefix_of(request)}{path}"
+    return f"{scheme_of(request)}://{host}{prefix_of(request)}{path}"
+
+
+def scheme_of(request: web.Request) -> str:
+    """Return the scheme with which the client reached us, `http` or `https`: what a proxy states, or ours."""
+    scheme = _first(request.headers.get("X-Forwarded-Proto", "")).lower()
+    return scheme if scheme in ("http", "https") else request.scheme
 
 
 def _first(values: str) -> str:

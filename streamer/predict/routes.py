@@ -21,6 +21,7 @@ from streamer.http.caller import identity_of
 from streamer.http.paced_response import large_answer
 from streamer.http.problem_details import Problem, request_id
 from streamer.http.trace_context import current_trace_context
+from streamer.http.version_split import version_of
 from streamer.imaging.image_header import ImageError, Limits
 from streamer.predict.parameters import read_collect, read_parameters
 from streamer.predict.refusals import problem_of, problem_of_image, raise_if_all_ours
@@ -44,11 +45,6 @@ from streamer.scheduling.job import Prediction
 
 log = logging.getLogger("streamer.images")
 
-#: Model version behind ``/predict`` if no gateway sends `VERSION_HEADER`.
-DEFAULT_VERSION = "v1"
-#: Header with which a gateway assigns a request on ``/predict`` to a model version; paths with a version
-#: ignore it.
-VERSION_HEADER = "X-Model-Version"
 #: Status under which requests of disconnected clients are counted; it is never sent.
 _CLIENT_GONE = 499
 
@@ -124,8 +120,7 @@ def add_routes(app: web.Application) -> None:
 async def predict(request: web.Request) -> web.Response:
     """Answer one predict request, and count it whatever its outcome."""
     begun = time.monotonic()
-    asked = request.headers.get(VERSION_HEADER, DEFAULT_VERSION)
-    version: str = request.match_info.get("version", asked)
+    version = version_of(request)
     status = 500
     counters = request.app[METRICS]
     traces = counters.traces

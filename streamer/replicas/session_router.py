@@ -27,6 +27,7 @@ from streamer.http.caller import forwarded_for, identity_of
 from streamer.http.problem_details import Problem
 from streamer.http.tickets import PREFIX, SHOWED_TICKET, TicketStore, TooManyTickets, is_ticket
 from streamer.http.trace_context import trace_headers
+from streamer.http.version_split import VERSION_HEADER, has_version, version_of
 from streamer.replicas.proxy import CONNECT_S, forward, forwarded_headers, open_websocket, post
 
 log = logging.getLogger("streamer.owners")
@@ -172,6 +173,9 @@ class SessionRouter:
             extra["Authorization"] = f"Bearer {self._another_ticket(redeemed)}"
         if target.in_other_replica:
             extra[HOP_HEADER] = self.replica
+            if not has_version(request):
+                # The other replica must not choose again: a client without an id would get another version.
+                extra[VERSION_HEADER] = version_of(request)
         return extra
 
     async def take(

@@ -54,6 +54,7 @@ from streamer.server.openapi import openapi_document
 from streamer.server.pages import add_pages
 from streamer.server.rebalancing import add_rebalancing
 from streamer.server.sampling import Sampling, make_shadow_runs
+from streamer.server.split_routes import add_split
 from streamer.server.versions import Versions
 from streamer.webrtc.peers import Peers
 from streamer.webrtc.routes import Webrtc, add_webrtc
@@ -206,7 +207,12 @@ def make_app(resources: Resources) -> tuple[web.Application, Parts]:
         openapi_document(),
         data={
             "/versions": Versions(
-                client, resources.shared_status, resources.metrics_dir, settings.workers, router.replica
+                client,
+                resources.shared_status,
+                resources.metrics_dir,
+                settings.workers,
+                router.replica,
+                add_split(app, settings, resources.shared_status, dispatcher, metrics).describe,
             ).handle
         },
     )

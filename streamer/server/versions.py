@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
@@ -30,6 +30,7 @@ from streamer.server.versions_document import (
     LoadedModel,
     Score,
     ServedVersion,
+    SplitDocument,
     Traffic,
     VersionLineage,
     VersionsDocument,
@@ -52,11 +53,13 @@ class Versions:
         metrics_dir: Path,
         workers: int,
         replica: str,
+        describe_split: Callable[[], SplitDocument],
     ) -> None:
         self._client = client
         self._shared_status = shared_status
         self._workers = workers
         self._replica = replica
+        self._describe_split = describe_split
         self._figures = SharedCall(lambda: version_figures(merge_metrics(metrics_dir).collect(), VERSIONS))
 
     async def handle(self, request: web.Request) -> web.Response:
@@ -70,7 +73,12 @@ class Versions:
             )
             for version, model in self._client.models.items()
         }
-        body: VersionsDocument = {"workers": self._workers, "versions": versions, "absent": {}}
+        body: VersionsDocument = {
+            "workers": self._workers,
+            "split": self._describe_split(),
+            "versions": versions,
+            "absent": {},
+        }
         if self._replica:
             body["replica"] = self._replica
         else:

@@ -232,6 +232,14 @@ class ServedVersion(TypedDict):
     ]
 
 
+class SplitDocument(TypedDict):
+    """How clients on routes without a version are divided."""
+
+    v2: Annotated[
+        float, Field(ge=0, le=1, description="Share of the clients that v2 serves; 0 while no v2 is loaded.")
+    ]
+
+
 class VersionsDocument(TypedDict):
     """The versions that this replica serves, side by side."""
 
@@ -245,5 +253,6 @@ class VersionsDocument(TypedDict):
         Annotated[str, Field(description="Start of the replica (UTC), from which its counts begin.")]
     ]
     elapsed_s: NotRequired[Annotated[float, Field(ge=0, description="Seconds since then.")]]
+    split: SplitDocument
     versions: Annotated[dict[str, ServedVersion], Field(description="By version; empty while models load.")]
     absent: Annotated[dict[str, str], Field(description="Why fields of this object are absent.")]

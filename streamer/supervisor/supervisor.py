@@ -114,6 +114,11 @@ class Supervisor:
         shared_status.post("workers", settings.workers)
         shared_status.post("started", time.monotonic())
         shared_status.post("shadow_v2", settings.shadow_v2)
+        shared_status.post("split_v2", settings.split_v2)
+        if settings.split_v2 and "v2" not in self._models:
+            log.warning(
+                "SPLIT_V2 is %g, and no model of v2 is loaded: v1 serves everybody", settings.split_v2
+            )
         self._workers = [
             WorkerHandle(number, port, shared_status) for number, port in enumerate(self._sockets)
         ]

@@ -17,6 +17,7 @@ from streamer.config.replica_addresses import HOP_HEADER
 from streamer.http.caller import identity_of
 from streamer.http.origins import OriginPolicy, preflight_headers
 from streamer.http.problem_details import Problem
+from streamer.http.version_split import version_of
 from streamer.protocol.client_messages import Hello, Part, parse_message
 from streamer.protocol.message_values import check_values
 from streamer.protocol.server_messages import SessionDescription
@@ -97,8 +98,11 @@ class JsonRoutes:
 
     def add_to(self, app: web.Application) -> None:
         """Add the routes."""
-        base = "/{version:v[0-9]+}/{kind:webrtc}"
+        base, chosen = "/{version:v[0-9]+}/{kind:webrtc}", "/{kind:webrtc}"
         for path, method, handler in (
+            (chosen, "GET", self.describe),
+            (chosen, "POST", self.offer),
+            (chosen, "OPTIONS", self.options),
             (base, "GET", self.describe),
             (base, "POST", self.offer),
             (base, "OPTIONS", self.options),
@@ -121,7 +125,7 @@ class JsonRoutes:
     async def describe(self, request: web.Request) -> web.Response:
         """Return what a client needs before its offer: ICE servers, codecs, limits."""
         signalling = self._signalling
-        signalling.peers.dispatcher.served(request.match_info["version"])
+        signalling.peers.dispatcher.served(version_of(request))
         settings = signalling.settings
         description: VideoDescription = {
             "ice_servers": self._ice_servers(),
@@ -138,7 +142,7 @@ class JsonRoutes:
     async def offer(self, request: web.Request) -> web.Response:
         """Answer an offer: ``{"type": "offer", "sdp": …, "params": {…}, "streams": […], "annotate": …}``."""
         signalling = self._signalling
-        version = request.match_info["version"]
+        version = version_of(request)
         signalling.peers.dispatcher.served(version)
         # Twice the limit, because JSON escapes every line end.
         body = await read_json(request, 2 * MAX_SDP_BYTES, signalling.settings.body_timeout_s)

@@ -8,6 +8,7 @@ from streamer.access.identity import Scope
 from streamer.http.caller import identity_of, require
 from streamer.http.origins import is_preflight, preflight_headers
 from streamer.http.problem_details import Problem
+from streamer.http.version_split import version_of
 from streamer.predict.parameters import read_collect, read_name, read_parameters
 from streamer.protocol.client_messages import Params
 from streamer.webrtc.candidate import MAX_FRAGMENT_BYTES, BadFragment, IceRestartRequested, read_fragment
@@ -28,8 +29,10 @@ class WhipRoutes:
 
     def add_to(self, app: web.Application) -> None:
         """Add the routes. Other methods get 405, as the RFC requires."""
-        base = "/{version:v[0-9]+}/{kind:whip}"
+        base, chosen = "/{version:v[0-9]+}/{kind:whip}", "/{kind:whip}"
         for path, method, handler in (
+            (chosen, "POST", self.offer),
+            (chosen, "OPTIONS", self.endpoint_options),
             (base, "POST", self.offer),
             (base, "OPTIONS", self.endpoint_options),
             (base + "/{session}", "GET", self.state),
@@ -66,7 +69,7 @@ class WhipRoutes:
     async def offer(self, request: web.Request) -> web.Response:
         """Answer an offer with 201 and the session's URL. The query may set parameters of ``/predict``."""
         signalling = self._signalling
-        version = request.match_info["version"]
+        version = version_of(request)
         model = signalling.peers.dispatcher.model(version)
         query = tuple(request.query.items())
         name, collect = read_name(query), read_collect(query)

@@ -79,8 +79,8 @@ class Hub(Protocol):
     def leave(self, connection: Connection, *, resumable: bool) -> None:
         """Note that the connection has ended."""
 
-    async def resume(self, session_id: str, newcomer: Connection, token: str | None) -> Session | None:
-        """Return the session to continue, or None if there is none."""
+    async def resume(self, hello: Hello, newcomer: Connection) -> Session | None:
+        """Check the hello, and return the session that it continues, or None if there is none."""
 
     def describe_limits(self) -> ConnectionLimits:
         """Return ``welcome.limits``."""
@@ -99,12 +99,13 @@ class Connection:
         token: str | None,
         transport: asyncio.Transport | None,
         read_limiter: ReadLimiter,
+        version_fixed: bool = True,
     ) -> None:
         self.hub, self.relay = hub, relay
-        self.metrics = hub.metrics
-        self.limits = hub.limits
+        self.metrics, self.limits = hub.metrics, hub.limits
         self.max_age_s = hub.settings.stream_max_age_ms / 1e3
-        self.version = version
+        #: If the path names no version, a session that is resumed keeps its own.
+        self.version, self.version_fixed = version, version_fixed
         self._model = hub.dispatcher.model(version)
         self.session = Session.of(version, self._model, id=hub.router.new_id(), owner=identity.owner)
         #: Who the client is. If no key came with the upgrade, `hello` may set it.
@@ -116,7 +117,7 @@ class Connection:
         self.opened_at = self.last_received = time.monotonic()
         self._socket = relay.socket
         #: The key that came with the upgrade.
-        self._token = token
+        self.token = token
         self._writer = SocketWriter(
             relay.socket,
             transport,
@@ -131,8 +132,7 @@ class Connection:
         self._message_decoder = MessageDecoder(self._control.rate, self.last_received)
         self._frames = FrameReceiver(self, self._control, hub.dispatcher)
         self._closing: CloseConnection | None = None
-        self._bye_received = False
-        self._left = False
+        self._bye_received = self._left = False
 
     # -- life cycle ----------------------------------------------------------------------------------
 
@@ -209,11 +209,7 @@ class Connection:
         """Open the session that ``hello`` asks for. Raises ProtocolError for an unacceptable field."""
         hub = self.hub
         client = await hub.entrance.at_hello(self, hello)
-        self.session.check(hello)
-        resumed = None
-        if hello.resume is not None:
-            resumed = await hub.resume(hello.resume.session, self, hello.token or self._token)
-        self.session = resumed or self.session
+        self.session = (resumed := await hub.resume(hello, self)) or self.session
         self.session.configure(hello.params)
         self.session.open_streams(hello)
         offers = {offer.id: offer for offer in hello.streams}
@@ -237,6 +233,12 @@ class Connection:
             )
         )
         self._control.report_unknown_fields(hello)
+
+    def change_version(self, version: str) -> None:
+        """Serve another version, that of the resumed session, before a stream is open."""
+        self.version, self._model = version, self.hub.dispatcher.model(version)
+        self.counters = FrameCounters(self.metrics, "websocket", version)
+        self._frames = FrameReceiver(self, self._control, self.hub.dispatcher)
 
     def _sampler(self, hello: Hello, offer: StreamOffer) -> Sampler | None:
         """Return the sampler of a stream; None when its frames must not be kept."""
@@ -349,5 +351,5 @@ class Connection:
 
     def send_bye(self, reason: str, reconnect_ms: int, ending: str = "") -> None:
         """Ask the client to reconnect, and tell it why and when."""
-        bye = server_messages.bye(CloseCode.RESTART.value, reason, ending=ending, reconnect_ms=reconnect_ms)
-        self.send(bye)
+        code = CloseCode.RESTART.value
+        self.send(server_messages.bye(code, reason, ending=ending, reconnect_ms=reconnect_ms))

@@ -19,7 +19,9 @@ from streamer.http.connection_limits import ReadLimiter
 from streamer.http.http_connection import limit_reader
 from streamer.http.problem_details import Problem
 from streamer.http.tickets import offered_ticket
+from streamer.http.version_split import has_version, version_of
 from streamer.imaging.image_header import Limits
+from streamer.protocol.client_messages import Hello
 from streamer.protocol.close_codes import CloseCode, reconnect_delay_ms
 from streamer.protocol.server_messages import ConnectionLimits
 from streamer.protocol.wire import MAX_STREAMS, SUBPROTOCOLS
@@ -35,6 +37,7 @@ from streamer.websocket.connection import BYE_GRACE_S, Connection
 from streamer.websocket.entrance import Entrance
 from streamer.websocket.handshake import HELLO_MAX_BYTES, HandshakeSlots, choose_subprotocol
 from streamer.websocket.relay import Relay
+from streamer.websocket.resumption import Resumption
 from streamer.websocket.writer import StreamSocket
 
 log = logging.getLogger("streamer.websocket")
@@ -87,6 +90,7 @@ class StreamHub:
         self._handshakes = HandshakeSlots()
         self._upgrades = asyncio.Semaphore(_UPGRADES_PER_ITERATION)
         self._store = SessionStore(settings.stream_resume_s)
+        self._resumption = Resumption(dispatcher, router)
         self._rounds: list[asyncio.Task[None]] = []
         self._ready_changed = asyncio.Event()
         self._draining = False
@@ -124,7 +128,7 @@ class StreamHub:
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Serve one WebSocket. Refuse it before the upgrade whenever that is possible."""
-        version = request.match_info.get("version", "v1")
+        version = version_of(request)
         self._check(request, version)
         async with self._upgrades:
             await asyncio.sleep(0)
@@ -167,6 +171,7 @@ class StreamHub:
                 token=bearer_token(request) or offered_ticket(request),
                 transport=request.transport,
                 read_limiter=read_limiter,
+                version_fixed=has_version(request),
             )
             connection.client = client
             self._connections.add(connection)
@@ -235,29 +240,25 @@ class StreamHub:
         if resumable:
             self._store.keep(connection.session, time.monotonic())
 
-    async def resume(self, session_id: str, newcomer: Connection, token: str | None) -> Session | None:
-        """Return the session to resume; fetch it if another process has it.
+    async def resume(self, hello: Hello, newcomer: Connection) -> Session | None:
+        """Check the hello of a connection, and return the session that it continues; None if there is none.
 
-        The result is None when no process has it, when it belongs to another client than the newcomer's, or
-        when it cannot be continued here. Raises Relayed if another replica has taken the stream.
+        It is None when no process has the session, when it belongs to another client than the newcomer's, or
+        when it cannot be continued here. Raises ProtocolError, or Relayed if another replica has taken the
+        stream.
         """
-        version = newcomer.version
-        session = self._release(session_id, version, newcomer.identity.owner, newcomer)
-        if session is not None:
-            return session
-        state = await self.router.take(version, session_id, newcomer.identity, token)
-        if state is None:
+        self._resumption.check(hello, newcomer)
+        if hello.resume is None:
             return None
-        if isinstance(moved_to := state.get("moved_to"), str):
-            await newcomer.relay.pass_to(moved_to)
-        labels = self.dispatcher.model(version).labels
-        try:
-            session = Session.from_state(state, version, labels, self.router.new_id())
-        except (KeyError, TypeError, ValueError) as error:
-            # It comes from another release or another model, so its client starts a new session.
-            log.info("a session of another process cannot be continued: %r", error)
-            return None
-        session.owner = newcomer.identity.owner
+        session_id, owner = hello.resume.session, newcomer.identity.owner
+        for version in self._resumption.versions(hello, newcomer):
+            session = self._release(session_id, version, owner, newcomer)
+            if session is not None:
+                break
+        else:
+            session = await self._resumption.fetch(session_id, hello, newcomer)
+        if session is not None and session.version != newcomer.version:
+            newcomer.change_version(session.version)
         return session
 
     def _release(

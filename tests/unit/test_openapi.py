@@ -93,9 +93,9 @@ def test_it_has_every_route_of_the_http_table() -> None:
         for version in ("v1", "v2")
         for kind in ("webrtc", "whip")
         for rest in ("", "/{session}", "/{session}/results")
-    }
+    } | {"/webrtc", "/whip"}
     drift = {"/drift/status", "/drift/report", "/reference/update"}
-    operations = {"/health", "/livez", "/metrics", "/versions", "/tickets"}
+    operations = {"/health", "/livez", "/metrics", "/versions", "/versions/split", "/tickets"}
     assert set(DOCUMENT["paths"]) == predict | stream | video | drift | operations
     app = web.Application()
     images.add_routes(app)

@@ -31,7 +31,7 @@ def openapi_document() -> dict[str, Any]:
     """Return the document as plain JSON types."""
     components = Components()
     paths = predict_paths(components)
-    for version_name in VERSIONS:
+    for version_name in (*VERSIONS, None):
         paths |= video_paths(components, version_name)
     paths |= operation_paths(components)
     return {

@@ -10,6 +10,7 @@ from pydantic import BaseModel, TypeAdapter
 
 from streamer.http.problem_details import PROBLEM_TYPE, REQUEST_ID_HEADER, ProblemDocument
 from streamer.http.route_policy import ROUTES, Entry
+from streamer.http.version_split import VERSION_HEADER
 
 _REF = "#/components/schemas/"
 #: Suffix of the names of types that describe whole answers. The names of their schemas lack it.
@@ -43,10 +44,13 @@ class Components:
         found = _guard_refusals(method, route)
         for status, text in (words or {}).items():
             found[status] = f"{text} {found[status]}" if status in found else text
-        return {str(status): self._refusal(status, found[status]) for status in sorted(found)}
+        versioned = _names_version(route)
+        return {
+            str(status): self._refusal(status, found[status], versioned=versioned) for status in sorted(found)
+        }
 
-    def _refusal(self, status: int, text: str) -> dict[str, Any]:
-        headers = id_header()
+    def _refusal(self, status: int, text: str, *, versioned: bool) -> dict[str, Any]:
+        headers = id_header() | (version_header() if versioned else {})
         if status in (429, 503):
             headers |= {"Retry-After": {"$ref": "#/components/headers/RetryAfter"}}
         return {
@@ -79,6 +83,11 @@ class Components:
                 }
             },
             "headers": {
+                "ModelVersion": {
+                    "description": "The model version that answers or refuses; absent if there is no such "
+                    "version.",
+                    "schema": {"type": "string"},
+                },
                 "RequestId": {
                     "description": "The id of the request: the one that the client has sent, if it is valid.",
                     "schema": {"type": "string"},
@@ -110,16 +119,32 @@ def operation(
     return found | more | {"responses": responses}
 
 
+def _names_version(route: str) -> bool:
+    """Return whether the answers of a route of `route_policy` name a model version."""
+    return route.startswith("/{version}/") or route in ("/predict", "/stream", "/{kind}")
+
+
 def id_header() -> dict[str, Any]:
     """Return the header with the request id, which every answer has."""
     return {REQUEST_ID_HEADER: {"$ref": "#/components/headers/RequestId"}}
 
 
-def answer(description: str, content: dict[str, Any] | None = None, **headers: str) -> dict[str, Any]:
-    """Return an answer; ``headers`` describes the headers that it has in addition to the request id."""
+def version_header() -> dict[str, Any]:
+    """Return the header with the model version, which every answer of a route with models has."""
+    return {VERSION_HEADER: {"$ref": "#/components/headers/ModelVersion"}}
+
+
+def answer(
+    description: str, content: dict[str, Any] | None = None, *, versioned: bool = False, **headers: str
+) -> dict[str, Any]:
+    """Return an answer; ``headers`` describes the headers that it has in addition to the request id.
+
+    ``versioned``: it names the model version, too.
+    """
     found: dict[str, Any] = {
         "description": description,
         "headers": id_header()
+        | (version_header() if versioned else {})
         | {name: {"description": text, "schema": {"type": "string"}} for name, text in headers.items()},
     }
     return found | ({"content": content} if content is not None else {})

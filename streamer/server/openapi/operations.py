@@ -11,7 +11,8 @@ from streamer.http.probe_answers import LivenessDocument, WorkersAway
 from streamer.sampling.drift_api import ReferenceUpdate
 from streamer.server.health import HealthDocument
 from streamer.server.openapi.components import Components, answer, field_schema, operation
-from streamer.server.versions_document import VersionsDocument
+from streamer.server.split_routes import SplitUpdate
+from streamer.server.versions_document import SplitDocument, VersionsDocument
 
 _REPORT_REFUSALS = {
     404: "There is no such group; `detail` names those that there are.",
@@ -28,6 +29,18 @@ _UPDATE_REFUSALS = {
     423: "Another update is running.",
     503: "The sampling process does not answer, or the file of the reference cannot be written.",
 }
+_SPLIT_REFUSALS = {
+    400: "The share is missing, or no number from 0 to 1.",
+    408: "The body did not arrive in time.",
+    409: "No v2 is loaded, so v1 serves everybody.",
+    413: "The body has more than 4 KiB.",
+    415: "The content type is not `application/json`.",
+    503: "Too many bytes of clients wait at the moment.",
+}
+_SPLIT_WORDS = (
+    "Clients of `/predict`, `/stream`, `/webrtc` and `/whip` without a version get v2 with this share. "
+    "The rest get v1. A client keeps its version; a higher share moves clients only from v1 to v2."
+)
 _UPDATE_WORDS = (
     "Drift detection compares the streams with a reference. This operation learns a new one from the rows of "
     "the last hours or from rows that the body contains, or takes over a whole reference. The answer says "
@@ -43,6 +56,7 @@ def operation_paths(components: Components) -> dict[str, Any]:
         "/livez": {"get": _livez(components)},
         "/metrics": {"get": _metrics(components)},
         "/versions": {"get": _versions(components)},
+        "/versions/split": {"put": _split(components)},
         "/drift/status": {"get": _drift_status(components)},
         "/drift/report": {"get": _drift_report(components)},
         "/reference/update": {"post": _update(components)},
@@ -119,6 +133,22 @@ def _versions(components: Components) -> dict[str, Any]:
             **components.refusals("GET", "/versions"),
         },
         open_to_all=True,
+    )
+
+
+def _split(components: Components) -> dict[str, Any]:
+    return operation(
+        "split_update",
+        "operations",
+        "Change the share of clients that v2 serves",
+        {
+            "200": answer(
+                "The shares, which all workers of this replica have.", components.json(SplitDocument)
+            ),
+            **components.refusals("PUT", "/versions/split", _SPLIT_REFUSALS),
+        },
+        description=_SPLIT_WORDS,
+        requestBody={"required": True, "content": components.json(SplitUpdate)},
     )
 
 

@@ -10,14 +10,14 @@ from typing import Any
 from inference.core.detection_params import DetectionParams
 from streamer.accounting.ledger import VERSIONS
 from streamer.http.tickets import TicketDocument
+from streamer.http.version_split import CLIENT_COOKIE, CLIENT_HEADER, VERSION_HEADER
 from streamer.imaging.pixel_limits import ANY_ALLOWED
 from streamer.imaging.png import SIGNATURE
 from streamer.predict.json_body import IMAGE_TEXT, LIST_FIELDS, SINGLE_FIELDS
 from streamer.predict.parameters import NAMES
 from streamer.predict.responses import AnswerForm, PredictionDocument, PredictionsDocument
-from streamer.predict.routes import DEFAULT_VERSION, VERSION_HEADER
 from streamer.protocol.client_messages import Params, StreamOffer
-from streamer.server.openapi.components import Components, answer, field_schema, operation
+from streamer.server.openapi.components import Components, answer, field_schema, operation, version_header
 
 _IMAGE_TYPES = (
     *(f"image/{name}" for name in ("jpeg", "png", "webp", "heic", "heif", "avif")),
@@ -70,13 +70,25 @@ _TICKET_WORDS = (
     "`hello.token`, or as the subprotocol `ticket.<ticket>` beside `detect.v1.json`. A ticket is valid for "
     "one stream or session, once, for a minute."
 )
-_VERSION_PARAMETER = {
-    "name": VERSION_HEADER,
-    "in": "header",
-    "required": False,
-    "schema": {"type": "string", "enum": list(VERSIONS), "default": DEFAULT_VERSION},
-    "description": "The model version that answers. A gateway that splits traffic between versions sets it.",
-}
+#: Parameters of routes without a version.
+SPLIT_PARAMETERS = [
+    {
+        "name": VERSION_HEADER,
+        "in": "header",
+        "required": False,
+        "schema": {"type": "string", "enum": list(VERSIONS)},
+        "description": "The model version that answers. A gateway that splits traffic between versions sets "
+        "it. By default the service chooses.",
+    },
+    {
+        "name": CLIENT_HEADER,
+        "in": "header",
+        "required": False,
+        "schema": {"type": "string", "minLength": 1},
+        "description": "A name of the client, which keeps its version for as long as the share of v2 stays. "
+        f"Clients that send none get the cookie `{CLIENT_COOKIE}` while there is a share.",
+    },
+]
 _SUBPROTOCOL_PARAMETER = {
     "name": "Sec-WebSocket-Protocol",
     "in": "header",
@@ -129,7 +141,7 @@ def _parameter_schemas() -> dict[str, dict[str, Any]]:
 
 
 def _predict(components: Components, name: str | None) -> dict[str, Any]:
-    target = f"model {name}" if name else "the model that the server chooses; the answer names its version"
+    target = f"model {name}" if name else "the version that the service chooses for the client"
     binary = {"schema": {"type": "string", "contentMediaType": "application/octet-stream"}}
     # A form may have the parameters as fields, too. They are not listed here, because Swagger UI would then
     # send each of them twice, in the query and in the form.
@@ -153,11 +165,11 @@ def _predict(components: Components, name: str | None) -> dict[str, Any]:
         "predict",
         f"Detect objects on images with {target}",
         {
-            "200": answer("The detections, highest score first.", content),
+            "200": answer("The detections, highest score first.", content, versioned=True),
             **components.refusals("POST", _route("predict", name), _PREDICT_REFUSALS),
         },
         description=_PREDICT_WORDS,
-        parameters=query_parameters() + ([] if name else [_VERSION_PARAMETER]),
+        parameters=query_parameters() + ([] if name else SPLIT_PARAMETERS),
         requestBody={
             "required": True,
             "content": {"multipart/form-data": {"schema": form}}
@@ -204,11 +216,14 @@ def _stream(components: Components, name: str | None) -> dict[str, Any]:
         "stream",
         f"Detect objects on live frames{f' with model {name}' if name else ''} (WebSocket)",
         {
-            "101": {"description": "Switching Protocols. The WebSocket is open; send `hello`."},
+            "101": {
+                "description": "Switching Protocols. The WebSocket is open; send `hello`.",
+                "headers": version_header(),
+            },
             **components.refusals("GET", _route("stream", name), _STREAM_REFUSALS),
         },
         description=_STREAM_WORDS,
-        parameters=[_SUBPROTOCOL_PARAMETER],
+        parameters=[_SUBPROTOCOL_PARAMETER, *([] if name else SPLIT_PARAMETERS)],
     )
 
 

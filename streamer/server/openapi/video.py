@@ -5,8 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from streamer.protocol.client_messages import ClientInfo, Hello, Params, StreamOffer
-from streamer.server.openapi.components import Components, answer, field_schema, operation, schema_of
-from streamer.server.openapi.predict import query_parameters
+from streamer.server.openapi.components import (
+    Components,
+    answer,
+    field_schema,
+    operation,
+    schema_of,
+    version_header,
+)
+from streamer.server.openapi.predict import SPLIT_PARAMETERS, query_parameters
 from streamer.webrtc.candidate import TrickledCandidates
 from streamer.webrtc.routes import (
     MAX_VIDEO_STREAMS,
@@ -19,6 +26,8 @@ from streamer.webrtc.session_state import SessionState
 from streamer.webrtc.whip import FRAGMENT, SDP
 
 _ENDPOINT = "/{version}/{kind}"
+#: The endpoint for which the service chooses the version; its sessions have addresses with the version.
+_CHOSEN_ENDPOINT = "/{kind}"
 _SESSION = "/{version}/{kind}/{session}"
 _UNKNOWN_VERSION = {404: "There is no such model version."}
 _OFFER_REFUSALS = _UNKNOWN_VERSION | {
@@ -78,15 +87,18 @@ _WHIP_WORDS = (
 )
 
 
-def video_paths(components: Components, version: str) -> dict[str, Any]:
-    """Return the paths of one model version."""
+def video_paths(components: Components, version: str | None) -> dict[str, Any]:
+    """Return the paths of one model version, or with None those for which the service chooses it."""
+    prefix = f"/{version}" if version else ""
     paths: dict[str, Any] = {
-        f"/{version}/webrtc": {
+        f"{prefix}/webrtc": {
             "get": _describe(components, version),
             "post": _json_offer(components, version),
         },
-        f"/{version}/whip": {"post": _whip_offer(components, version)},
+        f"{prefix}/whip": {"post": _whip_offer(components, version)},
     }
+    if version is None:
+        return paths
     for kind in ("webrtc", "whip"):
         path = f"/{version}/{kind}/{{session}}"
         paths[path] = {
@@ -102,19 +114,26 @@ def video_paths(components: Components, version: str) -> dict[str, Any]:
     return paths
 
 
-def _describe(components: Components, version: str) -> dict[str, Any]:
+def _describe(components: Components, version: str | None) -> dict[str, Any]:
     return operation(
-        f"webrtc_describe_{version}",
+        f"webrtc_describe_{version or 'any'}",
         "video",
         "What a client needs before its offer: ICE servers with credentials, codecs, limits",
         {
-            "200": answer("ICE servers, codecs and limits.", components.json(VideoDescription)),
-            **components.refusals("GET", _ENDPOINT, _UNKNOWN_VERSION),
+            "200": answer(
+                "ICE servers, codecs and limits.", components.json(VideoDescription), versioned=True
+            ),
+            **components.refusals("GET", _endpoint(version), _UNKNOWN_VERSION),
         },
+        parameters=[] if version else SPLIT_PARAMETERS,
     )
 
 
-def _json_offer(components: Components, version: str) -> dict[str, Any]:
+def _endpoint(version: str | None) -> str:
+    return _ENDPOINT if version else _CHOSEN_ENDPOINT
+
+
+def _json_offer(components: Components, version: str | None) -> dict[str, Any]:
     head = schema_of(OfferHead)
     common = {
         name: field_schema(Hello, name)
@@ -133,19 +152,22 @@ def _json_offer(components: Components, version: str) -> dict[str, Any]:
     schema = head | {"properties": head["properties"] | common}
     headers = {"Location": "The URL of the session.", "ETag": "The version of the session's network path."}
     return operation(
-        f"webrtc_offer_{version}",
+        f"webrtc_offer_{version or 'any'}",
         "video",
         "Send video over WebRTC and get the results on data channels",
         {
-            "201": answer("The answer to the offer.", components.json(OfferAnswer), **headers),
-            **components.refusals("POST", _ENDPOINT, _OFFER_REFUSALS),
+            "201": answer(
+                "The answer to the offer.", components.json(OfferAnswer), versioned=True, **headers
+            ),
+            **components.refusals("POST", _endpoint(version), _OFFER_REFUSALS),
         },
         description=_OFFER_WORDS,
+        parameters=[] if version else SPLIT_PARAMETERS,
         requestBody={"required": True, "content": {"application/json": {"schema": schema}}},
     )
 
 
-def _whip_offer(components: Components, version: str) -> dict[str, Any]:
+def _whip_offer(components: Components, version: str | None) -> dict[str, Any]:
     sdp = {SDP: {"schema": {"type": "string"}}}
     headers = {
         "Location": "The URL of the session.",
@@ -155,12 +177,12 @@ def _whip_offer(components: Components, version: str) -> dict[str, Any]:
     }
     name = field_schema(StreamOffer, "name")
     return operation(
-        f"whip_offer_{version}",
+        f"whip_offer_{version or 'any'}",
         "video",
         "Send video by WHIP (RFC 9725)",
         {
-            "201": answer("The SDP of the answer.", sdp, **headers),
-            **components.refusals("POST", _ENDPOINT, _OFFER_REFUSALS),
+            "201": answer("The SDP of the answer.", sdp, versioned=True, **headers),
+            **components.refusals("POST", _endpoint(version), _OFFER_REFUSALS),
         },
         description=_WHIP_WORDS,
         parameters=[
@@ -172,6 +194,7 @@ def _whip_offer(components: Components, version: str) -> dict[str, Any]:
                 "schema": name,
                 "description": name["description"],
             },
+            *([] if version else SPLIT_PARAMETERS),
         ],
         requestBody={"required": True, "content": sdp},
     )
@@ -183,7 +206,7 @@ def _state(components: Components, kind: str, version: str) -> dict[str, Any]:
         "video",
         "The state of a session and, for a minute after its end, why it ended",
         {
-            "200": answer("The state of the session.", components.json(SessionState)),
+            "200": answer("The state of the session.", components.json(SessionState), versioned=True),
             **components.refusals("GET", _SESSION, _STATE_REFUSALS),
         },
     )
@@ -198,7 +221,7 @@ def _trickle(components: Components, kind: str, version: str) -> dict[str, Any]:
         "video",
         "Send ICE candidates that were found after the offer",
         {
-            "204": answer("The service has accepted the candidates."),
+            "204": answer("The service has accepted the candidates.", versioned=True),
             **components.refusals("PATCH", _SESSION, refusals),
         },
         parameters=[_IF_MATCH_PARAMETER] if whip else [],
@@ -215,7 +238,7 @@ def _end(components: Components, kind: str, version: str) -> dict[str, Any]:
         "video",
         "End a session; for a minute, repeated requests succeed too",
         {
-            ("200" if kind == "whip" else "204"): answer("The session has ended."),
+            ("200" if kind == "whip" else "204"): answer("The session has ended.", versioned=True),
             **components.refusals("DELETE", _SESSION, _STATE_REFUSALS),
         },
     )
@@ -227,9 +250,13 @@ def _results(components: Components, kind: str, version: str) -> dict[str, Any]:
         "video",
         "The results as server-sent events or, after an upgrade, on a WebSocket",
         {
-            "101": {"description": "Switching Protocols. The WebSocket is open; the server sends messages."},
+            "101": {
+                "description": "Switching Protocols. The WebSocket is open; the server sends messages.",
+                "headers": version_header(),
+            },
             "200": {
                 "description": "Messages of detect.v1; events have the name of their `type`.",
+                "headers": version_header(),
                 "content": {"text/event-stream": {"schema": {"type": "string"}}},
             },
             **components.refusals("GET", f"{_SESSION}/results", _RESULT_REFUSALS),

@@ -1,0 +1,93 @@
+"""Divides clients between versions, and serves ``PUT /versions/split``, which changes the shares."""
+
+from __future__ import annotations
+
+from aiohttp import web
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from inference.ipc.shared_status import SharedStatus
+from streamer.accounting.ledger import VERSIONS
+from streamer.accounting.metrics import WorkerMetrics
+from streamer.config.settings import Settings
+from streamer.http.problem_details import Problem
+from streamer.http.version_split import SPLIT, SPLIT_VERSION, VersionSplit
+from streamer.scheduling.dispatcher import Dispatcher
+from streamer.server.versions_document import SplitDocument
+from streamer.webrtc.signalling import read_json
+
+_PATH = "/versions/split"
+_BODY_BYTES = 4 << 10
+_SHARE = "a number from 0 to 1"
+
+
+class SplitUpdate(BaseModel):
+    """What `PUT /versions/split` changes."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    v2: float = Field(
+        ge=0, le=1, allow_inf_nan=False, description="Share of the clients that v2 serves; the rest get v1."
+    )
+
+
+class SplitRoutes:
+    """Handles the route, and tells the shares. All workers of the replica read the share that it writes."""
+
+    def __init__(self, split: VersionSplit, shared_status: SharedStatus, body_timeout_s: float) -> None:
+        self._split = split
+        self._shared_status = shared_status
+        self._body_timeout_s = body_timeout_s
+
+    def describe(self) -> SplitDocument:
+        """Return the shares that are in effect."""
+        return {"v2": self._split.weight}
+
+    async def update(self, request: web.Request) -> web.Response:
+        """Change the shares for all workers of this replica; requests that arrive from now on have them."""
+        share = _read_share(await read_json(request, _BODY_BYTES, self._body_timeout_s))
+        if share > 0 and not self._split.has_both:
+            raise Problem(
+                409,
+                "not_loaded",
+                f"No model of {SPLIT_VERSION} is loaded here, so v1 serves everybody; load one first.",
+            )
+        self._shared_status.post("split_v2", share)
+        return web.json_response(self.describe(), headers={"Cache-Control": "no-store"})
+
+
+def add_split(
+    app: web.Application,
+    settings: Settings,
+    shared_status: SharedStatus,
+    dispatcher: Dispatcher,
+    metrics: WorkerMetrics,
+) -> SplitRoutes:
+    """Let ``app`` choose versions and name them in its answers, and add the route."""
+    app[SPLIT] = split = VersionSplit(
+        lambda: shared_status.read("split_v2"),
+        dispatcher.queues.__contains__,
+        VERSIONS,
+        metrics.version_chosen,
+        settings.split_salt,
+    )
+    app.on_response_prepare.append(split.name_version)
+    routes = SplitRoutes(split, shared_status, settings.body_timeout_s)
+    app.router.add_put(_PATH, routes.update)
+    return routes
+
+
+def _read_share(body: object) -> float:
+    """Return the share in a body. Raises Problem 400, which names the field."""
+    try:
+        return SplitUpdate.model_validate(body).v2
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        if not first["loc"]:
+            raise Problem.bad_request(f'The body is no map; expected {{"v2": {_SHARE}}}.') from error
+        name = str(first["loc"][0])
+        if name not in SplitUpdate.model_fields:
+            raise Problem.bad_request(
+                f"Field `{name[:40]}` is not known; allowed is `v2`.", "invalid_parameter", field=name[:40]
+            ) from error
+        found = "absent" if first["type"] == "missing" else str(first["input"])
+        raise Problem.invalid_parameter(name, found, _SHARE) from error
