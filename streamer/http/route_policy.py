@@ -67,6 +67,8 @@ _SOCKET = Policy(Entry.SOCKET, Scope.STREAM, tickets=True)
 #: A ticket cannot be used to get another ticket.
 _TICKETS = Policy(Entry.KEY, Scope.STREAM)
 _ADMIN = Policy(Entry.KEY, Scope.ADMIN)
+#: Changes what is served, so a service without keys allows it only to programs on its own machine.
+_CHANGE = Policy(Entry.ADMIN, Scope.ADMIN)
 _REPLICA = Policy(Entry.REPLICA)
 _OPTIONS = Policy(Entry.OPTIONS)
 
@@ -76,7 +78,7 @@ ROUTES: dict[tuple[str, str], Policy] = {
     ("GET", "/livez"): _PROBE,
     ("GET", "/metrics"): _REDUCED,
     ("GET", "/versions"): _REDUCED,
-    ("PUT", "/versions/split"): _ADMIN,
+    ("PUT", "/versions/split"): _CHANGE,
     ("POST", "/predict"): _PREDICT,
     ("POST", "/{version}/predict"): _PREDICT,
     ("GET", "/stream"): _SOCKET,

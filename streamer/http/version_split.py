@@ -35,6 +35,8 @@ _ID_BYTES = 16
 _ID = re.compile(r"[A-Za-z0-9_-]{22}")
 #: Number of bits of a float's fraction: with more, the largest hash would be rounded to 1.
 _BITS = 53
+#: What may be a version; other values of a gateway's header are not repeated in answers.
+_VERSION = re.compile(r"v[0-9]{1,9}")
 _ROUTE = re.compile(r"(?:/(?P<version>v[0-9]+))?/(?:predict|stream|webrtc|whip)(?:/|$)")
 
 
@@ -65,7 +67,7 @@ class VersionSplit:
     """Chooses versions, counts the choices, and adds them to the answers.
 
     ``weight`` returns the share of clients that get v2, 0..1; ``serves`` whether a version is served here.
-    Only ``versions`` are named in answers. ``count`` gets the version and what chose it.
+    ``count`` gets the version, `unknown` if it is not one of ``versions``, and what chose it.
     """
 
     def __init__(
@@ -122,7 +124,7 @@ class VersionSplit:
         if version is None:
             choice = _choice_of(request)
             version = choice.version
-        if version in self._versions:
+        if _VERSION.fullmatch(version) is not None:
             response.headers[VERSION_HEADER] = version
         if choice is None or HOP_HEADER in request.headers:
             return

@@ -11,12 +11,20 @@ from inference.ipc.shared_document import SharedDocument
 from inference.ipc.shared_status import SharedStatus
 from streamer.accounting.metrics import WorkerMetrics
 from streamer.config.settings import Settings, load_settings
-from streamer.predict.routes import VERSION_HEADER
+from streamer.http.version_split import VERSION_HEADER
 from streamer.server.app import Resources, make_app
 from tests.deploy.chart import NAMESPACE, VALUE_SETS, Chart, Manifests
 
 #: Paths that no ingress exposes. Prometheus, the kubelet and operators request them from the pods directly.
-PRIVATE = {"/metrics", "/livez", "/drift/report", "/reference/update", "/tickets/0-abc", "/replicas/load"}
+PRIVATE = {
+    "/metrics",
+    "/livez",
+    "/drift/report",
+    "/reference/update",
+    "/versions/split",
+    "/tickets/0-abc",
+    "/replicas/load",
+}
 DEFAULTS = Settings()
 COOKIE = "rtva-replica"
 

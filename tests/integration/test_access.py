@@ -95,12 +95,20 @@ async def test_a_browser_is_told_what_a_page_of_an_allowed_origin_may_send(
     anyone: Service, http: aiohttp.ClientSession
 ) -> None:
     wants = {"Access_Control_Request_Method": "POST", "Access_Control_Request_Headers": "authorization"}
-    for path in ("/predict", "/v1/predict", "/v1/whip", "/v1/webrtc", "/reference/update"):
+    for path in ("/predict", "/whip", "/v1/predict", "/v1/whip", "/v1/webrtc", "/reference/update"):
         status, _, told = await ask(http, "OPTIONS", anyone.http_url + path, Origin=PAGE, **wants)
         assert (status, told["Access-Control-Allow-Origin"]) == (204, PAGE)
         assert "POST" in told["Access-Control-Allow-Methods"]
         allowed = {name.strip().lower() for name in told["Access-Control-Allow-Headers"].split(",")}
-        own = {"x-request-id", "x-model-version", "last-event-id", "if-match", "traceparent", "tracestate"}
+        own = {
+            "x-request-id",
+            "x-client-id",
+            "x-model-version",
+            "last-event-id",
+            "if-match",
+            "traceparent",
+            "tracestate",
+        }
         assert own | {"authorization", "content-type"} <= allowed
         assert int(told["Access-Control-Max-Age"]) > 0
         assert "Origin" in told["Vary"]
@@ -112,7 +120,7 @@ async def test_a_browser_is_told_what_a_page_of_an_allowed_origin_may_send(
     assert (await ask(http, "OPTIONS", f"{anyone.http_url}/v1/predict"))[0] == 405
     _, _, told = await ask(http, "POST", f"{anyone.http_url}/v1/predict", b"x", Origin=PAGE)
     exposed = {name.strip() for name in told["Access-Control-Expose-Headers"].split(",")}
-    assert {"X-Request-Id", "Retry-After", "Location"} <= exposed
+    assert {"X-Request-Id", "X-Model-Version", "Retry-After", "Location"} <= exposed
 
 
 @pytest.mark.parametrize("name", ["token", "api_key", "access_token", "Authorization", "key"])
@@ -182,7 +190,7 @@ async def test_no_route_is_entered_without_a_key(
         if policy.entry not in (Entry.KEY, Entry.ADMIN):
             continue
         for kind in ("webrtc", "whip") if "{kind}" in path else ("",):
-            if (kind, route.method, path) == ("whip", "GET", "/{version}/{kind}"):
+            if (kind, route.method, path.removeprefix("/{version}")) == ("whip", "GET", "/{kind}"):
                 continue  # WHIP answers 405 there
             url = keyed.http_url + path.format(**names, kind=kind)
             for headers in ({}, bearer("wrong"), {"Authorization": f"Basic {ANN}"}, bearer(ANN[:-1])):

@@ -44,6 +44,7 @@ PAGES = [
             "own-model",
             "protocol",
             "sampling",
+            "split",
             "training",
             "webrtc",
         )

@@ -38,6 +38,7 @@ _NOT_CAUSED = {"423", "500", "503", "504"}
 #: another replica, or hours of drift rows.
 _NOT_CAUSED_HERE = re.compile(
     r"((predict|stream)_\w+|webrtc_describe_v.|\w+_offer_v.) 404|\w+_(state|end)_v. 410|drift_report 200"
+    r"|split_update 409"
 )
 
 
@@ -168,8 +169,8 @@ def test_a_key_is_required_and_has_a_scope(client: Client) -> None:
     for operation in guarded:
         late = operation.name.startswith("stream_")
         assert client.send(operation, key="unknown" if late else "").status == 401
-        other = "stream" if operation.path.endswith("/predict") or "/v" not in operation.path else "predict"
-        other = "predict" if operation.name == "take_ticket" or late else other
+        streams = late or operation.path.startswith(("/v1/", "/v2/", "/webrtc", "/whip", "/tickets"))
+        other = "predict" if streams and not operation.path.endswith("/predict") else "stream"
         headers = _UPGRADE if late else {}
         assert client.send(operation, key=other, headers=headers).status == 403, operation.name
 
@@ -287,7 +288,7 @@ def test_streams_that_are_opened_and_refused(client: Client, name: str) -> None:
     assert client.send(stream, key="all").status == 426
 
 
-@pytest.mark.parametrize("version", ["v1", "v2"])
+@pytest.mark.parametrize("version", ["v1", "v2", "any"])
 def test_offers_that_are_refused(client: Client, version: str) -> None:
     for kind, content_type in (("webrtc", "application/json"), ("whip", "application/sdp")):
         offer = client.operation(f"{kind}_offer_{version}")
@@ -296,6 +297,23 @@ def test_offers_that_are_refused(client: Client, version: str) -> None:
             headers = {"Content-Type": content_type}
             assert client.send(offer, key=key, headers=headers, body=body.encode()).status == status
     assert client.send(client.operation(f"webrtc_describe_{version}"), key="all").status == 200
+
+
+def test_offers_without_a_version_open_sessions_of_one(client: Client) -> None:
+    for kind in ("webrtc", "whip"):
+        assert client.open_session(kind, "any").startswith(f"/v1/{kind}/")
+        offer = client.operation(f"{kind}_offer_any")
+        headers = {"X-Model-Version": "v3"} | ({"Content-Type": "application/sdp"} if kind == "whip" else {})
+        assert client.send(offer, key="all", headers=headers).status == 404
+    for name in ("webrtc_describe_any", "stream_any"):
+        headers = _UPGRADE | {"X-Model-Version": "v3"}
+        assert client.send(client.operation(name), key="all", headers=headers).status == 404
+
+
+def test_the_share_of_v2_is_changed_and_refused(client: Client) -> None:
+    update, headers = client.operation("split_update"), {"Content-Type": "application/json"}
+    for body, status in ((b'{"v2": 0}', 200), (b'{"v2": 2}', 400), (b"[]", 400), (b'{"v3": 1}', 400)):
+        assert client.send(update, key="all", headers=headers, body=body).status == status
 
 
 def test_health_metrics_and_drift(client: Client) -> None:

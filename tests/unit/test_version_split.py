@@ -179,13 +179,15 @@ async def test_refusals_name_the_version_too(client: Client) -> None:
         assert (answer.status, answer.headers.get("X-Model-Version")) == (404, "v1")
 
 
-async def test_answers_of_no_version_name_none(client: Client) -> None:
-    for method, path in (("GET", "/health"), ("POST", "/v9/predict"), ("GET", "/predictions")):
+async def test_answers_of_no_version_name_none(site: Site, client: Client) -> None:
+    for method, path in (("GET", "/health"), ("GET", "/predictions")):
         async with client.request(method, path) as answer:
             assert "X-Model-Version" not in answer.headers, path
             assert "Set-Cookie" not in answer.headers, path
-    async with client.post("/predict", headers={"X-Model-Version": "v9"}) as answer:
-        assert (await answer.text(), "X-Model-Version" in answer.headers) == ("v9", False)
+    for unknown, named in (("v9", "v9"), ("canary", None), ("v" + "1" * 10, None)):
+        async with client.post("/predict", headers={"X-Model-Version": unknown}) as answer:
+            assert (await answer.text(), answer.headers.get("X-Model-Version")) == (unknown, named)
+    assert site.choices == {("unknown", "header"): 3}
     async with client.options("/predict") as answer:
         assert not {"X-Model-Version", "Set-Cookie"} & answer.headers.keys()
 

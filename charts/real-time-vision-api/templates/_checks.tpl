@@ -50,6 +50,7 @@
 {{- if ne (add (int .Values.istio.split.v1) (int .Values.istio.split.v2)) 100 -}}
 {{- fail (printf "istio.split.v1 and istio.split.v2 are %d and %d: together they must be 100" (int .Values.istio.split.v1) (int .Values.istio.split.v2)) -}}
 {{- end -}}
+{{- include "rtv.checkSplit" . -}}
 {{- if and (or .Values.coturn.enabled .Values.stunner.enabled) (not .Values.webrtc.enabled) -}}
 {{- fail "webrtc.enabled is false, so a TURN server would have nothing to forward to: set coturn.enabled and stunner.enabled to false" -}}
 {{- end -}}
@@ -118,6 +119,17 @@
 {{- if has .name $ours -}}
 {{- fail (printf "extraEnv has %s, which the chart sets already: use the value that it comes from, or settings" .name) -}}
 {{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Two splits at once would hide each other, and a split needs two models. The bundled v2 is served only beside the bundled v1. */}}
+{{- define "rtv.checkSplit" -}}
+{{- $split := .Values.versions.split -}}
+{{- if and .Values.istio.enabled .Values.istio.split.v2 $split -}}
+{{- fail (printf "istio.split.v2 is %d and versions.split is %v: Istio would choose the version of every request, so set one of them" (int .Values.istio.split.v2) $split) -}}
+{{- end -}}
+{{- if and (or $split (and .Values.istio.enabled .Values.istio.split.v2)) (include "rtv.modelPath" (list . "v1")) (not (include "rtv.modelPath" (list . "v2"))) -}}
+{{- fail (printf "%s sends clients to v2, and only v1 has a model: set models.v2 or models.fetch.v2" (ternary "versions.split" "istio.split.v2" (gt (float64 $split) 0.0))) -}}
 {{- end -}}
 {{- end -}}
 

@@ -45,6 +45,10 @@
   value: {{ . | quote }}
 {{- end }}
 {{- end }}
+{{- with $v.versions.split }}
+- name: SPLIT_V2
+  value: {{ . | quote }}
+{{- end }}
 - name: DRAIN_DELAY_S
   value: {{ $v.drain.delaySeconds | quote }}
 - name: DRAIN_TIMEOUT_S
@@ -57,6 +61,13 @@
     secretKeyRef:
       name: {{ . }}
       key: {{ include "rtv.apiKeysKey" $ }}
+{{- end }}
+{{- with include "rtv.adminKeysSecret" . }}
+- name: ADMIN_API_KEYS
+  valueFrom:
+    secretKeyRef:
+      name: {{ . }}
+      key: {{ include "rtv.adminKeysKey" $ }}
 {{- end }}
 {{- if $v.monitoring.metricsPort }}
 - name: METRICS_PORT

@@ -1,5 +1,5 @@
 {{/* Paths that are exposed outside the cluster: all routes except probes, metrics, the operator's routes of a single
-     replica (/drift/report, /reference/update), and /tickets/…, which replicas request from each other. A test compares
+     replica (/drift/report, /reference/update, /versions/…), and /tickets/…, which replicas request from each other. A test compares
      this list with the service's routes. With `pathPrefix` all of them are below it; the service redirects from the prefix
      itself to the page. */}}
 {{- define "rtv.publicPaths" -}}
@@ -11,6 +11,8 @@ exact:
   - {{ $prefix }}/
   - {{ $prefix }}/predict
   - {{ $prefix }}/stream
+  - {{ $prefix }}/webrtc
+  - {{ $prefix }}/whip
   - {{ $prefix }}/tickets
   - {{ $prefix }}/health
   - {{ $prefix }}/versions

@@ -10,7 +10,7 @@ metadata:
   annotations:
     # A change of a Secret that is read at the start restarts the pods, with the next upgrade of the release.
     checksum/secret: {{ include (print .Template.BasePath "/secret.yaml") . | sha256sum }}
-    {{- with include "rtv.secretVersions" (list . (list .Values.auth.existingSecret .Values.awsCredentials.existingSecret .Values.webrtc.turn.existingSecret)) }}
+    {{- with include "rtv.secretVersions" (list . (list .Values.auth.existingSecret .Values.auth.adminExistingSecret .Values.awsCredentials.existingSecret .Values.webrtc.turn.existingSecret)) }}
     checksum/existing-secrets: {{ . | sha256sum }}
     {{- end }}
     kubectl.kubernetes.io/default-container: service

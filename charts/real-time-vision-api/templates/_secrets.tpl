@@ -8,6 +8,14 @@
 {{- end -}}
 {{- end -}}
 
+{{- define "rtv.adminKeysSecret" -}}
+{{- if .Values.auth.adminExistingSecret -}}
+{{- .Values.auth.adminExistingSecret -}}
+{{- else if .Values.auth.adminKeys -}}
+{{- include "rtv.fullname" . -}}
+{{- end -}}
+{{- end -}}
+
 {{/* Whether clients must send a key or a token. */}}
 {{- define "rtv.wantsKeys" -}}
 {{- if or .Values.auth.keysFileSecret .Values.settings.JWT_JWKS (include "rtv.apiKeysSecret" .) -}}
@@ -34,6 +42,10 @@ true
 {{/* The chart's own Secret uses the default keys; values name the keys of existing Secrets. */}}
 {{- define "rtv.apiKeysKey" -}}
 {{- ternary .Values.auth.existingSecretKey "api-keys" (not (empty .Values.auth.existingSecret)) -}}
+{{- end -}}
+
+{{- define "rtv.adminKeysKey" -}}
+{{- ternary .Values.auth.adminExistingSecretKey "admin-api-keys" (not (empty .Values.auth.adminExistingSecret)) -}}
 {{- end -}}
 
 {{- define "rtv.turnKey" -}}

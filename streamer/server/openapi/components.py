@@ -84,8 +84,7 @@ class Components:
             },
             "headers": {
                 "ModelVersion": {
-                    "description": "The model version that answers or refuses; absent if there is no such "
-                    "version.",
+                    "description": "The model version that answers or refuses.",
                     "schema": {"type": "string"},
                 },
                 "RequestId": {
