@@ -180,20 +180,31 @@ def test_a_gateway_keeps_clients_on_their_replica(chart: Chart) -> None:
     assert "sessionPersistence" not in standard.one("HTTPRoute")["spec"]["rules"][0]
 
 
-def test_istio_splits_predict_by_weight_over_both_versions(chart: Chart) -> None:
+def test_istio_splits_routes_without_a_version_by_weight(chart: Chart) -> None:
     manifests = chart.render(None, "istio")
     split, rest = manifests.one("VirtualService")["spec"]["http"]
-    assert split["match"] == [{"uri": {"exact": "/predict"}}]
+    paths = [f"/{name}" for name in ("predict", "stream", "webrtc", "whip")]
+    assert split["match"] == [{"uri": {"exact": path}} for path in paths]
     shares = {}
     for route in split["route"]:
         (header,) = route["headers"]["request"]["set"].items()
         assert header[0] == VERSION_HEADER.lower()
         shares[header[1]] = route["weight"]
     assert shares == {"v1": 90, "v2": 10}
-    assert rest["timeout"] == "0s"
+    assert split["timeout"] == rest["timeout"] == "0s"
     for route in (split, rest):
         assert "503" not in route["retries"]["retryOn"], "a saturated release is not asked twice"
     rule = manifests.one("DestinationRule")["spec"]
     host = f"{manifests.one('Service')['metadata']['name']}.{NAMESPACE}.svc.cluster.local"
     assert rule["host"] == split["route"][0]["destination"]["host"] == host
     assert rule["trafficPolicy"]["loadBalancer"]["consistentHash"]["httpCookie"]["name"] == COOKIE
+
+
+def test_without_a_share_istio_leaves_the_choice_to_the_service(chart: Chart) -> None:
+    """A rule with the weights 100 and 0 would name v1 in every request, which overrides the service."""
+    values = {"istio": {"enabled": True}, "versions": {"split": 0.25}}
+    manifests = chart.render(values)
+    (rule,) = manifests.one("VirtualService")["spec"]["http"]
+    assert "headers" not in rule["route"][0]
+    assert {"uri": {"exact": "/webrtc"}} in rule["match"]
+    assert manifests.environment["SPLIT_V2"] == "0.25"

@@ -106,7 +106,7 @@ async def test_the_cookie_keeps_the_version_of_a_client_without_an_id(
 async def test_refusals_name_the_version(release: Release, http: aiohttp.ClientSession, client: str) -> None:
     url, version = release[0].http_url, CLIENTS[client]
     sdp = {"Content-Type": "application/sdp"}
-    for method, path, status, more in (
+    requests: list[tuple[str, str, int, dict[str, Any]]] = [
         ("POST", "/predict", 415, {"data": b"no image"}),
         ("POST", "/predict?conf_threshold=7", 400, {"data": encode(scene())}),
         ("POST", "/predict", 406, {"data": encode(scene()), "headers": {"Accept": "text/html"}}),
@@ -117,9 +117,10 @@ async def test_refusals_name_the_version(release: Release, http: aiohttp.ClientS
         ("POST", "/webrtc", 400, {"json": {"type": "offer"}}),
         ("POST", "/whip", 400, {"data": "no SDP", "headers": sdp}),
         ("GET", f"/{version}/whip/0-{'a' * 24}", 404, {}),
-    ):
-        headers = named(client) | more.pop("headers", {})  # type: ignore[call-overload]
-        async with http.request(method, url + path, headers=headers, **more) as answer:  # type: ignore[arg-type]
+    ]
+    for method, path, status, more in requests:
+        headers = named(client) | more.pop("headers", {})
+        async with http.request(method, url + path, headers=headers, **more) as answer:
             assert (answer.status, answer.headers.get(NAME)) == (status, version), (method, path)
 
 
