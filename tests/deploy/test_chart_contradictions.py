@@ -246,7 +246,7 @@ ROLLING = {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0}}
             "istio.split.v2 is 10 and versions.split is 0.1",
         ),
         (
-            {"models": {"v1": "own.onnx"}, "versions": {"split": 0.1}},
+            {"models": {"v1": "/own.onnx"}, "versions": {"split": 0.1}},
             "versions.split sends clients to v2, and only v1 has a model",
         ),
         ({"gpu": {"enabled": True, "count": 4}}, "gpu.count is 4, and a replica runs its models on one GPU"),

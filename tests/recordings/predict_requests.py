@@ -164,6 +164,13 @@ _DRIFT = [
     # What administrators see in addition depends on timing.
     Request("versions: no key", "GET", "/versions"),
     Request("versions: page", "GET", "/versions", headers={"Accept": "text/html"}),
+    Request("split: no key", "PUT", "/versions/split", "", as_json("a tenth", {"v2": 0.1})),
+    Request("split: other scope", "PUT", "/versions/split", "stream", as_json("a tenth", {"v2": 0.1})),
+    Request("split: nobody", "PUT", "/versions/split", "admin", as_json("nobody", {"v2": 0})),
+    Request("split: too much", "PUT", "/versions/split", "admin", as_json("all and more", {"v2": 2})),
+    Request("split: no share", "PUT", "/versions/split", "admin", as_json("{}", {})),
+    Request("split: wrong name", "PUT", "/versions/split", "admin", as_json("a share of v1", {"v1": 1})),
+    Request("split: a list", "PUT", "/versions/split", "admin", as_json("a list", [1])),
     Request("drift status: no key", "GET", "/drift/status"),
     Request("drift status: admin", "GET", "/drift/status", "admin"),
     Request("drift report: no key", "GET", "/drift/report"),

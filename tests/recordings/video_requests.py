@@ -74,6 +74,10 @@ def _of_unknown_sessions(kind: str) -> list[Request]:
 
 
 _WEBRTC = [
+    Request("webrtc: without a version, describe", "GET", "/webrtc", "stream"),
+    Request("webrtc: without a version, no key", "POST", "/webrtc", "", _offer()),
+    Request("webrtc: without a version, nonsense", "POST", "/webrtc", "stream", _offer("nonsense", "v=1")),
+    Request("webrtc: without a version, preflight", "OPTIONS", "/webrtc", headers=_PREFLIGHT),
     Request("webrtc: describe", "GET", "/v1/webrtc", "stream"),
     Request("webrtc: describe, unknown version", "GET", "/v3/webrtc", "stream"),
     Request("webrtc: describe, no key", "GET", "/v1/webrtc"),
