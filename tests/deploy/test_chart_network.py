@@ -32,12 +32,13 @@ COOKIE = "rtva-replica"
 @pytest.fixture(scope="module")
 def served_paths(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
     """Return every path in the service's router, with example values in place of its parameters."""
-    with contextlib.closing(SharedStatus()) as shared_status, contextlib.closing(SharedDocument()) as page:
+    # The application refers to the shared status for as long as it exists, so that is not closed here.
+    with contextlib.closing(SharedDocument()) as page:
         resources = Resources(
             number=0,
             settings=load_settings(),
             metrics=WorkerMetrics(),
-            shared_status=shared_status,
+            shared_status=SharedStatus(),
             drift_page=page,
             engine_document=page,
             sampling_address="",

@@ -224,11 +224,12 @@ def test_secrets_by_value_stand_in_a_secret_alone(chart: Chart) -> None:
 
 
 def test_keys_of_administrators_stand_in_a_secret(chart: Chart) -> None:
-    own = chart.render({"auth": {"adminKeys": ["dummy-key-1", "dummy-key-2"]}})
+    own = chart.render({"auth": {"allowAnonymous": True, "adminKeys": ["dummy-key-1", "dummy-key-2"]}})
     made = own.one("Secret")
     assert made["stringData"]["admin-api-keys"] == "dummy-key-1,dummy-key-2"
     assert own.environment["ADMIN_API_KEYS"] == secret_ref(made["metadata"]["name"], "admin-api-keys")
-    existing = {"adminKeys": ["dummy-key-1"], "adminExistingSecret": "ops", "adminExistingSecretKey": "all"}
+    existing: dict[str, Any] = {"allowAnonymous": True, "adminKeys": ["dummy-key-1"]}
+    existing |= {"adminExistingSecret": "ops", "adminExistingSecretKey": "all"}
     named = chart.render({"auth": existing})
     assert named.environment["ADMIN_API_KEYS"] == secret_ref("ops", "all")
     assert named.of("Secret") == []
