@@ -74,14 +74,6 @@ class ModelSettings(BaseSettings):
     interactive_share: float = Field(
         0.25, gt=0, lt=1, description="Share of the device reserved for POSTs while live frames wait too."
     )
-    shadow_v2: float = Field(
-        0,
-        ge=0,
-        le=1,
-        allow_inf_nan=False,
-        description="Share of v1's frames that v2 runs, too, 0 to 1, while the device is idle "
-        "(docs/shadow.md).",
-    )
     engine_cache_dir: Path | None = Field(
         None,
         description="Folder in which `DEVICE=tensorrt` keeps its engines, which replicas may share; unset: "

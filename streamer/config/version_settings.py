@@ -1,4 +1,4 @@
-"""Settings of how clients are divided between model versions."""
+"""Settings of how clients and frames are divided between model versions."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _SALT_BYTES = 64
 
 
 class VersionSettings(BaseSettings):
-    """Which version serves the clients that name none."""
+    """Which version serves the clients that name none, and which frames run on both."""
 
     split_v2: float = Field(
         0,
@@ -24,6 +24,14 @@ class VersionSettings(BaseSettings):
         "",
         description="Text that decides which clients v2 gets first, the same for all replicas. Another text "
         "draws all clients anew.",
+    )
+    shadow_v2: float = Field(
+        0,
+        ge=0,
+        le=1,
+        allow_inf_nan=False,
+        description="Share of v1's frames that v2 runs, too, 0 to 1, while the device is idle, until "
+        "`PUT /versions/shadow` changes it.",
     )
 
     @field_validator("split_salt")

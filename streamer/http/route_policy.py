@@ -79,6 +79,7 @@ ROUTES: dict[tuple[str, str], Policy] = {
     ("GET", "/metrics"): _REDUCED,
     ("GET", "/versions"): _REDUCED,
     ("PUT", "/versions/split"): _CHANGE,
+    ("PUT", "/versions/shadow"): _CHANGE,
     ("POST", "/predict"): _PREDICT,
     ("POST", "/{version}/predict"): _PREDICT,
     ("GET", "/stream"): _SOCKET,

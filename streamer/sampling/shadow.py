@@ -106,6 +106,15 @@ class ShadowRuns:
         self._timer: asyncio.TimerHandle | None = None
         self._posted = itertools.count()
 
+    @property
+    def has_shadow(self) -> bool:
+        """Whether there is a model that can run v1's frames, too."""
+        return SHADOW in self._runner.models
+
+    def note_share(self) -> None:
+        """Show the present share in the metrics."""
+        self._metrics.set_share(self._share())
+
     def close(self) -> None:
         """Drop the frames that wait."""
         if self._timer is not None:

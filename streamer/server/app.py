@@ -54,6 +54,7 @@ from streamer.server.openapi import openapi_document
 from streamer.server.pages import add_pages
 from streamer.server.rebalancing import add_rebalancing
 from streamer.server.sampling import Sampling, make_shadow_runs
+from streamer.server.shadow_routes import add_shadow
 from streamer.server.split_routes import add_split
 from streamer.server.versions import Versions
 from streamer.webrtc.peers import Peers
@@ -213,6 +214,9 @@ def make_app(resources: Resources) -> tuple[web.Application, Parts]:
                 settings.workers,
                 router.replica,
                 add_split(app, settings, resources.shared_status, dispatcher, metrics).describe,
+                add_shadow(
+                    app, sampling.shadow_runs, resources.shared_status, settings.body_timeout_s
+                ).describe,
             ).handle
         },
     )

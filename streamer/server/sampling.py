@@ -36,9 +36,11 @@ def make_shadow_runs(
 
     ``load`` returns the demand over the capacity of the replica.
     """
-    metrics = ShadowMetrics()
-    metrics.set_share(read_share(shared_status))
-    return ShadowRuns(idle_runs, limits, metrics, sink, share=lambda: read_share(shared_status), load=load)
+    runs = ShadowRuns(
+        idle_runs, limits, ShadowMetrics(), sink, share=lambda: read_share(shared_status), load=load
+    )
+    runs.note_share()
+    return runs
 
 
 class Sampling:

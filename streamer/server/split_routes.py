@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from aiohttp import web
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from inference.ipc.shared_status import SharedStatus
 from streamer.accounting.ledger import VERSIONS
@@ -12,12 +12,10 @@ from streamer.config.settings import Settings
 from streamer.http.problem_details import Problem
 from streamer.http.version_split import SPLIT, SPLIT_VERSION, VersionSplit
 from streamer.scheduling.dispatcher import Dispatcher
+from streamer.server.share_update import read_update
 from streamer.server.versions_document import SplitDocument
-from streamer.webrtc.signalling import read_json
 
 _PATH = "/versions/split"
-_BODY_BYTES = 4 << 10
-_SHARE = "a number from 0 to 1"
 
 
 class SplitUpdate(BaseModel):
@@ -44,7 +42,7 @@ class SplitRoutes:
 
     async def update(self, request: web.Request) -> web.Response:
         """Change the shares for all workers of this replica; requests that arrive from now on have them."""
-        share = _read_share(await read_json(request, _BODY_BYTES, self._body_timeout_s))
+        share = (await read_update(request, SplitUpdate, self._body_timeout_s)).v2
         if share > 0 and not self._split.has_both:
             raise Problem(
                 409,
@@ -74,20 +72,3 @@ def add_split(
     routes = SplitRoutes(split, shared_status, settings.body_timeout_s)
     app.router.add_put(_PATH, routes.update)
     return routes
-
-
-def _read_share(body: object) -> float:
-    """Return the share in a body. Raises Problem 400, which names the field."""
-    try:
-        return SplitUpdate.model_validate(body).v2
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        if not first["loc"]:
-            raise Problem.bad_request(f'The body is no map; expected {{"v2": {_SHARE}}}.') from error
-        name = str(first["loc"][0])
-        if name not in SplitUpdate.model_fields:
-            raise Problem.bad_request(
-                f"Field `{name[:40]}` is not known; allowed is `v2`.", "invalid_parameter", field=name[:40]
-            ) from error
-        found = "absent" if first["type"] == "missing" else str(first["input"])
-        raise Problem.invalid_parameter(name, found, _SHARE) from error

@@ -30,6 +30,7 @@ from streamer.server.versions_document import (
     LoadedModel,
     Score,
     ServedVersion,
+    ShadowDocument,
     SplitDocument,
     Traffic,
     VersionLineage,
@@ -54,12 +55,14 @@ class Versions:
         workers: int,
         replica: str,
         describe_split: Callable[[], SplitDocument],
+        describe_shadow: Callable[[], ShadowDocument],
     ) -> None:
         self._client = client
         self._shared_status = shared_status
         self._workers = workers
         self._replica = replica
         self._describe_split = describe_split
+        self._describe_shadow = describe_shadow
         self._figures = SharedCall(lambda: version_figures(merge_metrics(metrics_dir).collect(), VERSIONS))
 
     async def handle(self, request: web.Request) -> web.Response:
@@ -76,6 +79,7 @@ class Versions:
         body: VersionsDocument = {
             "workers": self._workers,
             "split": self._describe_split(),
+            "shadow": self._describe_shadow(),
             "versions": versions,
             "absent": {},
         }

@@ -240,6 +240,14 @@ class SplitDocument(TypedDict):
     ]
 
 
+class ShadowDocument(TypedDict):
+    """Which frames run on two versions."""
+
+    v2: Annotated[
+        float, Field(ge=0, le=1, description="Share of v1's frames that v2 runs, too, on an idle device.")
+    ]
+
+
 class VersionsDocument(TypedDict):
     """The versions that this replica serves, side by side."""
 
@@ -254,5 +262,6 @@ class VersionsDocument(TypedDict):
     ]
     elapsed_s: NotRequired[Annotated[float, Field(ge=0, description="Seconds since then.")]]
     split: SplitDocument
+    shadow: ShadowDocument
     versions: Annotated[dict[str, ServedVersion], Field(description="By version; empty while models load.")]
     absent: Annotated[dict[str, str], Field(description="Why fields of this object are absent.")]

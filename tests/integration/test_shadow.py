@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -52,6 +54,17 @@ def check_clients(service: Service, *tallies: Tally) -> None:
     assert inferred == sum(tally.results for tally in tallies)
 
 
+def put(service: Service, share: float) -> None:
+    """Set the share, as a program on the same machine may."""
+    connection = http.client.HTTPConnection("127.0.0.1", service.port, timeout=60)
+    try:
+        body = json.dumps({"v2": share})
+        connection.request("PUT", "/versions/shadow", body, {"Content-Type": "application/json"})
+        assert connection.getresponse().status == 200
+    finally:
+        connection.close()
+
+
 async def load_slowly(service: Service) -> list[Tally]:
     """Send a few frames per second and an image now and then, until some of each were compared."""
     async with http_session() as session:
@@ -88,8 +101,12 @@ async def overload(service: Service) -> list[Tally]:
 
 
 def test_frames_run_on_v2_beside_a_slow_stream_and_not_at_saturation() -> None:
-    settings = PATIENT | {"SHADOW_V2": "1", "WORKERS": "2", "DRIFT": "0"}
+    settings = PATIENT | {"SHADOW_V2": "0.5", "WORKERS": "2", "DRIFT": "0"}
     with Service(settings, bundled=True) as service:
+        assert service.get_json("/versions")["shadow"] == {"v2": 0.5}
+        put(service, 1.0)
+        assert service.get_json("/versions")["shadow"] == {"v2": 1.0}
+        assert service.metric("object_detection_shadow_share") == 1
         calm = asyncio.run(load_slowly(service))
         asyncio.run(until(service, balanced, "every drawn frame has one outcome"))
         check_clients(service, *calm)

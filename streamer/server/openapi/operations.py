@@ -11,8 +11,9 @@ from streamer.http.probe_answers import LivenessDocument, WorkersAway
 from streamer.sampling.drift_api import ReferenceUpdate
 from streamer.server.health import HealthDocument
 from streamer.server.openapi.components import Components, answer, field_schema, operation
+from streamer.server.shadow_routes import ShadowUpdate
 from streamer.server.split_routes import SplitUpdate
-from streamer.server.versions_document import SplitDocument, VersionsDocument
+from streamer.server.versions_document import ShadowDocument, SplitDocument, VersionsDocument
 
 _REPORT_REFUSALS = {
     404: "There is no such group; `detail` names those that there are.",
@@ -41,6 +42,11 @@ _SPLIT_WORDS = (
     "Clients of `/predict`, `/stream`, `/webrtc` and `/whip` without a version get v2 with this share. "
     "The rest get v1. A client keeps its version; a higher share moves clients only from v1 to v2."
 )
+_SHADOW_REFUSALS = _SPLIT_REFUSALS | {409: "No v2 is loaded, so it can run no frames."}
+_SHADOW_WORDS = (
+    "v2 runs this share of the frames that v1 has answered, for comparison only, while the device is idle. "
+    "docs/shadow.md describes it."
+)
 _UPDATE_WORDS = (
     "Drift detection compares the streams with a reference. This operation learns a new one from the rows of "
     "the last hours or from rows that the body contains, or takes over a whole reference. The answer says "
@@ -57,6 +63,7 @@ def operation_paths(components: Components) -> dict[str, Any]:
         "/metrics": {"get": _metrics(components)},
         "/versions": {"get": _versions(components)},
         "/versions/split": {"put": _split(components)},
+        "/versions/shadow": {"put": _shadow(components)},
         "/drift/status": {"get": _drift_status(components)},
         "/drift/report": {"get": _drift_report(components)},
         "/reference/update": {"post": _update(components)},
@@ -149,6 +156,22 @@ def _split(components: Components) -> dict[str, Any]:
         },
         description=_SPLIT_WORDS,
         requestBody={"required": True, "content": components.json(SplitUpdate)},
+    )
+
+
+def _shadow(components: Components) -> dict[str, Any]:
+    return operation(
+        "shadow_update",
+        "operations",
+        "Change the share of v1's frames that v2 runs, too",
+        {
+            "200": answer(
+                "The share, which all workers of this replica have.", components.json(ShadowDocument)
+            ),
+            **components.refusals("PUT", "/versions/shadow", _SHADOW_REFUSALS),
+        },
+        description=_SHADOW_WORDS,
+        requestBody={"required": True, "content": components.json(ShadowUpdate)},
     )
 
 
