@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from streamer.assets import SAMPLE_FILE
 from streamer.client.capture import Captured, Source
@@ -154,12 +154,22 @@ class SourceOpener:
         return None
 
 
+#: Schemes whose addresses may leave out the host: they then listen on all addresses.
+_HOST_OPTIONAL = ("udp", "tcp", "srt")
+_ALLOWED = (
+    f"give `{SAMPLE}`, a camera (0, /dev/video0), a video file, an image or folder of images, or an address "
+    f"({', '.join(f'{scheme}://' for scheme in SCHEMES[:4])})"
+)
+
+
 def open_source(text: str, options: SourceOptions | None = None) -> Source:
     """Open the source that ``text`` names. Blocks up to 10 s for a network stream.
 
     Raises BadInput when there is no such source, SourceFailed when it cannot be opened.
     """
     options = options or SourceOptions()
+    if not text.strip():  # as a path, it would be the current folder
+        raise BadInput(f"the source is empty; {_ALLOWED}")
     device = camera_of(text)
     if device is not None:
         from streamer.client.camera import Camera, CameraMode  # noqa: PLC0415 - OpenCV, only for cameras
@@ -181,10 +191,7 @@ def open_source(text: str, options: SourceOptions | None = None) -> Source:
         return VideoFile(str(path), loop=options.loop)
     if path.exists():
         raise SourceFailed(f"{text}: is neither a file nor a folder")
-    raise BadInput(
-        f"source {text!r} does not exist; give `{SAMPLE}`, a camera (0, /dev/video0), a video file, an image "
-        f"or folder of images, or an address ({', '.join(f'{scheme}://' for scheme in SCHEMES[:4])})"
-    )
+    raise BadInput(f"source {text!r} does not exist; {_ALLOWED}")
 
 
 def _open_address(text: str, options: SourceOptions) -> Source:
@@ -193,6 +200,7 @@ def _open_address(text: str, options: SourceOptions) -> Source:
     if scheme not in SCHEMES:
         raise BadInput(f"source {redact(text)!r}: allowed are {', '.join(f'{s}://' for s in SCHEMES)}")
     check_credentials(text)
+    _check_host(text)
     from streamer.client import video  # noqa: PLC0415 - loads PyAV
 
     container = video.open_container(text)
@@ -211,6 +219,21 @@ def _open_address(text: str, options: SourceOptions) -> Source:
     )
 
 
+def _check_host(address: str) -> None:
+    """Raise BadInput for an address without a host, for which FFmpeg takes this machine, or a wrong port."""
+    try:
+        parts = urlsplit(address)
+        host, _ = parts.hostname, parts.port
+    except ValueError as error:
+        raise BadInput(f"source {redact(address)} is no address: {error}") from None
+    if not host and parts.scheme not in _HOST_OPTIONAL:
+        raise BadInput(f"source {redact(address)} has no host")
+
+
+#: Characters that end an address in a text, besides spaces.
+_ENDS = "'\"\\[]"
+
+
 def check_credentials(address: str) -> None:
     """Refuse an address whose password has characters that separate the parts of an address.
 
@@ -221,8 +244,12 @@ def check_credentials(address: str) -> None:
     authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
     after = rest[len(authority) :]
     user, _, password = authority.rpartition("@")[0].partition(":")
-    found = [sign for sign, text in (("@", user + password), (":", password)) if sign in text]
-    if re.search(r"%(?![0-9A-Fa-f]{2})", user + password):
+    both = user + password
+    found = [sign for sign, text in (("@", both), (":", password)) if sign in text]
+    # `redact` takes spaces and quotation marks for the end of an address, so that it would show the rest.
+    ends = sorted({sign for sign in both if sign.isspace() or sign in _ENDS})
+    found += ends
+    if re.search(r"%(?![0-9A-Fa-f]{2})", both):
         found.append("%")
     # The text after the last colon is a port, unless a character of the password has split the address there.
     _, colon, port = authority.rpartition("@")[2].rpartition(":")
@@ -231,7 +258,9 @@ def check_credentials(address: str) -> None:
         found.append(after[0])
     if found:
         signs = " and ".join(f"`{sign}`" for sign in found)
-        ways = ", ".join(f"`{sign}` as `{quote(sign, safe='')}`" for sign in "@:#/?%")
+        ways = ", ".join(
+            f"`{sign}` as `{quote(sign, safe='')}`" for sign in ["@", ":", "#", "/", "?", "%", *ends]
+        )
         # Show nothing before the last `@`, because the password may be anywhere in that part.
         raise BadInput(
             f"source {redact(f'{scheme}://{MASK}@' + rest.rpartition('@')[2])}: the user name or password "

@@ -9,7 +9,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from streamer.imaging.jpeg_scans import JpegFrame, Scan, Scans, check_visits, read_scans
-from streamer.imaging.pixel_limits import ImageHeader, PixelLimits, damaged, read_orientation, turn_bytes
+from streamer.imaging.pixel_limits import (
+    ImageHeader,
+    PixelLimits,
+    damaged,
+    read_orientation,
+    turn_bytes,
+    unsupported,
+)
 from streamer.protocol.wire import Codec
 
 #: Most segments before the first scan. ICC profiles take at most 255, extended XMP takes some hundreds.
@@ -140,6 +147,8 @@ def read_head(blob: bytes, limits: PixelLimits) -> JpegHead:
     for marker, segment, start in _segments(blob):  # noqa: B007 - the last one is the header of the first scan
         if marker == 0xE1 and not orientation and segment.startswith(b"Exif\x00\x00"):
             orientation = read_orientation(segment)
+        elif marker == 0xF7:
+            raise unsupported("JPEG-LS")
         elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
             if frame is not None:
                 raise damaged("it has two frame headers")

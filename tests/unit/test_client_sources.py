@@ -116,6 +116,24 @@ def test_what_is_no_video_is_named(tmp_path: Path) -> None:
         open_source(str(tmp_path / "x.mp4"))
 
 
+@pytest.mark.parametrize(
+    ("source", "says"),
+    [
+        ("", "the source is empty"),
+        (" ", "the source is empty"),
+        ("http://", "has no host"),
+        ("rtsp:///stream", "has no host"),
+        ("rtsp://:554/stream", "has no host"),
+        ("udp://127.0.0.1:65536", "is no address: Port out of range"),
+        ("http://[::1/jpg", "is no address: Invalid IPv6 URL"),
+    ],
+)
+def test_what_names_no_source_is_a_usage_error(source: str, says: str) -> None:
+    """An empty text, as of a variable that is not set, would be the current folder."""
+    with pytest.raises(BadInput, match=says):
+        open_source(source)
+
+
 def test_a_source_that_does_not_exist_is_a_usage_error_that_says_what_is_allowed() -> None:
     with pytest.raises(BadInput, match=r"nosuch.*a camera .*, a video file"):
         open_source("nosuch.mp4")

@@ -156,7 +156,13 @@ def test_other_formats_are_unsupported_by_name(data: bytes, name: str) -> None:
 
 @pytest.mark.parametrize(
     ("offset", "value", "words"),
-    [(1, 0xC3, "lossless"), (1, 0xC5, "hierarchical"), (4, 12, "12 bits"), (9, 2, "2 channels")],
+    [
+        (1, 0xF7, "JPEG-LS"),
+        (1, 0xC3, "lossless"),
+        (1, 0xC5, "hierarchical"),
+        (4, 12, "12 bits"),
+        (9, 2, "2 channels"),
+    ],
 )
 def test_exotic_jpegs_are_unsupported(offset: int, value: int, words: str) -> None:
     jpeg = bytearray(PLAIN["jpeg"])
