@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -46,7 +47,7 @@ def recognise(probe: Probe) -> Layout:
             "Train or choose a model of another framework.",
         )
     families = [probe.manifest.family] if probe.manifest.family else list(_RECOGNISERS)
-    seen = _chosen_output(probe)
+    seen = _chosen_outputs(probe)
     readings = [
         layout
         for family in families
@@ -106,17 +107,11 @@ def _task_advice(faults: list[str]) -> str:
 
 
 def _ambiguous(probe: Probe, readings: list[Layout]) -> ModelRefused:
-    if (
-        len({layout.form for layout in readings}) == 1
-        and len({x.outputs for x in readings}) > 1
-        and all(len(layout.outputs) == 1 for layout in readings)
-    ):
-        raise _several_heads(probe, readings)
-    if len({layout.manifest_line for layout in readings}) == 1:
-        fix = "Export it with names of outputs that contain `boxes` and `scores` or `logits`."
-    else:
-        lines = " or ".join(f"`{layout.manifest_line}`" for layout in readings)
-        fix = f"Set {lines} in {manifest_path(Path(probe.path)).name}, whichever is right."
+    several = len({layout.outputs for layout in readings}) > 1
+    if several and len({layout.manifest_line for layout in readings}) == 1:
+        return _several_heads(probe, readings)
+    lines = " or ".join(f"`{layout.manifest_line}`" for layout in readings)
+    fix = f"Set {lines} in {manifest_path(Path(probe.path)).name}, whichever is right."
     return _refusal(
         probe,
         "outputs with one meaning",
@@ -126,32 +121,39 @@ def _ambiguous(probe: Probe, readings: list[Layout]) -> ModelRefused:
     )
 
 
-def _chosen_output(probe: Probe) -> Probe:
-    """Return the probe with the output that the manifest names only. Raises ModelRefused if there is none."""
-    name = probe.manifest.output
-    if name is None:
+def _chosen_outputs(probe: Probe) -> Probe:
+    """Return the probe with only the outputs that the manifest names. Raises ModelRefused if one lacks."""
+    names = probe.manifest.output
+    if names is None:
         return probe
-    if name not in probe.outputs:
+    if missing := [name for name in names if name not in probe.outputs]:
         raise _refusal(
             probe,
-            "`output` in the manifest to be one of the outputs",
-            f"`{name[:60]}`, and the outputs are {_found(probe)}",
+            "`output` in the manifest to name outputs of the model",
+            f"`{missing[0][:60]}`, and the outputs are {_found(probe)}",
             "Correct or remove `output`.",
         )
-    return replace(probe, outputs={name: probe.outputs[name]})
+    return replace(probe, outputs={name: probe.outputs[name] for name in names})
 
 
 def _several_heads(probe: Probe, readings: list[Layout]) -> ModelRefused:
-    """Return the refusal for tables that differ in their values only, of which one is an auxiliary head."""
-    names = list(dict.fromkeys(layout.outputs[0] for layout in readings))
-    lines = " or ".join(f'`"output": "{name}"`' for name in names)
+    """Return the refusal for outputs that differ in their values only, of which some are auxiliary."""
+    chosen = dict.fromkeys(layout.outputs for layout in readings)
+    lines = " or ".join(
+        f'`"output": {json.dumps(names[0] if len(names) == 1 else names)}`' for names in chosen
+    )
+    fix = f"Set {lines} in {manifest_path(Path(probe.path)).name}, whichever is right."
+    if readings[0].family is Family.YOLO:
+        fix += (
+            " YOLOv9's repository exports the auxiliary head first and the main one second; converted models "
+            "have only the main one."
+        )
     return _refusal(
         probe,
-        "one output with boxes",
-        f"{_found(probe)}: {len(names)} heads of one shape with different boxes, any of which may be the "
-        f"main one: {' or '.join(f'`{name}` ({readings[0].reading})' for name in names)}",
-        f"Set {lines} in {manifest_path(Path(probe.path)).name}, whichever is right. YOLOv9's repository "
-        "exports the auxiliary head first and the main one second; converted models have only the main one.",
+        "outputs for one set of boxes",
+        f"{_found(probe)}: heads of one shape with different values, any of which may be the main one, read "
+        f"as {readings[0].family} ({readings[0].reading})",
+        fix,
     )
 
 

@@ -16,7 +16,11 @@ from typing import Any, NoReturn, TypeVar
 from inference.models.class_names import NAMED_LISTS
 
 MAX_TEXT = 200
+#: Most outputs of which the boxes of a model are read.
+MAX_OUTPUTS = 4
 MAX_LABELS = 10_000
+#: Most outputs of which the boxes of a model are read.
+MAX_OUTPUTS = 4
 MAX_PARENTS = 100
 MIN_INPUT_PX = 32
 MAX_INPUT_PX = 4096
@@ -144,6 +148,18 @@ def labels(value: object) -> tuple[str, ...]:
         return tuple(map(text, value))
     except ValueError:
         raise ValueError(allowed) from None
+
+
+def output_names(value: object) -> tuple[str, ...]:
+    """Return names of outputs from a list of them, or from a single name."""
+    listed = value if isinstance(value, list) else [value]
+    try:
+        names = tuple(map(text, listed))
+    except ValueError:
+        names = ()
+    if not 0 < len(names) <= MAX_OUTPUTS:
+        raise ValueError(f"the name of an output, or a list of 1 to {MAX_OUTPUTS} of them")
+    return names
 
 
 def code_classes(value: object) -> tuple[str, ...]:

@@ -57,8 +57,8 @@ class Manifest:
     labels: tuple[str, ...] | None = None
     #: The id of the class that has the first label: 0 or 1. For models that output class ids.
     first_class_id: int | None = None
-    #: The output that holds the boxes, where several have the same shape.
-    output: str | None = None
+    #: The outputs to read, where several have the same shape.
+    output: tuple[str, ...] | None = None
     #: Labels of the classes whose boxes are printed codes that the service may read.
     code_classes: tuple[str, ...] | None = None
     #: Lower-case hex digest that the model file must have.
@@ -157,7 +157,7 @@ _PARSERS: Mapping[str, Parser] = {
     "activation": fields.choice(Activation),
     "labels": fields.labels,
     "first_class_id": fields.integer(0, 1),
-    "output": fields.text,
+    "output": fields.output_names,
     "code_classes": fields.code_classes,
     "sha256": fields.sha256,
     "conf_threshold": fields.number(0.0, 1.0),

@@ -6,6 +6,7 @@ excludes the readings that the values contradict, and `family` decides between t
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -33,6 +34,8 @@ FLAT_COLUMNS = 7
 _NO_OBJECT_SHARE = 0.5
 #: Parts of the names that exporters give to outputs with scores or logits.
 _SCORE_NAMES = ("logit", "score", "label", "class", "cls", "prob")
+#: Names that Hugging Face gives to the outputs of the last decoder; those of others have longer names.
+_HUGGING_FACE = {"logits", "pred_boxes"}
 #: Allowed deviation of the sum of probabilities, because of rounding in half precision.
 _SUM_TOLERANCE = 0.01
 #: A class that occurred in no training image scores less than this.
@@ -130,33 +133,33 @@ def ready(probe: Probe) -> Iterator[Layout]:
     an output with the number of boxes, it is a YOLO-NAS, or else a detr.
     """
     shapes = {name: array.shape for name, array in probe.outputs.items()}
-    boxes = next((name for name, shape in shapes.items() if len(shape) == 3 and shape[2] == 4), None)
-    if boxes is None:
-        return
-    dense = shapes[boxes][1] in probe.cell_counts()
-    if not dense and shapes[boxes][1] > _MAX_QUERIES:
-        return
-    rank2 = [name for name, shape in shapes.items() if shape == shapes[boxes][:2] and "num" not in name]
-    ids = next((name for name in rank2 if "label" in name or "class" in name), None)
-    scores = next((name for name in rank2 if name != ids), None)
-    if ids is None or scores is None:
-        return
     counted = any("num" in name for name in shapes)
-    family = Family.YOLO_NAS if counted else Family.YOLO if dense else Family.DETR
-    yield Layout(
-        family,
-        (ids, boxes, scores),
-        None,
-        CONVENTIONS[family],
-        form=OutputForm.READY,
-        normalised=False if probe.has_sizes_input else are_fractions(probe.values(boxes)),
-        reading="class ids, boxes as corners, and scores",
-    )
+    for boxes, shape in shapes.items():
+        if len(shape) != 3 or shape[2] != 4:
+            continue
+        dense = shape[1] in probe.cell_counts()
+        if not dense and shape[1] > _MAX_QUERIES:
+            continue
+        rank2 = [name for name, other in shapes.items() if other == shape[:2] and "num" not in name]
+        ids = [name for name in rank2 if "label" in name or "class" in name]
+        family = Family.YOLO_NAS if counted else Family.YOLO if dense else Family.DETR
+        for kind, scores in itertools.product(ids, [name for name in rank2 if name not in ids]):
+            yield Layout(
+                family,
+                (kind, boxes, scores),
+                None,
+                CONVENTIONS[family],
+                form=OutputForm.READY,
+                normalised=False if probe.has_sizes_input else are_fractions(probe.values(boxes)),
+                reading="class ids, boxes as corners, and scores",
+            )
 
 
 def logits(probe: Probe) -> Iterator[Layout]:
     """Yield the readings of logits [batch, N, classes] and boxes [batch, N, 4] as cx cy w h in 0..1."""
     tables = {name: array.shape for name, array in probe.outputs.items() if array.ndim == 3}
+    if tables.keys() >= _HUGGING_FACE:
+        tables = {name: shape for name, shape in tables.items() if name in _HUGGING_FACE}
     for boxes, shape in tables.items():
         if shape[2] != 4 or shape[1] > _MAX_QUERIES:
             continue

@@ -52,7 +52,7 @@ def test_the_manifest_decides_which_head_is_the_main_one(
     path = factory.constant_model(tmp_path / "m.onnx", {"output0": first, "1904": second})
     with pytest.raises(ModelRefused) as refused:
         load(path)
-    for part in ("2 heads of one shape", '`"output": "output0"` or `"output": "1904"`', "m.json", "YOLOv9"):
+    for part in ("heads of one shape", '`"output": "output0"` or `"output": "1904"`', "m.json"):
         assert part in str(refused.value)
     name = "output0" if main_first else "1904"
     found = boxes_of(load(path, {"output": name}))
@@ -87,6 +87,34 @@ def test_a_head_whose_values_are_no_scores_is_none(tmp_path: Path) -> None:
 def test_an_output_that_is_missing_is_named(tmp_path: Path) -> None:
     path = factory.constant_model(tmp_path / "m.onnx", {"a": SHAPES["yolo"](DISTINCT)})
     with pytest.raises(
-        ModelRefused, match=r"`output` in the manifest to be one of the outputs; found `b`.*`a` "
+        ModelRefused, match=r"`output` in the manifest to name outputs of the model; found `b`.*`a` "
     ):
         load(path, {"output": "b"})
+
+
+def test_auxiliary_heads_of_a_detr_are_told_from_the_last_by_the_names_of_hugging_face(
+    tmp_path: Path,
+) -> None:
+    logits, boxes = factory.detr_logits(DISTINCT, 3, queries=50)
+    other_logits, other_boxes = factory.detr_logits(ROUGH, 3, queries=50)
+    outputs = {"enc_boxes": other_boxes, "enc_logits": other_logits, "logits": logits, "pred_boxes": boxes}
+    path = factory.constant_model(tmp_path / "m.onnx", outputs)
+    assert boxes_of(load(path)) == pytest.approx(np.array(DISTINCT, np.float32), abs=0.02)
+    renamed = dict(zip(("b1", "logits1", "logits2", "b2"), outputs.values(), strict=True))
+    path = factory.constant_model(tmp_path / "n.onnx", renamed)
+    with pytest.raises(ModelRefused, match=r'"output": \["logits2", "b2"\]'):
+        load(path)
+    chosen = load(path, {"output": ["logits2", "b2"]})
+    assert boxes_of(chosen) == pytest.approx(np.array(DISTINCT, np.float32), abs=0.02)
+
+
+def test_several_outputs_with_scores_are_told_apart_by_the_manifest(tmp_path: Path) -> None:
+    outputs = factory.detr_ready(DISTINCT)
+    outputs = {"quality": outputs["scores"] * np.float32(0.5), **outputs}
+    path = factory.constant_model(tmp_path / "m.onnx", outputs)
+    with pytest.raises(ModelRefused, match=r'"output": \["labels", "boxes", "scores"\]'):
+        load(path)
+    chosen = load(path, {"output": ["labels", "boxes", "scores"]})
+    assert boxes_of(chosen) == pytest.approx(np.array(DISTINCT, np.float32), abs=0.02)
+    with pytest.raises(ModelRefused, match="the name of an output, or a list of 1 to 4 of them"):
+        load(path, {"output": []})
