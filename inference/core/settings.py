@@ -16,8 +16,12 @@ class InferenceSettings:
 
     #: Maps each version name (``v1``, ``v2``) to its model file, in order of preference.
     models: dict[str, str]
-    #: ``auto``, ``cuda``, ``tensorrt``, ``openvino`` or ``cpu``; only ``auto`` may fall back to the CPU.
+    #: A text that `inference.core.device.Device` parses; only ``auto`` may fall back to the CPU.
     device: str = "auto"
+    #: Processor cores on which the process runs; empty: all that it may use.
+    cores: tuple[int, ...] = ()
+    #: Number of the engine among those of its generation.
+    index: int = 0
     batch_max: int = 8
     #: Number of threads that call the model; 0: one for each core of a CPU, or 2 to 4 on an accelerator.
     inference_threads: int = 0
@@ -27,7 +31,9 @@ class InferenceSettings:
     engine_cache_dir: str = ""
     log_level: str = "info"
     log_json: bool = False
-    #: Most bytes for copies of the models in ``metrics_dir``; 0: no copies.
+    #: Folder for copies of the models; empty: no copies.
+    model_keep_dir: str = ""
+    #: Most bytes for these copies; 0: the process makes none, but loads those that there are.
     model_keep_max_bytes: int = 128 << 20
     #: Labels of classes that are codes, in lower case; empty if no codes are read.
     code_classes: tuple[str, ...] = ()
@@ -44,4 +50,5 @@ class InferenceSettings:
     def from_json(cls, text: str) -> InferenceSettings:
         """Parse the text of :meth:`to_json`. Raises TypeError or ValueError for any other text."""
         values = json.loads(text)
-        return cls(**(values | {"code_classes": tuple(values.get("code_classes", ()))}))
+        lists = {name: tuple(values.get(name, ())) for name in ("code_classes", "cores")}
+        return cls(**(values | lists))

@@ -17,7 +17,7 @@ import numpy as np
 from inference.core import device as devices
 from inference.core.detection_params import DetectionParams
 from inference.core.detections import Boxes
-from inference.core.errors import DeviceUnavailable, ModelRefused
+from inference.core.errors import ModelRefused
 from inference.core.single_frame import WORTHWHILE_GAIN, SingleFrameChoice
 from inference.core.warmup import WarmUp
 from inference.engine import onnx_session
@@ -58,10 +58,10 @@ _TIMED_RUNS, _TIMED_S = 7, 0.3
 class Detector:
     """Runs one model on one device. Several threads may call `infer` at once, each with its own number.
 
-    ``device`` is one of ``auto``, ``cuda``, ``tensorrt``, ``openvino``, ``cpu``; only ``auto`` may end up
-    on the CPU, where ``threads`` cores share one run: 1 in the service, whose inference threads use all.
-    ``engine_cache`` keeps TensorRT's engines. Raises ModelRefused when the file cannot be served and
-    DeviceUnavailable when the device cannot be used.
+    ``device`` is a text that `Device` parses; only ``auto`` may end up on the CPU, where ``threads`` cores
+    share one run: 1 in the service, whose inference threads use all. ``engine_cache`` keeps TensorRT's
+    engines. Raises ModelRefused when the file cannot be served and DeviceUnavailable when the device cannot
+    be used.
     """
 
     def __init__(
@@ -74,8 +74,7 @@ class Detector:
         threads: int = 1,
         engine_cache: Path | None = None,
     ) -> None:
-        if device not in devices.CHOICES:
-            raise DeviceUnavailable(f"DEVICE is {device!r}; allowed are {', '.join(devices.CHOICES)}")
+        device = devices.select(device)
         self.version = version
         self._path = path
         self._threads = threads

@@ -66,6 +66,10 @@ class InferenceMetrics:
             multiprocess_mode="mostrecent",
         )
 
+    def forget(self, version: str, model: ModelInfo) -> None:
+        """Publish that a model is not served any more."""
+        self.model_info.labels(version, model.name, model.sha256[:12], model.family, model.provider).set(0)
+
     def describe(self, version: str, model: ModelInfo, *, fell_back: bool) -> None:
         """Publish the model and the provider of a version, and create its other series."""
         self.run_s.labels(version)

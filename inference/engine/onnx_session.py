@@ -1,4 +1,4 @@
-"""Loads a model into an onnxruntime session on the chosen device. Only this file imports onnxruntime."""
+"""Loads a model into an onnxruntime session on the chosen device. Only this file opens sessions."""
 
 from __future__ import annotations
 
@@ -57,19 +57,21 @@ def open_session(
     The device differs from the requested one only for ``auto``. Engines that TensorRT cannot load are built
     anew. Raises ModelRefused or DeviceUnavailable.
     """
-    if device in ("auto", "cuda", "tensorrt"):
-        wanted = "cuda" if device == "auto" else device
+    kind = devices.Device.parse(device).kind
+    if kind in ("auto", "cuda", "tensorrt"):
+        wanted = "cuda" if kind == "auto" else kind
         fault = loading_fault(wanted) or devices.driver_fault()
         if not fault:
             preload_cuda()
-    elif device == "cpu":
+    elif kind == "cpu":
         wanted, fault = "cpu", ""
     else:
-        wanted, fault = device, loading_fault(device)
+        wanted, fault = kind, loading_fault(kind)
     if not fault and wanted != "cpu":
         engines = source.open(onnxruntime.__version__) if wanted == "tensorrt" else None
         cache = None if engines is None else engines.path
-        providers = devices.chain(wanted, engine_cache=cache, profile=source.profile)
+        full = "cuda" if kind == "auto" else device
+        providers = devices.chain(full, engine_cache=cache, profile=source.profile)
         session, fault = _try(path, wanted, providers)
         if fault and engines is not None and engines.has_engines:
             log.warning("TensorRT cannot load the engines that were kept, so they are built anew: %s", fault)

@@ -25,6 +25,7 @@ from inference.engine.detector import Detector
 from inference.engine.engine_cache import publish_engines
 from inference.engine.loop import Loop
 from inference.engine.metrics import InferenceMetrics
+from inference.ipc.engine_report import EngineReport, read_serving
 from inference.ipc.fork_server import serve_forks
 from inference.ipc.group_signals import on_sigterm, settle
 from inference.ipc.shared_status import EngineStatus, SharedStatus, State
@@ -96,13 +97,56 @@ def _report_copies(
     status.post("models_changed", changed)
 
 
+def _warm_up(
+    detectors: dict[str, Detector],
+    given: dict[str, Path],
+    settings: InferenceSettings,
+    inference_threads: int,
+) -> None:
+    """Warm up all models, or use the measurements of an earlier process."""
+    for version, detector in detectors.items():
+        begun = time.perf_counter()
+        # An engine with fewer cores needs measurements of its own.
+        device = detector.model.provider + (f"-{len(settings.cores)}" if settings.cores else "")
+        known = load_warm_up(settings.metrics_dir, detector.model.sha256, device)
+        measured = detector.warm_up(known, inference_threads=inference_threads)
+        if known is None:
+            save_warm_up(settings.metrics_dir, detector.model.sha256, device, measured)
+        model = detector.model = dataclasses.replace(
+            detector.model, file=given[version].name, loaded_at=time.time()
+        )
+        log.info(
+            "%s: %s (%s, %d classes, %dx%d) on %s, warmed up in %.1f s; ms per run %s",
+            version,
+            model.name,
+            model.family,
+            len(model.labels),
+            model.input_width,
+            model.input_height,
+            model.provider,
+            time.perf_counter() - begun,
+            {bucket: round(cost * 1e3, 1) for bucket, cost in detector.cost_s.items()},
+        )
+
+
+def _forget_models(
+    detectors: dict[str, Detector], settings: InferenceSettings, metrics: InferenceMetrics
+) -> None:
+    """Publish that the models are not served any more, except those that the present engines serve, too."""
+    serving = read_serving(settings.metrics_dir)
+    for version, detector in detectors.items():
+        if serving.get(version) != detector.model.sha256:
+            metrics.forget(version, detector.model)
+
+
 def serve(settings: InferenceSettings, listener: socket.socket, status: EngineStatus) -> int:
     """Load and warm up all models, serve until the supervisor ends the process, and return the exit code."""
     status.post("state", State.LOADING)
     status.post("pid", os.getpid())
+    report = EngineReport(settings.metrics_dir, status.slot)
     detectors: dict[str, Detector] = {}
     given = {version: Path(path) for version, path in settings.models.items()}
-    kept = ModelCopies(settings.metrics_dir, settings.model_keep_max_bytes)
+    kept = ModelCopies(settings.model_keep_dir, settings.model_keep_max_bytes)
     try:
         for version, path in given.items():
             detectors[version] = Detector(
@@ -120,39 +164,21 @@ def serve(settings: InferenceSettings, listener: socket.socket, status: EngineSt
         )
         status.post("state", State.WARMING)
         inference_threads = settings.inference_threads or _default_threads(detectors.values())
-        for version, detector in detectors.items():
-            begun = time.perf_counter()
-            known = load_warm_up(settings.metrics_dir, detector.model.sha256, detector.model.provider)
-            measured = detector.warm_up(known, inference_threads=inference_threads)
-            if known is None:
-                save_warm_up(settings.metrics_dir, detector.model.sha256, detector.model.provider, measured)
-            model = detector.model = dataclasses.replace(
-                detector.model, file=given[version].name, loaded_at=time.time()
-            )
-            log.info(
-                "%s: %s (%s, %d classes, %dx%d) on %s, warmed up in %.1f s; ms per run %s",
-                version,
-                model.name,
-                model.family,
-                len(model.labels),
-                model.input_width,
-                model.input_height,
-                model.provider,
-                time.perf_counter() - begun,
-                {bucket: round(cost * 1e3, 1) for bucket, cost in detector.cost_s.items()},
-            )
+        _warm_up(detectors, given, settings, inference_threads)
         publish_engines()  # a warm-up may build further ones
     except ModelRefused as error:
         log.error("model refused: %s", error)  # noqa: TRY400 - the text is complete
+        report.write(error=str(error))
         return EXIT_MODEL_REFUSED
     except DeviceUnavailable as error:
         log.error("device unavailable: %s", error)  # noqa: TRY400 - the text is complete
+        report.write(error=str(error))
         return EXIT_DEVICE_UNAVAILABLE
     metrics = InferenceMetrics()
     _report_copies(kept, given, detectors, metrics, status)
     for version, detector in detectors.items():
         # A driver shows that a GPU was meant to be used: containers get the driver together with the device.
-        fell_back = settings.device == "auto" and detector.model.provider == "cpu" and has_driver()
+        fell_back = settings.device.startswith("auto") and detector.model.provider == "cpu" and has_driver()
         metrics.describe(version, detector.model, fell_back=fell_back)
     on_cpu = all(detector.model.provider == "cpu" for detector in detectors.values())
     parallel = inference_threads if on_cpu else 1
@@ -176,10 +202,14 @@ def serve(settings: InferenceSettings, listener: socket.socket, status: EngineSt
         handle_sigterm()
 
     signal.signal(signal.SIGTERM, on_signal)
+    digests = {version: detector.model.sha256 for version, detector in detectors.items()}
+    report.write(sha256=digests)
     # Tells the supervisor that these models can be served.
     status.post("served", 1)
-    kept.start_copying(given, {version: detector.model.sha256 for version, detector in detectors.items()})
+    kept.start_copying(given, digests)
     loop.run()
+    if status.read("retiring"):
+        _forget_models(detectors, settings, metrics)
     return 0
 
 
@@ -195,6 +225,8 @@ def _run() -> int:
     """Run an inference process with the arguments of :func:`main`, and return its exit code."""
     settings = InferenceSettings.from_json(sys.argv[1])
     set_up_logging(settings.log_level, json_lines=settings.log_json)
+    if settings.cores:
+        os.sched_setaffinity(0, settings.cores)
     slot = int(sys.argv[4])
     # Each slot has its own role, because two processes must not write the same series.
     name_process(f"inference-{slot}" if slot else "inference")

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from inference.core.detection_params import DetectionParams
-from inference.core.errors import InferenceLost, InferenceUnavailable
+from inference.core.errors import InferenceLost, InferenceUnavailable, WireError
 from inference.ipc.engine_connection import EngineConnection, Ticket
 from inference.ipc.engine_table import EngineTable
 from inference.ipc.generation import Generation
@@ -278,6 +278,8 @@ class EngineSet:
     def greeted(self, engine: EngineConnection) -> FrameRing:
         """Return the ring for an engine that has announced its models. Raises WireError if too large."""
         generation = self._of(engine)
+        if generation is None:
+            raise WireError("a handshake of an engine that is not used any more")
         announced = generation.announced()
         sizes = [(m.in_flight, m.info) for models in announced for m in models.values()]
         slots, slot_bytes = ring_size(sizes, self._spare_slots)
@@ -295,6 +297,8 @@ class EngineSet:
     def changed(self, engine: EngineConnection) -> None:
         """Use an engine that is ready, or stop using one that is not any more."""
         generation = self._of(engine)
+        if generation is None:
+            return
         had = bool(generation.usable)
         generation.update()
         if had and not generation.usable:
@@ -319,11 +323,12 @@ class EngineSet:
         """Report an engine that cannot be trusted any more."""
         self.on_refused(engine.entry.slot)
 
-    def _of(self, engine: EngineConnection) -> Generation:
+    def _of(self, engine: EngineConnection) -> Generation | None:
+        """Return the generation of a connection; None if it has ended."""
         for generation in (self._current, self._next, *self._generations.values()):
             if generation is not None and engine in generation.engines:
                 return generation
-        raise RuntimeError("a connection belongs to no generation")
+        return None
 
     def _lose(self, generation: Generation) -> None:
         """Let no frame that was decoded for lost engines run on later ones: their models may differ."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from array import array
 from dataclasses import dataclass
@@ -61,8 +62,7 @@ class Generation:
 
     async def close(self) -> None:
         """Close all connections. Frames in flight end with InferenceLost."""
-        for engine in self.engines:
-            await engine.close()
+        await asyncio.gather(*(engine.close() for engine in self.engines))
 
     def engine_in(self, slot: int) -> EngineConnection:
         """Return the engine of a slot."""

@@ -15,6 +15,7 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from inference.core.device import PATTERN, parse_devices
 from streamer.access.access_settings import AccessSettings
 from streamer.assets import MODELS_DIR
 from streamer.config.image_hosts import HostRule, parse_image_hosts
@@ -36,7 +37,7 @@ class ModelSettings(BaseSettings):
         1,
         ge=1,
         le=64,
-        description="Number of processes that talk to clients and decode; there is one inference process.",
+        description="Number of processes that talk to clients and decode.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Lowest severity that is logged."
@@ -55,8 +56,12 @@ class ModelSettings(BaseSettings):
         description="ONNX file of version v2. Unset: `models/yolov9_v2.onnx` if it exists; else the larger "
         "bundled code detector if v1 is a bundled one too; else none.",
     )
-    device: Literal["auto", "cuda", "tensorrt", "openvino", "cpu"] = Field(
-        "auto", description="Where models run. Only `auto` may fall back to the CPU."
+    device: str = Field(
+        "auto",
+        json_schema_extra={"pattern": f"^{PATTERN}( *, *{PATTERN})*$"},
+        description="Where models run: `auto`, `cpu`, `cuda`, `tensorrt` or `openvino`, or one GPU such as "
+        "`cuda:1`, or `openvino:GPU`. Each of several, separated by commas, gets an engine. `auto` takes "
+        "every GPU that it may see; only it may fall back to the CPU.",
     )
     batch_max: int = Field(
         8,
@@ -116,6 +121,11 @@ class ModelSettings(BaseSettings):
                 found[version] = path.resolve()
             bundled_allowed = path == bundled
         return found
+
+    @field_validator("device")
+    @classmethod
+    def _names_devices(cls, text: str) -> str:
+        return ",".join(parse_devices(text))
 
 
 class RequestSettings(BaseSettings):

@@ -25,7 +25,7 @@ from streamer.accounting.metrics import SupervisorMetrics
 from streamer.config.child_environment import ChildEnvironment
 from streamer.config.settings import Settings
 from streamer.sampling.process_handle import SamplingProcessHandle, SamplingStatus
-from streamer.supervisor.engines import Engines, Launch
+from streamer.supervisor.engines import Engines, Launch, ending_of
 from streamer.supervisor.listeners import FallbackAcceptor, browser_url, in_url, listen
 from streamer.supervisor.log_relay import LogRelay
 from streamer.supervisor.log_writer import LogWriter
@@ -257,9 +257,19 @@ class Supervisor:
             await self.pause_after("observer", "the sampling process", code, policy, started)
 
     async def pause_after(
-        self, role: str, name: str, code: int, policy: RestartPolicy, started: float
+        self,
+        role: str,
+        name: str,
+        code: int,
+        policy: RestartPolicy,
+        started: float,
+        *,
+        redundant: bool = False,
     ) -> bool:
-        """Count the end of a process and wait before its next start; False when it must not start again."""
+        """Count the end of a process and wait before its next start; False when it must not start again.
+
+        ``redundant`` says that others do its work meanwhile, so that the replica stays ready.
+        """
         now = time.monotonic()
         try:
             delay_s = policy.next_delay_s(now - started)
@@ -267,9 +277,9 @@ class Supervisor:
             self.fail(CannotStart(f"{name} keeps dying: {error}", EXIT_KEEPS_DYING))
             return False
         self._metrics.restarts.labels(role).inc()
-        if role != "observer":
+        if role != "observer" and not redundant:
             self._crash_loop.died(now)
-        log.error("%s ended with %s; restarting in %.1f s", name, _reason(code), delay_s)
+        log.error("%s ended with %s; restarting in %.1f s", name, ending_of(code), delay_s)
         await asyncio.sleep(delay_s)
         return True
 
@@ -281,10 +291,11 @@ class Supervisor:
         def watched() -> list[WatchedProcess]:
             return [*fixed, *self._engines.watched]
 
-        shared_status = self._shared_status
-        return Watchdog(
-            shared_status, watched, lambda now: shared_status.post("dying", self._crash_loop.is_active(now))
-        )
+        def on_tick(now: float) -> None:
+            self._shared_status.post("dying", self._crash_loop.is_active(now))
+            self._engines.tick()
+
+        return Watchdog(self._shared_status, watched, on_tick)
 
     # -- the end -------------------------------------------------------------------------------------
 
@@ -331,9 +342,3 @@ class Supervisor:
             environment.close()
         self._relay.close()
         self._folder.remove()
-
-
-def _reason(code: int) -> str:
-    if code < 0:
-        return f"signal {signal.Signals(-code).name}"
-    return f"exit code {code}"

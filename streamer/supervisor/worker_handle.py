@@ -40,6 +40,7 @@ class WorkerHandle:
         """Start a process with further ``arguments`` and ``descriptors``; it writes its log to ``output``."""
         self._shared_status.post_worker(self.number, "beat", 0.0)
         self._shared_status.post_worker(self.number, "ready", 0.0)
+        self._shared_status.post_worker(self.number, "generation", 0.0)
         self._shared_status.post_worker(self.number, "presence", Presence.STARTING)
         own = (self.listener.fileno(), self._shared_status.fd)
         channel = self._worker_end.fileno()

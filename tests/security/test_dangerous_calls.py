@@ -44,6 +44,7 @@ MAY_START = {
     "streamer/cli/serve.py": "this program, to download a model; the name is one of the registry",
     "streamer/decoding/fork_client.py": "the process that decoders are forked from",
     "streamer/drift/engine.py": "Evidently, by a fixed command line; the data go to its stdin",
+    "streamer/supervisor/engine_devices.py": "the count of GPUs, by a fixed command line",
     "streamer/model_tools/wake_up.py": "an echo of single bytes, by a fixed command line, to measure with",
 }
 #: JavaScript that turns text into markup or code, which no page may use.
