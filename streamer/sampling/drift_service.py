@@ -31,7 +31,7 @@ from streamer.sampling.candidate import UNNAMED, SampleCandidate
 from streamer.sampling.candidate_image import Decode, decode_here
 from streamer.sampling.drift_episodes import EpisodeKeeper
 from streamer.sampling.feature_extractor import FeatureExtractor
-from streamer.sampling.metrics import DriftMetrics
+from streamer.sampling.metrics import DriftMetrics, GrowingReference
 from streamer.sampling.rolling_schedule import RollingSchedule
 
 log = logging.getLogger("streamer.drift")
@@ -329,3 +329,11 @@ class DriftService:
         self._metrics.check_age_s.set(max(0.0, time.time() - last) if last else -1)
         age_s = time.time() - signature[0] / 1e9 if signature and self.monitor.reference else -1
         self._metrics.reference_age_s.set(age_s)
+        now = time.time()
+        self._metrics.show_growing(
+            {
+                name: GrowingReference(days, max(0.0, now - newest))
+                for name, (days, newest) in self.rolling.sizes().items()
+                if name in self.monitor.groups
+            }
+        )

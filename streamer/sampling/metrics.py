@@ -6,6 +6,8 @@ Every label has a fixed set of values, except that each of the first 64 drift gr
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Mapping
+from typing import NamedTuple
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
@@ -103,6 +105,14 @@ class SamplingMetrics:
             self.blocked.labels(reason).set(reason == blocked)
 
 
+class GrowingReference(NamedTuple):
+    """Says how large a growing reference is, and how old."""
+
+    days: float
+    #: Time since the end of its newest day.
+    newest_age_s: float
+
+
 class DriftMetrics:
     """Holds the metrics of drift, by group.
 
@@ -126,6 +136,16 @@ class DriftMetrics:
         )
         self.rows = self._gauge("window_rows", "Rows in the last window.", registry)
         self.coverage = self._gauge("window_coverage", "Share of the last window that has rows.", registry)
+        self._days = self._gauge(
+            "reference_days", "Days that a growing reference holds (DRIFT_ROLLING_DAYS).", registry
+        )
+        self._newest_age_s = self._gauge(
+            "reference_newest_age_seconds",
+            "Time since the end of the newest day of a growing reference; it stands still above three days.",
+            registry,
+        )
+        #: Labels of growing references.
+        self._growing: set[str] = set()
         self.reference_age_s = Gauge(
             "data_drift_reference_age_seconds",
             "Age of the reference; -1 without.",
@@ -166,6 +186,20 @@ class DriftMetrics:
             self._known.add(group)
             self.detected.labels(group)
         return group
+
+    def show_growing(self, references: Mapping[str, GrowingReference]) -> None:
+        """Set how large and how old the growing references of these groups are; no other group has one."""
+        days: dict[str, float] = {}
+        age_s: dict[str, float] = {}
+        for group, reference in references.items():
+            label = self.label(group)
+            # Groups that share a label show the smallest and the oldest reference.
+            days[label] = min(reference.days, days.get(label, reference.days))
+            age_s[label] = max(reference.newest_age_s, age_s.get(label, 0.0))
+        for label in self._growing | days.keys():
+            self._days.labels(label).set(days.get(label, 0.0))
+            self._newest_age_s.labels(label).set(age_s.get(label, 0.0))
+        self._growing = set(days)
 
     def forget(self, group: str) -> None:
         """Reset the gauges of a group that is no longer monitored; otherwise they would keep their values."""

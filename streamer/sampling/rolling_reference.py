@@ -72,6 +72,15 @@ class RollingReference:
         most = self._config.rolling_days
         return {name: group.describe(most) for name, group in (self._groups or {}).items()}
 
+    def sizes(self) -> dict[str, tuple[float, float]]:
+        """Return for each group how many days its reference holds, and when the newest ended (unix s)."""
+        groups = (self._groups or {}).items()
+        return {
+            name: (total_hours(group.days) / 24, max(day.end for day in group.days))
+            for name, group in groups
+            if group.days
+        }
+
     def extend(
         self, reference: Reference, drift: Mapping[str, Sequence[Period]], now: float
     ) -> Extended | None:

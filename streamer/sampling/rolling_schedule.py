@@ -73,6 +73,10 @@ class RollingSchedule:
         """Return the status of each group; empty when the reference does not roll."""
         return self._rolling.describe() if self._rolling is not None else {}
 
+    def sizes(self) -> dict[str, tuple[float, float]]:
+        """Return what `RollingReference.sizes` does; empty when the reference does not roll."""
+        return self._rolling.sizes() if self._rolling is not None else {}
+
     async def extend(self) -> None:
         """Judge the days that are due, and extend the reference by those that are accepted."""
         service, rolling = self._service, self._rolling

@@ -335,4 +335,22 @@ CASES = (
         not_yet=9,
         says="a:8000 sees data that differ from its reference. Detections may have become worse.",
     ),
+    Case(
+        "VisionReferenceStandsStill",
+        fires={
+            'data_drift_reference_newest_age_seconds{group="gate"}': "345540+60x40",
+            'data_drift_window_rows{group="gate"}': "360x40",
+        },
+        quiet={
+            'data_drift_reference_newest_age_seconds{group="gate"}': "259200+60x40",
+            'data_drift_window_rows{group="gate"}': "360x40",
+            'data_drift_reference_newest_age_seconds{group="off"}': "900000+60x40",
+            'data_drift_window_rows{group="off"}': "0x40",
+        },
+        at=15,
+        not_yet=11,
+        labels={"group": "gate"},
+        says="a:8000 has added no day to the growing reference of gate for 4d 0h 14m 0s. Drift is judged by "
+        "an old reference.",
+    ),
 )

@@ -183,6 +183,19 @@ ROLLING = {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0}}
             "persistence.models.accessModes is ReadWriteOnce, and several replicas",
         ),
         (
+            {"settings": {"DRIFT_ROLLING_DAYS": 14, "REFERENCE_DATA_PATH": "/data/reference.json"}} | SEVERAL,
+            "DRIFT_ROLLING_DAYS is 14, there may be several replicas, and REFERENCE_DATA_PATH is "
+            "/data/reference.json, outside of persistence.spool.mountPath (/var/lib/real-time-vision-api)",
+        ),
+        (
+            {
+                "settings": {"REFERENCE_DATA_PATH": "/var/lib/real-time-vision-api/../reference.json"},
+                "extraEnv": [{"name": "DRIFT_ROLLING_DAYS", "value": "7"}],
+                "autoscaling": {"enabled": True},
+            },
+            "replicas that share one reference would each replace it by their own days",
+        ),
+        (
             {"persistence": {"data": {"enabled": True, "accessModes": ["ReadOnlyMany"]}}} | SEVERAL,
             "persistence.data.accessModes is ReadOnlyMany, and several replicas on different nodes "
             "mount the volume: "
@@ -289,6 +302,16 @@ def test_values_that_contradict_each_other_are_refused(
         {"persistence": {"models": {"enabled": True, "accessModes": ["ReadOnlyMany"]}}} | SEVERAL,
         {"persistence": {"models": {"enabled": True, "accessModes": ["ReadWriteOnce"]}}},
         {"podDisruptionBudget": {"maxUnavailable": "10%"}} | SEVERAL,
+        {"settings": {"DRIFT_ROLLING_DAYS": 14}} | SEVERAL,
+        {"settings": {"DRIFT_ROLLING_DAYS": 14, "REFERENCE_DATA_PATH": "/data/reference.json"}},
+        {"settings": {"DRIFT_ROLLING_DAYS": 0, "REFERENCE_DATA_PATH": "/data/reference.json"}} | SEVERAL,
+        {
+            "settings": {
+                "DRIFT_ROLLING_DAYS": 14,
+                "REFERENCE_DATA_PATH": "/var/lib/real-time-vision-api/own/reference.json",
+            }
+        }
+        | SEVERAL,
         {"podDisruptionBudget": {"enabled": False, "maxUnavailable": 0}} | SEVERAL,
         {
             "persistence": {"spool": {"enabled": False}},

@@ -68,6 +68,19 @@
 {{- end -}}
 {{- end -}}
 
+{{/* A growing reference is made of the rows of one replica. Only files on the volume `spool` belong to one replica. */}}
+{{- define "rtv.checkGrowingReference" -}}
+{{- $given := dict -}}
+{{- range .Values.extraEnv -}}{{- $_ := set $given .name (dig "value" "" .) -}}{{- end -}}
+{{- range $name, $value := .Values.settings -}}{{- $_ := set $given $name $value -}}{{- end -}}
+{{- $days := get $given "DRIFT_ROLLING_DAYS" | toString | default "0" -}}
+{{- $path := get $given "REFERENCE_DATA_PATH" | toString -}}
+{{- $own := printf "%s/" (clean .Values.persistence.spool.mountPath) -}}
+{{- if and (eq (include "rtv.several" .) "true") (gt (int $days) 0) $path (not (hasPrefix $own (clean $path))) -}}
+{{- fail (printf "DRIFT_ROLLING_DAYS is %s, there may be several replicas, and REFERENCE_DATA_PATH is %s, outside of persistence.spool.mountPath (%s), where each replica has a file of its own: replicas that share one reference would each replace it by their own days. Remove REFERENCE_DATA_PATH, or set DRIFT_ROLLING_DAYS to 0" $days $path .Values.persistence.spool.mountPath) -}}
+{{- end -}}
+{{- end -}}
+
 {{- define "rtv.checkVolumes" -}}
 {{- $p := .Values.persistence -}}
 {{- $several := eq (include "rtv.several" .) "true" -}}
@@ -86,6 +99,7 @@
 {{- end -}}
 {{- end -}}
 {{- end -}}
+{{- include "rtv.checkGrowingReference" . -}}
 {{- $paths := dict "/tmp" "tmpSize" $p.spool.mountPath "persistence.spool.mountPath" -}}
 {{- if eq $p.spool.mountPath "/tmp" -}}
 {{- fail "persistence.spool.mountPath is /tmp, where metrics and sockets are: set another folder" -}}
