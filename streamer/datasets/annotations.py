@@ -102,11 +102,23 @@ def _onto_edge(value: float, most: int, slack: float) -> float:
 def read_json(path: Path) -> Any:
     """Return the content of a JSON file. Raises BadLabels."""
     try:
-        return json.loads(path.read_bytes())
+        content = path.read_bytes()
     except OSError as error:
         raise BadLabels(f"{path}: {error.strerror or error}") from error
+    if content.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<"):
+        raise found_xml(path)
+    try:
+        return json.loads(content)
     except (ValueError, RecursionError) as error:
         raise BadLabels(f"{path}: not JSON: {error}") from error
+
+
+def found_xml(path: Path) -> BadLabels:
+    """Return the error for a file of a format that is not read."""
+    return BadLabels(
+        f"{path}: found XML, as CVAT exports with `CVAT for images 1.1` and `PASCAL VOC 1.1`; "
+        "export with `COCO 1.0` or `Ultralytics YOLO Detection 1.0` instead"
+    )
 
 
 def part_of(name: str) -> str:

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from streamer.datasets.annotations import Annotations, BadLabels
+from streamer.datasets.annotations import Annotations, BadLabels, found_xml
 from streamer.datasets.coco import read_coco
 from streamer.datasets.label_file import State
 from streamer.datasets.label_import import Finder, ImportOptions, plan_import
@@ -150,6 +150,9 @@ def _read(place: Path, source_format: str) -> Annotations:
     else:
         files = [place]
     if not files:
+        xml = next(place.glob("*.xml"), None)
+        if xml is not None:
+            raise found_xml(xml)
         raise BadLabels(f"{place}: it has no JSON file")
     if source_format == "coco":
         return read_coco(files)

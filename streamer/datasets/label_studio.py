@@ -8,6 +8,9 @@ from typing import Any
 
 from streamer.datasets.annotations import AnnotatedBox, AnnotatedPicture, Annotations, BadLabels, read_json
 
+#: Types of results that say something of a picture or a box and are no shapes.
+_NO_SHAPES = frozenset({"choices", "textarea", "rating", "relation", "taxonomy", "number", "datetime"})
+
 
 def read_label_studio(path: Path) -> Annotations:
     """Return the annotations of an export of the format "JSON".
@@ -61,7 +64,7 @@ def _picture(task: dict[str, Any], entry: dict[str, Any], where: str) -> tuple[A
     faults: list[str] = []
     size = None
     for number, region in enumerate(entry.get("result") or ()):
-        if "value" not in region or region.get("type") in ("choices", "textarea", "rating", "relation"):
+        if "value" not in region or region.get("type") in _NO_SHAPES:
             continue
         here = f"{where}, region {region.get('id', number)}"
         if region.get("type") != "rectanglelabels":
@@ -79,6 +82,12 @@ def _picture(task: dict[str, Any], entry: dict[str, Any], where: str) -> tuple[A
         labels = region["value"].get("rectanglelabels") or []
         if not labels:
             faults.append(f"{here}: the box has no class")
+        if region["value"].get("rotation") and size is None:
+            faults.append(
+                f"{here}: field `rotation` is {region['value']['rotation']}, and `original_width` and "
+                "`original_height` are missing, without which a rotated box cannot be placed"
+            )
+            continue
         corners, is_rotated = _corners(region["value"], size)
         boxes += [AnnotatedBox(corners, str(label), here, is_rotated) for label in labels]
     data = task["data"]

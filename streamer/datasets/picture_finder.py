@@ -75,10 +75,12 @@ class FolderFinder:
     def __init__(self, folder: Path) -> None:
         """List the images. Raises BadLabels if the folder has none, or a damaged ``samples.json``."""
         self._folder = folder
+        #: By the name of the file, and by that without its suffix, which labels in YOLO's format lack.
         self._by_name: defaultdict[str, list[Path]] = defaultdict(list)
         for path in sorted(folder.rglob("*")):
             if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith("."):
                 self._by_name[path.name].append(path)
+                self._by_name[path.stem].append(path)
         if not self._by_name:
             raise BadLabels(f"{folder} has no images; name the folder of the pictures with --in")
         self._exported = _read_exported(folder)

@@ -1,4 +1,7 @@
-"""Reads labels in YOLO's formats: Ultralytics' ``data.yaml``, and CVAT's "YOLO 1.1" with ``obj.data``."""
+"""Reads labels in YOLO's formats: Ultralytics' ``data.yaml``, and what CVAT and Label Studio write.
+
+CVAT's "YOLO 1.1" has ``obj.data``, and Label Studio's "YOLO" has ``classes.txt``.
+"""
 
 from __future__ import annotations
 
@@ -7,26 +10,42 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from streamer.datasets.annotations import AnnotatedBox, AnnotatedPicture, Annotations, BadLabels, part_of
+from streamer.datasets.annotations import (
+    AnnotatedBox,
+    AnnotatedPicture,
+    Annotations,
+    BadLabels,
+    found_xml,
+    part_of,
+)
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".heic", ".heif", ".avif"})
 
 
 def read_yolo(path: Path) -> Annotations:
-    """Return the labels of ``data.yaml`` or ``obj.data``, or of a folder that has one of them.
+    """Return the labels of ``data.yaml``, ``obj.data`` or ``classes.txt``, or of a folder with one of them.
 
-    A line is ``class cx cy w h`` in parts of width and height. A picture whose label file is empty or missing
-    has nothing in it. The formats say neither who labelled nor when. Raises BadLabels if it is something
-    else.
+    A line is ``class cx cy w h`` in parts of width and height, and a sixth whole number is the id of a track.
+    A picture whose label file is empty or missing has nothing in it; in a folder with ``classes.txt`` a
+    picture without a label file was not labelled. The formats say neither who labelled nor when. Raises
+    BadLabels if it is something else.
     """
     if path.is_dir():
-        found = [path / name for name in ("data.yaml", "data.yml", "obj.data", "obj.names")]
+        found = [path / name for name in ("data.yaml", "data.yml", "obj.data", "obj.names", "classes.txt")]
         path = next((file for file in found if file.is_file()), path)
+    xml = path if path.suffix == ".xml" else next(path.glob("*.xml"), None) if path.is_dir() else None
+    if xml is not None:
+        raise found_xml(xml)
     if path.is_dir():
-        raise BadLabels(f"{path}: expected a folder with data.yaml (Ultralytics) or obj.data (CVAT)")
+        raise BadLabels(
+            f"{path}: expected a folder with data.yaml (Ultralytics), obj.data (CVAT) or classes.txt "
+            "(Label Studio)"
+        )
     result = Annotations()
     if path.suffix in (".yaml", ".yml"):
         _read_ultralytics(path, result)
+    elif path.name == "classes.txt":
+        _read_label_studio(path, result)
     else:
         _read_darknet(path, result)
     return result.without_lone_part()
@@ -126,7 +145,42 @@ def _read_darknet(path: Path, result: Annotations) -> None:
                 _read_labels(image, image.with_suffix(".txt"), part_of(file.stem), result)
 
 
-# -- both ----------------------------------------------------------------------------------------------
+# -- Label Studio's YOLO -------------------------------------------------------------------------------
+
+
+def _read_label_studio(path: Path, result: Annotations) -> None:
+    """Read the folders ``labels`` and ``images`` beside the list of classes."""
+    result.classes = [line.strip() for line in _lines(path) if line.strip()]
+    images = {file.stem: file for file in sorted((path.parent / "images").glob("*"))}
+    files = sorted((path.parent / "labels").glob("*.txt"))
+    if not files:
+        raise BadLabels(f"{path.parent / 'labels'}: expected a text file for each labelled picture")
+    for labels in files:
+        # The export has no images if Label Studio has their addresses only; `--in` finds them by name.
+        image = images.get(labels.stem, path.parent / "images" / labels.stem)
+        _read_labels(image, labels, "", result)
+    if unlabelled := len(images.keys() - {labels.stem for labels in files}):
+        result.notes.append(f"{path.parent}: {unlabelled} pictures have no label file; left out")
+
+
+# -- all -----------------------------------------------------------------------------------------------
+
+
+def _values(line: str) -> tuple[int, tuple[float, float, float, float]]:
+    """Return the class id and cx, cy, w, h of a line. Raises ValueError with what was found instead."""
+    words = line.split()
+    expected = f"found {line.strip()!r:.60}; expected `class cx cy w h`"
+    if len(words) == 6 and not words[5].isdigit():
+        raise ValueError(f"{expected}; a sixth number is the score of a prediction, which is no label")
+    if len(words) == 9:
+        raise ValueError(f"{expected}; this is an oriented box: export upright ones")
+    if len(words) >= 7:
+        raise ValueError(f"{expected}; this is a polygon or a skeleton: export boxes")
+    try:
+        class_id, (cx, cy, width, height) = int(words[0]), map(float, words[1:5])
+    except ValueError:
+        raise ValueError(expected) from None
+    return class_id, (cx, cy, width, height)
 
 
 def _read_labels(image: Path, labels: Path, part: str, result: Annotations) -> None:
@@ -137,14 +191,13 @@ def _read_labels(image: Path, labels: Path, part: str, result: Annotations) -> N
         result.faults.append(str(error))
         return
     for number, line in enumerate(lines, 1):
-        words = line.split()
-        if not words:
+        if not line.strip():
             continue
         where = f"{labels.parent.name}/{labels.name} line {number}"
         try:
-            class_id, (cx, cy, width, height) = int(words[0]), map(float, words[1:])
-        except ValueError:
-            result.faults.append(f"{where}: found {line.strip()!r:.60}; expected `class cx cy w h`")
+            class_id, (cx, cy, width, height) = _values(line)
+        except ValueError as error:
+            result.faults.append(f"{where}: {error}")
             continue
         if not 0 <= class_id < len(result.classes):
             result.faults.append(

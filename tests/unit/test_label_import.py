@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from tests.unit.label_exports import (
     write_pictures,
     write_tasks,
     write_ultralytics,
+    yolo_text,
 )
 
 
@@ -167,6 +169,45 @@ def test_other_tools_write_data_yaml_differently(tmp_path: Path, text: str) -> N
 
 
 # -- samples -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("with_images", [True, False])
+def test_yolo_of_label_studio_has_a_list_of_classes(tmp_path: Path, images: Path, with_images: bool) -> None:
+    folder = tmp_path / "project-3"
+    (folder / "labels").mkdir(parents=True)
+    (folder / "classes.txt").write_text("bolt\nnut\n")
+    (folder / "notes.json").write_text(
+        '{"categories": [{"id": 0, "name": "bolt"}, {"id": 1, "name": "nut"}]}'
+    )
+    (folder / "labels" / "p0.txt").write_text(yolo_text([A, B], ["bolt", "nut"]))
+    (folder / "labels" / "p1.txt").write_text("")
+    if with_images:
+        write_pictures(folder / "images", ["p0.png", "p1.png", "p2.png"])
+    where = [] if with_images else ["--in", images]
+    import_labels(folder, "yolo", tmp_path / "set", *where)
+    # Nobody has labelled the third picture.
+    assert boxes_by_name(tmp_path / "set") == {"p0.png": [A, B], "p1.png": []}
+
+
+def test_ids_of_tracks_in_yolo_are_no_scores(tmp_path: Path) -> None:
+    file = write_ultralytics(tmp_path / "data", {"train": {"p0.png": [A]}}, ["bolt", "nut"])
+    labels = tmp_path / "data" / "labels" / "train" / "p0.txt"
+    labels.write_text(labels.read_text().strip() + " 17\n")
+    import_labels(file, "yolo", tmp_path / "set")
+    assert boxes_by_name(tmp_path / "set") == {"p0.png": [A]}
+
+
+@pytest.mark.parametrize("source", ["coco", "yolo", "label-studio"])
+def test_cvat_for_images_is_refused_with_the_formats_to_export(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], source: str
+) -> None:
+    with zipfile.ZipFile(tmp_path / "cvat.zip", "w") as archive:
+        archive.writestr("annotations.xml", '<?xml version="1.0" encoding="utf-8"?>\n<annotations/>\n')
+        archive.writestr("images/p0.png", b"")
+    import_labels(tmp_path / "cvat.zip", source, tmp_path / "set", code=4)
+    error = capsys.readouterr().err
+    for words in ("annotations.xml: found XML", "`COCO 1.0`", "Ultralytics YOLO Detection 1.0"):
+        assert words in error
 
 
 @pytest.mark.parametrize("style", ["label-studio", "coco", "yolo"])

@@ -47,6 +47,15 @@ def _value(**value: Any) -> dict[str, Any]:
         (_value(rectanglelabels=["cog"]), ["task 5, region r4", "'cog'", "bolt, nut"]),
         (annotation([]) | {"result": [region(A) | {"type": "polygonlabels"}]}, ["polygonlabels"]),
         (annotation([]) | {"result": [region(A) | {"image_rotation": 90}]}, ["image_rotation"]),
+        (
+            annotation([]) | {"result": [region(A, 4, rotation=30) | {"original_width": None}]},
+            ["task 5, region r4", "`rotation` is 30", "`original_width`"],
+        ),
+        # With the tags Rectangle and Labels, instead of RectangleLabels, a region has two results.
+        (
+            annotation([]) | {"result": [region(A) | {"type": "rectangle"}]},
+            ["'rectangle'", "rectanglelabels"],
+        ),
         (annotation([]) | {"result": [region(A) | {"original_width": 90}]}, ["task 5", "90x120", "160x120"]),
         (annotation([]) | {"result": [{"type": "rectanglelabels", "value": {}}]}, ["task 5"]),
     ],
@@ -119,7 +128,9 @@ def test_wrong_coco_is_refused_with_its_annotation(
     [
         ("2 0.5 0.5 0.1 0.1", ["its class is 2", "0 to 1"]),
         ("0 0.5 0.5 0.1", ["expected `class cx cy w h`"]),
-        ("0 0.5 0.5 0.1 0.1 0.3 0.3", ["expected `class cx cy w h`"]),
+        ("0 0.5 0.5 0.1 0.1 0.3 0.3", ["expected `class cx cy w h`", "polygon"]),
+        ("0 0.1 0.1 0.5 0.1 0.5 0.5 0.1 0.5", ["expected `class cx cy w h`", "oriented box"]),
+        ("0 0.5 0.5 0.1 0.1 0.87", ["expected `class cx cy w h`", "score of a prediction"]),
         ("0 0.5 0.5 nan 0.1", ["finite"]),
         ("0 0.95 0.5 0.3 0.1", ["ends at 160, 120"]),
         ("0 0.5 0.5 -0.1 0.1", ["x1 < x2"]),
@@ -146,6 +157,8 @@ def test_a_wrong_line_of_yolo_is_refused_with_its_number(
         ('[{"id": 1, "image": "p0.png", "label": []}]', "label-studio", ["JSON-MIN"]),
         ("[]", "label-studio", ["nobody has labelled"]),
         ("[]", "coco", ["lists images"]),
+        ('\ufeff<?xml version="1.0"?><annotations/>', "coco", ["found XML", "COCO 1.0"]),
+        ("<annotations/>", "label-studio", ["found XML"]),
         ("names: [bolt]\n", "yolo", ["`train`"]),
         ("names: 3\ntrain: images\n", "yolo", ["`names`"]),
         ("names: [bolt]\ntrain: nowhere\n", "yolo", ["`train`", "nowhere"]),
