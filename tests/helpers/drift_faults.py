@@ -45,7 +45,7 @@ class SceneRecording:
         """
         part = self.scene.between(begin, end)
         rng = np.random.default_rng((seed, KINDS.index(kind)))
-        return part.series(_effect(kind, part, begin, rng), seed + 1)
+        return part.series(effect_of(kind, part, begin, rng), seed + 1)
 
 
 def record_world(name: str, seed: int, days: float, reference_days: float) -> SceneRecording:
@@ -54,7 +54,8 @@ def record_world(name: str, seed: int, days: float, reference_days: float) -> Sc
     return SceneRecording(timeline.scene, timeline.now, timeline.end, seed)
 
 
-def _effect(kind: str, part: Scene, begin: float, rng: np.random.Generator) -> Effect:
+def effect_of(kind: str, part: Scene, begin: float, rng: np.random.Generator) -> Effect:
+    """Return what a fault of this kind does to a scene since ``begin``. Raises KeyError for other kinds."""
     thickness = np.clip((part.at - begin) / DIRT_S, 0, 1)
     signs = rng.choice([-1.0, 1.0], 6)
     size = rng.uniform(0.5, 1.5, 4)

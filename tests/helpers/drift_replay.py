@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -65,22 +65,21 @@ def replay(trial: Trial) -> Outcome:
     episode, outcome = Episode(), Outcome(trial.days, [], 0.0)
     warm = series.between(now - KEPT_BLOCKS * BLOCK_S, recording.end)
     running = []
-    for at, begun in _run(_checks(limits, warm, signals), limits, episode, now):
+    for at, begun in run_checks(checks_of(limits, warm, signals), limits, episode, now):
         running.append((at, episode.on))
         if begun:
             outcome.false.append(at - now)
     outcome.drifting = float(np.mean([on for _, on in running])) if running else 0.0
     times = [at for at, _ in running]
     for begin, kind in faults_of(trial, recording).items():
-        before = int(np.searchsorted(times, begin)) - 1
-        if before >= 0 and running[before][1]:
+        last = int(np.searchsorted(times, begin)) - 1
+        if last >= 0 and running[last][1]:
             outcome.delays[kind] = math.nan
             continue
-        whole = _joined(
-            series.between(begin - KEPT_BLOCKS * BLOCK_S, begin), faulty_series(trial, kind, begin)
-        )
+        before = series.between(begin - KEPT_BLOCKS * BLOCK_S, begin)
+        whole = before.joined(faulty_series(trial, kind, begin))
         twin = Episode()
-        checks = _run(_checks(limits, whole, signals), limits, twin, begin)
+        checks = run_checks(checks_of(limits, whole, signals), limits, twin, begin)
         found = next((at for at, begun in checks if begun), math.inf)
         outcome.delays[kind] = found - begin if found - begin <= FOUND_WITHIN_S else math.inf
         if math.isfinite(outcome.delays[kind]):
@@ -89,7 +88,9 @@ def replay(trial: Trial) -> Outcome:
     return outcome
 
 
-def _run(checks: _Checks, limits: Limits, episode: Episode, after: float) -> Iterator[tuple[float, bool]]:
+def run_checks(
+    checks: _Checks, limits: Limits, episode: Episode, after: float
+) -> Iterator[tuple[float, bool]]:
     """Yield the time of each check after a time, and whether an episode begins."""
     columns, ended_at = limits.signals.columns, 0.0
     span_s = (2 * max(SCALES) + GAP) * BLOCK_S
@@ -122,7 +123,8 @@ def _run(checks: _Checks, limits: Limits, episode: Episode, after: float) -> Ite
         yield at, begun
 
 
-def _checks(limits: Limits, series: Series, signals: Signals) -> _Checks:
+def checks_of(limits: Limits, series: Series, signals: Signals) -> _Checks:
+    """Return the checks of a series, whose first rows are those that long means need."""
     blocks = _blocks(series, signals)
     found: dict[str, Floats] = {}
     steps = []
@@ -150,13 +152,3 @@ def _blocks(series: Series, signals: Signals) -> Blocks:
 def _classes(series: Series) -> list[CategoryCounts]:
     totals = series.counts.sum(axis=0).tolist()
     return [tuple(zip(series.labels, totals, strict=True))]
-
-
-def _joined(before: Series, after: Series) -> Series:
-    return replace(
-        after,
-        at=np.concatenate([before.at, after.at]),
-        numbers=np.concatenate([before.numbers, after.numbers]),
-        top=np.concatenate([before.top, after.top]),
-        counts=np.concatenate([before.counts, after.counts]),
-    )

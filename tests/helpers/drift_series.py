@@ -56,6 +56,16 @@ class Series:
         """Return every so many rows."""
         return self._part(slice(None, None, step))
 
+    def joined(self, later: Series) -> Series:
+        """Return these rows and later ones of the same camera."""
+        return replace(
+            later,
+            at=np.concatenate([self.at, later.at]),
+            numbers=np.concatenate([self.numbers, later.numbers]),
+            top=np.concatenate([self.top, later.top]),
+            counts=np.concatenate([self.counts, later.counts]),
+        )
+
     def _part(self, part: slice) -> Series:
         return replace(
             self, at=self.at[part], numbers=self.numbers[part], top=self.top[part], counts=self.counts[part]

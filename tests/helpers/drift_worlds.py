@@ -143,9 +143,12 @@ def _sun_and_cloud(rng: np.random.Generator, at: Floats) -> Floats:
     return np.asarray(0.7 - 1.4 * ((np.cumsum(changes) + rng.integers(2)) % 2), np.float64)
 
 
-def _day_night(rng: np.random.Generator, at: Floats, causes: Causes) -> None:
-    """The sun rises and sets, every day has its weather, and the camera sees by infrared in the dark."""
-    sun = _sun(rng, at, causes)
+def _day_night(rng: np.random.Generator, at: Floats, causes: Causes, lengthening: float = 0.0) -> None:
+    """The sun rises and sets, every day has its weather, and the camera sees by infrared in the dark.
+
+    The sun is higher by ``lengthening`` from each day to the next.
+    """
+    sun = _sun(rng, at, causes, lengthening=lengthening)
     causes.infrared[:] = _switch(causes.light, below=-3.5, above=-2.8)
     causes.add({"traffic": -1.6 * (1 - sun), "contrast": np.where(causes.infrared, 0.12, 0.0)})
     _remaining_noise(rng, at, causes)
@@ -194,10 +197,13 @@ def _traffic(rng: np.random.Generator, at: Floats, causes: Causes) -> None:
     _remaining_noise(rng, at, causes)
 
 
-def _sun(rng: np.random.Generator, at: Floats, causes: Causes, darkest: float = -7.0) -> Floats:
+def _sun(
+    rng: np.random.Generator, at: Floats, causes: Causes, darkest: float = -7.0, lengthening: float = 0.0
+) -> Floats:
     """Add sun and weather to the light; return how light it is, 0 at night and 1 by day, (n,)."""
     n, day = len(at), _day(at)
-    sun = 1 / (1 + np.exp(-9 * _sun_height(at, rng.uniform(-0.1, 0.25))))
+    season = rng.uniform(-0.1, 0.25) + lengthening * (at - START) / DAY_S
+    sun = 1 / (1 + np.exp(-9 * _sun_height(at, season)))
     cloudy = rng.random(day.max() + 2)
     # Weather does not change at midnight: it fades from one day's to the next.
     hours = (at - START) / HOUR_S
@@ -216,7 +222,7 @@ def _sun(rng: np.random.Generator, at: Floats, causes: Causes, darkest: float = 
     return sun
 
 
-def _sun_height(at: Floats, season: float) -> Floats:
+def _sun_height(at: Floats, season: Floats | float) -> Floats:
     """Return a measure of the sun's height; it is 0 when it rises and sets, about 6 and 18 h."""
     return np.asarray(np.sin((_hour(at) - 6) / 12 * np.pi) + season, np.float64)
 
@@ -241,6 +247,16 @@ def _hour(at: Floats) -> Floats:
 
 def _day(at: Floats) -> npt.NDArray[np.int64]:
     return np.asarray((at - START) // DAY_S, np.int64)
+
+
+#: How much higher the sun is from one day to the next at 50 degrees of latitude in March, when days become
+#: longer by 3.5 minutes each.
+SPRING = 0.0076
+
+
+def _spring(rng: np.random.Generator, at: Floats, causes: Causes) -> None:
+    """Days and nights in spring: the sun rises and sets two minutes earlier and later every day."""
+    _day_night(rng, at, causes, SPRING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,12 +292,16 @@ class Timeline:
     end: float
 
 
+#: Worlds that need weeks to show what they are.
+SEASONS = {"spring": World(_spring)}
+
+
 def draw(name: str, seed: int, days: float, reference_days: float = REFERENCE_DAYS) -> Timeline:
     """Return the world of that name: ``reference_days`` before `now` and ``days`` after it.
 
     Raises KeyError for an unknown name.
     """
-    world = WORLDS[name]
+    world = (WORLDS | SEASONS)[name]
     rng = np.random.default_rng((seed, *name.encode()))
     weekday, hour = int(rng.integers(7)), int(rng.integers(24))
     if world.reference_ends_h is not None:
