@@ -2,10 +2,12 @@
 
 One service with the bundled models gets the same load all the time, and the share changes every few
 seconds, so that other load on the machine affects both alike. Each line gives, for one load, the throughput
-and the p50 and p99 of the response time with share 0 and with share 1, their ratio, and how many frames ran
-on v2 and were skipped for lack of room. The loads are full load, with as many clients as keep the service
-busy, and one image now and then. At full load the ratios must be 1 within noise, and nothing may run on v2.
-On an idle service, the ratio says what a frame loses that arrives during a run.
+and the p50 and p99 of the response time and the processor time of all processes for an answer, with share 0
+and with share 1, their ratio, and how many frames ran on v2 and were skipped for lack of room. The loads
+are full load, with as many clients as keep the service busy, and one image now and then. At full load the
+ratios must be 1 within noise, and nothing may run on v2. On a machine that does other work, too, only the
+processor time is comparable. On an idle service, the ratio says what a frame loses that arrives during a
+run.
 
 Run it with ``make bench BENCH=shadow``.
 """
@@ -36,12 +38,20 @@ class Part:
 
     tally: Tally = field(default_factory=Tally)
     seconds: float = 0.0
+    #: Processor seconds of all processes of the service.
+    cpu_s: float = 0.0
     counts: dict[str, float] = field(default_factory=dict)
 
     @property
     def per_s(self) -> float:
         """Answers per second."""
         return self.tally.results / self.seconds
+
+
+def cpu_s(service: Service) -> float:
+    """Return the processor seconds that all processes of the service have used so far."""
+    processes = [service.supervisor, *service.supervisor.children(recursive=True)]
+    return sum(sum(process.cpu_times()[:2]) for process in processes)
 
 
 def outcomes(service: Service) -> dict[str, float]:
@@ -74,9 +84,10 @@ async def measure(
             await set_share(session, service, share)
             await load(service, clients, pause_s, SETTLE_S)
             before = await asyncio.to_thread(outcomes, service)
-            begun = time.perf_counter()
+            begun, used_s = time.perf_counter(), cpu_s(service)
             part.tally.merge(await load(service, clients, pause_s, seconds))
             part.seconds += time.perf_counter() - begun
+            part.cpu_s += cpu_s(service) - used_s
             after = await asyncio.to_thread(outcomes, service)
             for name in OUTCOMES:
                 part.counts[name] = part.counts.get(name, 0.0) + after[name] - before[name]
@@ -89,6 +100,8 @@ def report(name: str, parts: dict[float, Part]) -> None:
     for label, share in (("p50", 0.5), ("p99", 0.99)):
         without, beside = off.tally.percentile_ms(share), on.tally.percentile_ms(share)
         figures.append(f"{label} {without:6.1f} → {beside:6.1f} ms [{beside / without:.3f}]")
+    costs = [part.cpu_s / part.tally.results * 1e3 for part in (off, on)]
+    figures.append(f"{costs[0]:.2f} → {costs[1]:.2f} ms of processor time [{costs[1] / costs[0]:.3f}]")
     skipped = on.counts["no_capacity"] + on.counts["expired"]
     figures.append(f"{on.counts['run']:.0f} ran, {skipped:.0f} skipped")
     sys.stdout.write("   ".join(figures) + "\n")

@@ -8,10 +8,13 @@ from inference.core.metric_value import Counter, Gauge
 
 #: What became of a frame that was drawn. ``run``: v2 has run it. ``no_capacity``: the service was busy, or
 #: more frames waited than may. ``expired``: the device was not idle for long enough while the frame was kept.
-#: ``not_loaded``: there is no v2. ``large``: its decoding takes so long that it could delay others.
+#: ``not_loaded``: there is no v2. ``model_changed``: it may have run on the model that v1 had before.
+#: ``large``: its decoding takes so long that it could delay others.
 #: ``other_classes``: its client asked for classes that v2 does not have. ``failed``: decoder, model or
 #: process failed on it.
-OUTCOMES = ("run", "no_capacity", "expired", "not_loaded", "large", "other_classes", "failed")
+OUTCOMES = (
+    *("run", "no_capacity", "expired", "not_loaded", "model_changed", "large", "other_classes", "failed"),
+)
 
 
 class ShadowMetrics:

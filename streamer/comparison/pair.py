@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from inference.core.detections import Boxes
+from inference.ipc.served_model import ServedModel
 from streamer.imaging.frame import DecodedFrame
+from streamer.scheduling.job import Prediction
 
 
 # Nobody changes an instance, but a frozen class would make each construction three times as slow.
@@ -26,6 +28,21 @@ class VersionResult:
     #: Time of the model run in which the frame was, and the number of frames in that run.
     inference_ms: float
     batch_size: int
+
+    @classmethod
+    def of(cls, model: ServedModel, threshold: float, found: Prediction) -> VersionResult:
+        """Return what a model has found."""
+        info = model.info
+        return cls(
+            model.version,
+            info.name,
+            info.sha256,
+            info.labels,
+            threshold,
+            found.boxes,
+            found.inference_ms,
+            found.batch_size,
+        )
 
 
 @dataclass(slots=True)

@@ -105,6 +105,8 @@ class ShadowRuns:
         self._bytes = 0
         self._timer: asyncio.TimerHandle | None = None
         self._posted = itertools.count()
+        #: SHA-256 of v1's model, and since when frames that arrive run on it, in monotonic seconds.
+        self._served, self._served_since = "", 0.0
 
     @property
     def has_shadow(self) -> bool:
@@ -148,35 +150,52 @@ class ShadowRuns:
         """Return whether a frame is drawn at the present share."""
         return is_drawn(stream, seq, self._share())
 
-    def add_pair(self, pair: ComparedPair, params: DetectionParams, decode_ms: float) -> None:
-        """Run a drawn frame; ``pair`` has the result of v1 on both sides, ``params`` are the client's."""
+    def add_pair(
+        self,
+        stream: ShadowStream,
+        seq: int,
+        data: Data,
+        rotation: int,
+        arrived: float,
+        params: DetectionParams,
+        found: Prediction,
+    ) -> None:
+        """Run a drawn frame, in which v1 has ``found`` this with the client's ``params``."""
         self._metrics.drawn()
         served, other = (self._runner.models.get(version) for version in (SERVED, SHADOW))
         if served is None or other is None:
             self._metrics.ended("not_loaded")
             return
-        if decode_ms > LONG_MS:
+        if found.decode_ms > LONG_MS:
             self._metrics.ended("large")
+            return
+        if self._has_changed(served, arrived):
+            self._metrics.ended("model_changed")
             return
         asked = translate(params, served.info, other.info)
         if asked is None:
             self._metrics.ended("other_classes")
             return
-        _describe(pair.served, served)
-        pair.served.threshold = params.conf_threshold
+        at = time.time() - (clock.monotonic() - arrived)
+        own = VersionResult.of(served, params.conf_threshold, found)
 
-        def take(model: ServedModel | None, found: Prediction | None, outcome: str) -> None:
+        def take(model: ServedModel | None, result: Prediction | None, outcome: str) -> None:
             self._metrics.ended(outcome or "run")
-            if model is not None and found is not None:
-                boxes = boxes_above(found.boxes, asked.conf_threshold)
-                pair.shadow = VersionResult(
-                    SHADOW, "", "", (), asked.conf_threshold, boxes, found.inference_ms, found.batch_size
-                )
-                _describe(pair.shadow, model)
-                self._put(pair)
+            if model is not None and result is not None:
+                boxes = boxes_above(result.boxes, asked.conf_threshold)
+                its = VersionResult.of(model, asked.conf_threshold, dataclasses.replace(result, boxes=boxes))
+                size, whose = (found.width, found.height), (stream.may_keep_image, stream.consecutive)
+                self._put(ComparedPair(stream.key, seq, at, *size, own, its, data, rotation, *whose))
 
-        if self._load() > MAX_LOAD or not self._add(SHADOW, pair.data, pair.rotation, asked, take):
+        if self._load() > MAX_LOAD or not self._add(SHADOW, data, rotation, asked, take):
             self._metrics.ended("no_capacity")
+
+    def _has_changed(self, served: ServedModel, arrived: float) -> bool:
+        """Return whether a frame that arrived then may have run on the model that v1 had before this one."""
+        if served.info.sha256 != self._served:
+            self._served_since = clock.monotonic() if self._served else 0.0
+            self._served = served.info.sha256
+        return arrived < self._served_since
 
     def _put(self, pair: ComparedPair) -> None:
         try:
@@ -278,13 +297,13 @@ class ShadowRuns:
 
 
 class ShadowStream:
-    """Offers the answered frames of one stream of v1 to `ShadowRuns`."""
+    """Offers the answered frames of a stream of v1; its fields are those of `ComparedPair`."""
 
     def __init__(self, runs: ShadowRuns, key: str, *, may_keep_image: bool, consecutive: bool = True) -> None:
         self._runs = runs
-        self._key = key
-        self._may_keep_image = may_keep_image
-        self._consecutive = consecutive
+        self.key = key
+        self.may_keep_image = may_keep_image
+        self.consecutive = consecutive
 
     def offer(
         self,
@@ -296,26 +315,8 @@ class ShadowStream:
         found: Prediction,
     ) -> None:
         """Take a frame with the boxes that its client gets; ``arrived`` is in monotonic seconds."""
-        if found.damaged or not self._runs.draws(self._key, seq):
-            return
-        at = time.time() - (clock.monotonic() - arrived)
-        result = VersionResult(
-            SERVED, "", "", (), params.conf_threshold, found.boxes, found.inference_ms, found.batch_size
-        )
-        pair = ComparedPair(
-            self._key,
-            seq,
-            at,
-            found.width,
-            found.height,
-            result,
-            result,
-            data,
-            rotation,
-            self._may_keep_image,
-            self._consecutive,
-        )
-        self._runs.add_pair(pair, params, found.decode_ms)
+        if not found.damaged and self._runs.draws(self.key, seq):
+            self._runs.add_pair(self, seq, data, rotation, arrived, params, found)
 
 
 def shadow_stream(
@@ -328,11 +329,6 @@ def shadow_stream(
     if runs is None or version != SERVED:
         return None
     return ShadowStream(runs, hash_name(name), may_keep_image=sampler is not None)
-
-
-def _describe(result: VersionResult, model: ServedModel) -> None:
-    info = model.info
-    result.model_name, result.model_sha256, result.labels = info.name, info.sha256, info.labels
 
 
 def _differ_by_threshold(one: DetectionParams, other: DetectionParams) -> bool:

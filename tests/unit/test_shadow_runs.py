@@ -177,6 +177,22 @@ async def test_a_frame_that_takes_long_to_decode_does_not_run() -> None:
     assert rig.counts() == {"drawn": 1, "large": 1}
 
 
+async def test_frames_on_their_way_when_v1_gets_another_model_are_not_paired_with_its_name() -> None:
+    rig = Rig()
+    rig.offer(b"before")
+    rig.begin()
+    rig.runner.end(found())
+    rig.runner.models["v1"] = model("v1", sha256="f" * 64)
+    NOW[0] += 1.0
+    rig.stream.offer(8, b"on its way", 0, NOW[0] - 0.5, PARAMS, found())
+    NOW[0] += 0.1
+    rig.stream.offer(9, b"after", 0, NOW[0] - 0.05, PARAMS, found())
+    rig.begin()
+    rig.runner.end(found())
+    assert rig.counts() == {"drawn": 3, "run": 2, "model_changed": 1}
+    assert [pair.served.model_sha256 for pair in rig.pairs] == ["v1" * 32, "f" * 64]
+
+
 async def test_waiting_frames_are_bounded_by_number_and_by_bytes() -> None:
     rig = Rig()
     rig.runner.idle = False
