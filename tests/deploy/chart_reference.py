@@ -33,6 +33,7 @@ CHART_SETS = {
     "DRAIN_TIMEOUT_S",
     "SAMPLES_DRAIN_S",
     "ADMIN_API_KEYS",
+    "SHADOW_V2",
     "SPLIT_V2",
     "API_KEYS",
     "API_KEYS_FILE",

@@ -262,6 +262,10 @@ ROLLING = {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0}}
             {"models": {"v1": "/own.onnx"}, "versions": {"split": 0.1}},
             "versions.split sends clients to v2, and only v1 has a model",
         ),
+        (
+            {"models": {"v1": "/own.onnx"}, "versions": {"shadow": 0.1}},
+            "versions.shadow lets v2 run frames of v1, and only v1 has a model",
+        ),
         ({"gpu": {"enabled": True, "count": 4}}, "gpu.count is 4, and a replica runs its models on one GPU"),
         (
             {"resources": {"limits": {"nvidia.com/gpu": 1}}},

@@ -203,9 +203,11 @@ def test_istio_splits_routes_without_a_version_by_weight(chart: Chart) -> None:
 
 def test_without_a_share_istio_leaves_the_choice_to_the_service(chart: Chart) -> None:
     """A rule with the weights 100 and 0 would name v1 in every request, which overrides the service."""
-    values = {"istio": {"enabled": True}, "versions": {"split": 0.25}}
+    values = {"istio": {"enabled": True}, "versions": {"split": 0.25, "shadow": 0.5}}
     manifests = chart.render(values)
     (rule,) = manifests.one("VirtualService")["spec"]["http"]
     assert "headers" not in rule["route"][0]
     assert {"uri": {"exact": "/webrtc"}} in rule["match"]
     assert manifests.environment["SPLIT_V2"] == "0.25"
+    assert manifests.environment["SHADOW_V2"] == "0.5"
+    assert not {"SPLIT_V2", "SHADOW_V2"} & chart.render().environment.keys()

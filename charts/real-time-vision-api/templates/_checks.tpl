@@ -131,6 +131,9 @@
 {{- if and (or $split (and .Values.istio.enabled .Values.istio.split.v2)) (include "rtv.modelPath" (list . "v1")) (not (include "rtv.modelPath" (list . "v2"))) -}}
 {{- fail (printf "%s sends clients to v2, and only v1 has a model: set models.v2 or models.fetch.v2" (ternary "versions.split" "istio.split.v2" (gt (float64 $split) 0.0))) -}}
 {{- end -}}
+{{- if and .Values.versions.shadow (include "rtv.modelPath" (list . "v1")) (not (include "rtv.modelPath" (list . "v2"))) -}}
+{{- fail "versions.shadow lets v2 run frames of v1, and only v1 has a model: set models.v2 or models.fetch.v2" -}}
+{{- end -}}
 {{- end -}}
 
 {{/* Milliseconds of a duration such as 1m30s. */}}

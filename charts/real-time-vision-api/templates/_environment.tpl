@@ -49,6 +49,10 @@
 - name: SPLIT_V2
   value: {{ . | quote }}
 {{- end }}
+{{- with $v.versions.shadow }}
+- name: SHADOW_V2
+  value: {{ . | quote }}
+{{- end }}
 - name: DRAIN_DELAY_S
   value: {{ $v.drain.delaySeconds | quote }}
 - name: DRAIN_TIMEOUT_S
