@@ -21,6 +21,7 @@ PRIVATE = {
     "/livez",
     "/drift/report",
     "/reference/update",
+    "/versions/shadow",
     "/versions/split",
     "/tickets/0-abc",
     "/replicas/load",
