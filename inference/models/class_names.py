@@ -9,6 +9,8 @@ import ast
 import itertools
 from collections.abc import Iterable, Mapping
 
+#: Most digits of a class id.
+_MAX_DIGITS = 9
 #: Longer texts are not parsed.
 MAX_NAMES_BYTES = 1 << 20
 
@@ -58,12 +60,19 @@ def parse_names(text: str) -> tuple[str, ...]:
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         return ()
     if isinstance(names, dict):
+        # Keys of JSON are texts.
+        names = {_id_of(key): name for key, name in names.items()}
         if set(names) != set(range(len(names))):
             return ()
         names = [names[index] for index in range(len(names))]
     if not isinstance(names, list | tuple):
         return ()
     return tuple(str(name).strip() or f"class_{index}" for index, name in enumerate(names))
+
+
+def _id_of(key: object) -> object:
+    """Return a key as a number if it is a text of a few digits."""
+    return int(key) if isinstance(key, str) and key.isdecimal() and len(key) <= _MAX_DIGITS else key
 
 
 def number_apart(names: Iterable[str]) -> tuple[str, ...]:

@@ -53,8 +53,8 @@ def choose_labels(
         return number_apart(names)
     if coco_ids and class_count == len(COCO_91):
         return COCO_91
-    if class_count == len(COCO_80):
-        return COCO_80
+    if class_count == len(COCO_80) and not metadata.get("names", "").strip():
+        return COCO_80  # names that cannot be read show that the file has some, perhaps of other classes
     count = UNKNOWN_COUNT if class_count is None else class_count
     return tuple(f"class_{first_id + index}" for index in range(count))
 

@@ -207,8 +207,13 @@ def _remarks(result: Inspection, served: ServedModel) -> list[str]:
     found = []
     source = label_source(served)
     if source not in ("named by the manifest", "named by the metadata"):
+        unread = (
+            "names that cannot be read"
+            if served.graph.metadata.get("names", "").strip()
+            else "no class names"
+        )
         found.append(
-            f"The file has no class names; its {len(served.model.labels)} classes are {source}. "
+            f"The file has {unread}; its {len(served.model.labels)} classes are {source}. "
             f"`labels` in {result.path.stem}.json sets them."
         )
     shape = next(tensor.shape for tensor in served.graph.inputs if tensor.name == served.image.name)

@@ -231,6 +231,16 @@ def test_labels_come_from_manifest_metadata_coco_or_numbers() -> None:
     assert choose_labels("m", Manifest(), {}, 91)[0] == "class_0"
     assert choose_labels("m", Manifest(), {}, 3) == ("class_0", "class_1", "class_2")
     assert len(choose_labels("m", Manifest(), {}, None)) == UNKNOWN_COUNT
+    # The classes are others than COCO's if the file names them in a way that cannot be read.
+    assert choose_labels("m", Manifest(), {"names": "cat, dog"}, 80)[0] == "class_0"
+    assert choose_labels("m", Manifest(), {"names": " "}, 80) == COCO_80
+
+
+def test_names_in_json_are_read() -> None:
+    assert parse_names('{"0": "cat", "1": "dog"}') == ("cat", "dog")
+    assert parse_names('["cat", "dog"]') == ("cat", "dog")
+    assert parse_names('{"1": "cat", "2": "dog"}') == ()
+    assert parse_names(f'{{"{"1" * 5000}": "cat"}}') == ()
 
 
 @pytest.mark.parametrize(
