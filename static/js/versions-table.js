@@ -53,7 +53,7 @@ function buildPart(caption, versions, rows, scale, end) {
 }
 
 /** On phones the style turns rows into grids, and browsers then no longer tell screen readers that they are rows. */
-function addRoles(table) {
+export function addRoles(table) {
   const roles = { thead: 'rowgroup', tbody: 'rowgroup', tr: 'row', td: 'cell', 'th[scope=col]': 'columnheader', 'th[scope=row]': 'rowheader' };
   table.setAttribute('role', 'table');
   for (const [selector, role] of Object.entries(roles)) {
@@ -97,7 +97,8 @@ function number(cell, index) {
   return found;
 }
 
-function header(scope, className, content) {
+/** @returns {HTMLElement} heading of a column or row */
+export function header(scope, className, content) {
   const found = element('th', className);
   found.scope = scope;
   found.append(content);

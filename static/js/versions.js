@@ -1,8 +1,10 @@
 // Composes the versions page: polls GET /versions and shows the served models side by side.
 
 import { authorizationHeaders } from './authentication.js';
+import { PicturePairs, buildDifferences, buildVerdict } from './comparison-view.js';
 import { loadKey, loadSettings, openStorage, saveKey, saveSettings } from './settings.js';
 import { Theme, nextTheme } from './theme.js';
+import { VersionCommands } from './version-commands.js';
 import { buildModel, time } from './versions-model.js';
 import { buildTable, element } from './versions-table.js';
 import {
@@ -28,9 +30,15 @@ class VersionsPage {
       this._theme.show(this._settings.theme);
     });
     this._theme.show(this._settings.theme);
+    this._pictures = new PicturePairs(byId('pairs'));
+    this._commands = new VersionCommands(byId('commands'), () => this._key, (needsKey) => {
+      this._needsKey = needsKey;
+      this._poll();
+    });
     byId('key-form').addEventListener('submit', (event) => {
       event.preventDefault();
       this._key = byId('key').value.trim();
+      this._needsKey = false;
       saveKey(this._key);
       this._poll();
     });
@@ -68,11 +76,13 @@ class VersionsPage {
     else setState('warning', 'Models are being loaded');
     const served = Object.values(versions);
     const hides = served.some(({ traffic }) => !traffic);
-    byId('key-form').hidden = !hides;
+    byId('key-form').hidden = !hides && !this._needsKey;
     setText(byId('key-hint'), hides && this._key ? 'This key does not have the scope admin.' : 'Stored in this tab only.');
     this._showReplica(body);
     this._rebuild('models', served.map(({ model, lineage, absent }) => [model, lineage, absent]), () =>
       names.map((name, index) => buildModel(name, versions[name], index)));
+    this._showComparison(body);
+    this._commands.show(body);
     this._showScores(versions, names);
     this._showTraffic(served.map(({ traffic }) => traffic), names, body);
     this._showAbsent(body);
@@ -87,6 +97,19 @@ class VersionsPage {
       target.replaceChildren(`${of}, started `, time(since));
     }
     this._window = elapsedS === undefined ? '' : `In ${durationText(elapsedS)} since the start of this replica, all workers together.`;
+  }
+
+  _showComparison({ comparison }) {
+    byId('comparison').hidden = !comparison;
+    if (!comparison) return;
+    const { pictures = [], ...rest } = comparison;
+    this._rebuild('verdict', rest, () => buildVerdict(rest));
+    this._rebuild('differences', rest, () => buildDifferences(rest));
+    byId('pictures').hidden = pictures.length === 0;
+    const shown = JSON.stringify(pictures);
+    if (this._shown.get('pairs') === shown) return;
+    this._shown.set('pairs', shown);
+    this._pictures.show(pictures, [comparison.first, comparison.second], this._key);
   }
 
   _showScores(versions, names) {
@@ -126,8 +149,9 @@ class VersionsPage {
       filled.map(([caption, rows, scale, end, most]) => buildTable({ caption, versions, rows, scale, end, most })));
   }
 
-  _showAbsent({ absent, versions }) {
+  _showAbsent({ absent, versions, comparison }) {
     const all = [...Object.entries(absent).map((entry) => ['', ...entry])];
+    if (comparison) all.push(...Object.entries(comparison.absent).map(([path, reason]) => ['', `comparison.${path}`, reason]));
     for (const [version, each] of Object.entries(versions)) all.push(...Object.entries(each.absent).map((entry) => [version, ...entry]));
     byId('absent').hidden = all.length === 0;
     this._rebuild('absent-list', all, () =>

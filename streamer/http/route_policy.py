@@ -69,6 +69,8 @@ _TICKETS = Policy(Entry.KEY, Scope.STREAM)
 _ADMIN = Policy(Entry.KEY, Scope.ADMIN)
 #: Changes what is served, so a service without keys allows it only to programs on its own machine.
 _CHANGE = Policy(Entry.ADMIN, Scope.ADMIN)
+#: Shows frames of other clients, with the same rule.
+_LOOK = Policy(Entry.ADMIN, Scope.ADMIN)
 _REPLICA = Policy(Entry.REPLICA)
 _OPTIONS = Policy(Entry.OPTIONS)
 
@@ -80,6 +82,7 @@ ROUTES: dict[tuple[str, str], Policy] = {
     ("GET", "/versions"): _REDUCED,
     ("PUT", "/versions/split"): _CHANGE,
     ("PUT", "/versions/shadow"): _CHANGE,
+    ("GET", "/versions/pictures/{picture}"): _LOOK,
     ("POST", "/predict"): _PREDICT,
     ("POST", "/{version}/predict"): _PREDICT,
     ("GET", "/stream"): _SOCKET,

@@ -17,7 +17,6 @@ from streamer.accounting.capacity_metrics import CapacityMetrics
 from streamer.accounting.code_metrics import CodeMetrics
 from streamer.accounting.ledger import RequestCounters
 from streamer.accounting.metrics import WorkerMetrics
-from streamer.comparison.pair import NoPairs
 from streamer.config.replica_addresses import REPLICA_HEADER, Replicas
 from streamer.config.settings import Settings
 from streamer.core.byte_budget import ByteBudget
@@ -46,6 +45,7 @@ from streamer.scheduling.crash_suspects import Suspects
 from streamer.scheduling.device_shares import DeviceShares
 from streamer.scheduling.dispatcher import Dispatcher
 from streamer.scheduling.replica_load import ReplicaLoad
+from streamer.server.comparison import Comparison, add_comparison
 from streamer.server.drift_routes import DriftRoutes, add_drift
 from streamer.server.health import Health, metrics_port
 from streamer.server.liveness import announce_ready
@@ -134,14 +134,21 @@ def make_app(resources: Resources) -> tuple[web.Application, Parts]:
         OriginPolicy(settings.hosts, settings.origins),
     )
     decoders, video_decoders = _make_decoders(resources)
-    dispatcher = _make_dispatcher(resources, client, limits, decoders)
+    dispatcher, comparison = (
+        _make_dispatcher(resources, client, limits, decoders),
+        Comparison(resources.metrics_dir, resources.number, client),
+    )
     stream_limits = limits.for_streams(settings.stream_max_message_bytes, settings.stream_max_pixels)
     sampling = Sampling(
         settings,
         resources.sampling_address,
         metrics.sample_dropped,
         make_shadow_runs(
-            dispatcher.idle_runs, limits, resources.shared_status, NoPairs(), load=lambda: app[LOAD].load
+            dispatcher.idle_runs,
+            limits,
+            resources.shared_status,
+            comparison.collector,
+            load=lambda: app[LOAD].load,
         ),
     )
     router = SessionRouter(
@@ -201,6 +208,7 @@ def make_app(resources: Resources) -> tuple[web.Application, Parts]:
         health,
         DriftRoutes(resources.drift_page, resources.shared_status, resources.sampling_address),
         hub,
+        comparison,
     )
     webrtc = add_webrtc(app, peers, origin_policy, router)
     add_pages(
@@ -217,6 +225,7 @@ def make_app(resources: Resources) -> tuple[web.Application, Parts]:
                 add_shadow(
                     app, sampling.shadow_runs, resources.shared_status, settings.body_timeout_s
                 ).describe,
+                comparison,
             ).handle
         },
     )
@@ -314,11 +323,14 @@ def _make_code_reader(resources: Resources, decoders: DecoderPool, limits: Limit
     )
 
 
-def _add_routes(app: web.Application, health: Health, drift: DriftRoutes, hub: StreamHub) -> None:
+def _add_routes(
+    app: web.Application, health: Health, drift: DriftRoutes, hub: StreamHub, comparison: Comparison
+) -> None:
     images.add_routes(app)
     app.router.add_get("/health", health.health)
     app.router.add_get("/livez", health.livez)
     add_drift(app, drift)
+    add_comparison(app, comparison)
     app.router.add_get("/stream", hub.handle, allow_head=False)
     app.router.add_get("/{version:v[0-9]+}/stream", hub.handle, allow_head=False)
     app.router.add_post("/{version:v[0-9]+}/stream/{session}", hub.hand_over)

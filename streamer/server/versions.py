@@ -22,7 +22,8 @@ from streamer.accounting.ledger import VERSIONS
 from streamer.accounting.merged_metrics import merge_metrics
 from streamer.accounting.version_figures import QUANTILES, Timing, VersionFigures, version_figures
 from streamer.core.shared_call import SharedCall
-from streamer.http.caller import identity_of
+from streamer.http.caller import identity_of, is_local
+from streamer.server.comparison import Comparison
 from streamer.server.versions_document import (
     BoxCounts,
     Durations,
@@ -44,6 +45,16 @@ _FIGURES = ("map50", "map50_95", "false_per_empty_picture", "intervals", "by_siz
 _LINEAGE = ("training", "promotion", "licence", "source")
 
 
+#: Routes that change what is served, by the names of their commands.
+_COMMANDS = {
+    ("PUT", "/versions/shadow"): "shadow",
+    ("PUT", "/versions/split"): "split",
+    ("POST", "/versions/{version}/load"): "load",
+    ("POST", "/versions/promote"): "promote",
+    ("POST", "/versions/rollback"): "rollback",
+}
+
+
 class Versions:
     """Answers ``GET /versions``. ``replica`` is empty without peers."""
 
@@ -56,6 +67,7 @@ class Versions:
         replica: str,
         describe_split: Callable[[], SplitDocument],
         describe_shadow: Callable[[], ShadowDocument],
+        comparison: Comparison,
     ) -> None:
         self._client = client
         self._shared_status = shared_status
@@ -63,6 +75,7 @@ class Versions:
         self._replica = replica
         self._describe_split = describe_split
         self._describe_shadow = describe_shadow
+        self._comparison = comparison
         self._figures = SharedCall(lambda: version_figures(merge_metrics(metrics_dir).collect(), VERSIONS))
 
     async def handle(self, request: web.Request) -> web.Response:
@@ -81,18 +94,37 @@ class Versions:
             "split": self._describe_split(),
             "shadow": self._describe_shadow(),
             "versions": versions,
+            "commands": _commands(request.app),
             "absent": {},
         }
         if self._replica:
             body["replica"] = self._replica
         else:
             body["absent"]["replica"] = "this replica has no peers (REPLICA_PEERS)"
+        await self._add_comparison(body, request)
         if (started := self._shared_status.read("started")) > 0:
             body["elapsed_s"] = elapsed_s = round(max(0.0, time.monotonic() - started), 1)
             body["since"] = _utc(time.time() - elapsed_s)
         else:
             body["absent"]["since"] = body["absent"]["elapsed_s"] = "no supervisor has noted the start"
         return web.json_response(body, headers={"Cache-Control": "no-store", "Vary": "Accept"})
+
+    async def _add_comparison(self, body: VersionsDocument, request: web.Request) -> None:
+        identity = identity_of(request)
+        administrator = identity.may(Scope.ADMIN)
+        # As on the route of the pictures: without keys only programs on this machine may see them.
+        pictures = administrator and (not identity.anonymous or is_local(request))
+        comparison = await self._comparison.document(names=administrator, pictures=pictures)
+        if comparison is not None:
+            body["comparison"] = comparison
+        else:
+            body["absent"]["comparison"] = "it needs two versions, and less are loaded"
+
+
+def _commands(app: web.Application) -> list[str]:
+    """Return the commands that this service offers."""
+    routes = {(route.method, route.resource.canonical) for route in app.router.routes() if route.resource}
+    return [name for route, name in _COMMANDS.items() if route in routes]
 
 
 def describe_version(model: ServedModel, figures: VersionFigures | None) -> ServedVersion:

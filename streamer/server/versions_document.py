@@ -7,6 +7,7 @@ from typing import Annotated, Any, NotRequired
 from pydantic import Field
 from typing_extensions import TypedDict
 
+from streamer.server.comparison_document import ComparisonDocument
 from streamer.server.served_models import Parent
 
 Count = Annotated[int, Field(ge=0)]
@@ -264,4 +265,11 @@ class VersionsDocument(TypedDict):
     split: SplitDocument
     shadow: ShadowDocument
     versions: Annotated[dict[str, ServedVersion], Field(description="By version; empty while models load.")]
+    commands: Annotated[
+        list[str],
+        Field(
+            description="Commands that change what is served: `shadow`, `split`, `load`, `promote` and so on."
+        ),
+    ]
+    comparison: NotRequired[ComparisonDocument]
     absent: Annotated[dict[str, str], Field(description="Why fields of this object are absent.")]

@@ -180,7 +180,7 @@ def routes() -> list[web.AbstractRoute]:
 async def test_no_route_is_entered_without_a_key(
     keyed: Service, http: aiohttp.ClientSession, routes: list[web.AbstractRoute]
 ) -> None:
-    names = {"version": "v1", "session": "0-aaaaaaaaaaaaaaaaaaaaaaaa"}
+    names = {"version": "v1", "session": "0-aaaaaaaaaaaaaaaaaaaaaaaa", "picture": "0-0"}
     tried = 0
     for route in routes:
         assert route.resource is not None

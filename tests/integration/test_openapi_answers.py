@@ -35,10 +35,10 @@ _UPGRADE = {
 #: Statuses that this test cannot cause: 423 needs two simultaneous updates, the others failures or load.
 _NOT_CAUSED = {"423", "500", "503", "504"}
 #: Operations and statuses that this test cannot cause, because they need a service with one model missing,
-#: another replica, or hours of drift rows.
+#: another replica, hours of drift rows, or frames on which two models differ.
 _NOT_CAUSED_HERE = re.compile(
     r"((predict|stream)_\w+|webrtc_describe_v.|\w+_offer_v.) 404|\w+_(state|end)_v. 410|drift_report 200"
-    r"|split_update 409"
+    r"|versions_picture 200|split_update 409"
 )
 
 
@@ -92,7 +92,7 @@ class Client:
         sent = dict(headers or {})
         if key:
             sent["Authorization"] = f"Bearer {key_text(key)}"
-        target = (path or operation.path.replace("{session}", _UNKNOWN)) + query
+        target = (path or operation.path.format(session=_UNKNOWN, picture="0-0")) + query
         connection = http.client.HTTPConnection("127.0.0.1", self.service.port, timeout=_TIMEOUT_S)
         try:
             connection.request(operation.method.upper(), target, body, sent)
@@ -320,6 +320,8 @@ def test_health_metrics_and_drift(client: Client) -> None:
     for name in ("health", "livez", "metrics", "versions", "drift_status"):
         for key in ("", "all"):
             assert client.send(client.operation(name), key=key).status == 200
+    picture = client.operation("versions_picture")
+    assert client.send(picture, key="all").status == 404
     report, update = client.operation("drift_report"), client.operation("reference_update")
     assert client.send(report, key="all").status == 409
     assert client.send(report, key="all", query="?group=none").status == 404

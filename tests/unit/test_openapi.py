@@ -95,7 +95,7 @@ def test_it_has_every_route_of_the_http_table() -> None:
         for rest in ("", "/{session}", "/{session}/results")
     } | {"/webrtc", "/whip"}
     drift = {"/drift/status", "/drift/report", "/reference/update"}
-    versions = {"/versions", "/versions/split", "/versions/shadow"}
+    versions = {"/versions", "/versions/split", "/versions/shadow", "/versions/pictures/{picture}"}
     operations = {"/health", "/livez", "/metrics", "/tickets"} | versions
     assert set(DOCUMENT["paths"]) == predict | stream | video | drift | operations
     app = web.Application()

@@ -47,6 +47,7 @@ _SHADOW_WORDS = (
     "v2 runs this share of the frames that v1 has answered, for comparison only, while the device is idle. "
     "docs/shadow.md describes it."
 )
+_PICTURE_REFUSALS = {404: "The picture is not kept any more; `GET /versions` lists those that are."}
 _UPDATE_WORDS = (
     "Drift detection compares the streams with a reference. This operation learns a new one from the rows of "
     "the last hours or from rows that the body contains, or takes over a whole reference. The answer says "
@@ -64,6 +65,7 @@ def operation_paths(components: Components) -> dict[str, Any]:
         "/versions": {"get": _versions(components)},
         "/versions/split": {"put": _split(components)},
         "/versions/shadow": {"put": _shadow(components)},
+        "/versions/pictures/{picture}": {"get": _picture(components)},
         "/drift/status": {"get": _drift_status(components)},
         "/drift/report": {"get": _drift_report(components)},
         "/reference/update": {"post": _update(components)},
@@ -172,6 +174,31 @@ def _shadow(components: Components) -> dict[str, Any]:
         },
         description=_SHADOW_WORDS,
         requestBody={"required": True, "content": components.json(ShadowUpdate)},
+    )
+
+
+def _picture(components: Components) -> dict[str, Any]:
+    images = ("image/jpeg", "image/png", "image/webp")
+    return operation(
+        "versions_picture",
+        "operations",
+        "A frame on which the two versions differ much",
+        {
+            "200": answer(
+                "The picture as the client has sent it; of a video, a JPEG.",
+                {kind: {"schema": {"type": "string", "format": "binary"}} for kind in images},
+            ),
+            **components.refusals("GET", "/versions/pictures/{picture}", _PICTURE_REFUSALS),
+        },
+        parameters=[
+            {
+                "name": "picture",
+                "in": "path",
+                "required": True,
+                "schema": {"type": "string"},
+                "description": "Name of the picture, as in `comparison.pictures` of `GET /versions`.",
+            },
+        ],
     )
 
 

@@ -5,6 +5,10 @@ import {
   boxRows, chooseEvaluations, classRows, countRows, describeEvaluations, durationText, latencyRows, meanRows, otherRows, scaleOf,
 } from '../../../static/js/versions-text.js';
 
+import {
+  countedText, differenceRows, linePoints, percent, quantityRows, reachOf,
+} from '../../../static/js/comparison-text.js';
+
 const score = (changes = {}) => ({ set: 'ab'.repeat(32), part: 'test', pictures: 24, map50: 0.8, ...changes });
 const traffic = (changes = {}) => ({
   requests: 3,
@@ -95,4 +99,34 @@ test('scales end at round numbers', () => {
 
 test('durations are short', () => {
   assert.deepEqual([3, 61, 3600 * 2 + 300, 86400 * 3 + 3600].map(durationText), ['3 s', '1 min', '2 h 5 min', '3 d 1 h']);
+});
+
+const quantity = (changes = {}) => ({
+  difference: -0.098, interval: [-0.12, -0.08], always_valid: [-0.15, null], margin: 0.05, unit: 'share', verdict: 'differs', judged: true, ...changes,
+});
+
+test('a difference is told with the interval that holds at any time', () => {
+  const comparison = { quantities: { boxes: quantity(), score: quantity({ unit: 'absolute', always_valid: [null, null] }), jitter: { verdict: 'undecided' } } };
+  const rows = quantityRows(comparison);
+  assert.deepEqual(rows.map(({ name, text, note }) => [name, text, note]), [
+    ['Number of boxes', '−9.8%', '−15% to ∞'],
+    ['Scores of the same boxes', '−0.098', 'too early'],
+  ]);
+  assert.ok(Math.abs(reachOf(rows) - 0.15) < 1e-9);
+  assert.deepEqual(differenceRows({ classes: { mug: quantity(), key: { verdict: 'undecided' } } }).map(({ name }) => name), ['mug']);
+});
+
+test('shares have a sign unless they are zero', () => {
+  assert.deepEqual([0.031, -0.5, 0, -0.0001].map(percent), ['+3.1%', '−50%', '0.0%', '0.0%']);
+});
+
+test('the comparison says how much it is based on', () => {
+  const counted = { frames: 1200, streams: 1, windows: 4, windows_needed: 30, hours: 0.33 };
+  assert.equal(countedText({ counted }), 'From 1,200 frames of 1 stream in 0.3 hours; a verdict needs 30 windows of five minutes, 4 are over.');
+  assert.match(countedText({ counted: { ...counted, frames: 0 } }), /No window/);
+});
+
+test('a line over time leaves out what is not known', () => {
+  const history = [['2026-12-01T10:00:00Z', 1], ['2026-12-01T10:05:00Z', undefined], ['2026-12-01T10:10:00Z', 2]].map(([at, first]) => ({ at, first }));
+  assert.equal(linePoints(history, ({ first }) => first, 2, 100, 50), '0.0,25.0 100.0,0.0');
 });
