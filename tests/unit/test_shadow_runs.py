@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import dataclasses
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -380,3 +385,29 @@ def test_parameters_are_those_of_the_other_model_where_the_client_has_set_none()
     asked = DetectionParams(conf_threshold=0.6, iou_threshold=0.7, class_ids=(0, 1), max_detections=9)
     assert translate(asked, own, other) == dataclasses.replace(asked, class_ids=(0,))
     assert translate(dataclasses.replace(asked, class_ids=(0,)), own, other) is None
+
+
+_WORKER = """
+import os
+from inference.core.metric_setup import name_process
+name_process("worker-0")
+from streamer.accounting.shadow_metrics import OUTCOMES, ShadowMetrics
+metrics = ShadowMetrics()
+print({name: int(metrics._outcomes.labels(name)._value.get()) for name in OUTCOMES})
+for _ in range(3):
+    metrics.drawn()
+metrics.ended("run")
+os.kill(os.getpid(), 9)
+"""
+
+
+def test_frames_that_a_killed_worker_held_have_failed(tmp_path: Path) -> None:
+    environment = os.environ | {"PROMETHEUS_MULTIPROC_DIR": str(tmp_path), "PYTHONUNBUFFERED": "1"}
+    command = [sys.executable, "-c", _WORKER]
+    found = [
+        ast.literal_eval(
+            subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=False).stdout.decode()
+        )
+        for _ in range(3)
+    ]
+    assert [(counts["run"], counts["failed"]) for counts in found] == [(0, 0), (1, 2), (2, 4)]
