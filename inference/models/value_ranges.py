@@ -58,7 +58,8 @@ def _values_fault(probe: Probe, layout: Layout, tables: list[_Floats]) -> str:
         case OutputForm.JOINED:
             fault = _joined_fault(tables[0], half=probe.outputs[layout.outputs[0]].dtype == np.float16)
         case OutputForm.SPLIT:
-            fault = _pixels_fault(tables[0]) or _corners_fault(tables[0]) or _dense_fault(tables[1].T, 0)
+            fault = _pixels_fault(tables[0]) or _corners_fault(tables[0])
+            fault = fault or _dense_fault(probe, layout, tables[1].T, 0)
         case OutputForm.FLAT:
             fault = _flat_fault(probe.outputs[layout.outputs[0]].astype(np.float32), layout)
         case _:
@@ -79,18 +80,19 @@ def _table_fault(probe: Probe, layout: Layout, table: _Floats) -> str:
         return "a first score of 1 in every row, which is the objectness of other families"
     offsets_fault = _offsets_fault(probe, table[:, :4]) if layout.family is Family.YOLOX else ""
     if layout.family is Family.YOLO:
-        return _dense_fault(columns, 4)
+        return _dense_fault(probe, layout, columns, 4)
     return offsets_fault or _scores_fault(columns, 4)
 
 
-def _dense_fault(columns: _Floats, first: int) -> str:
+def _dense_fault(probe: Probe, layout: Layout, columns: _Floats, first: int) -> str:
     """Return what is wrong with the scores of a head that has no objectness, from the column ``first``.
 
     Angles, keypoints in fractions and coefficients of masks may happen to be all in 0..1. They are large in
-    most cells, and differ between them; no class is found in most cells of a gradient.
+    most cells, and differ between them; no class is found in most cells of a gradient. If one is after all,
+    the family in the manifest says that the numbers are scores.
     """
     scores = columns[first:]
-    if (fault := _scores_fault(columns, first)) or scores.shape[1] < _FEW:
+    if (fault := _scores_fault(columns, first)) or scores.shape[1] < _FEW or probe.forced:
         return fault
     usual = np.median(scores, axis=1)
     wrong = np.flatnonzero((usual > _USUAL_SCORE) & (np.ptp(scores, axis=1) > _TOLERANCE))
@@ -99,7 +101,8 @@ def _dense_fault(columns: _Floats, first: int) -> str:
     return (
         f"values around {usual[wrong[0]]:.2g} in most rows where scores belong, and no class is everywhere "
         f"(number {first + int(wrong[0])} of {len(columns)}): perhaps an angle of an oriented-box (OBB) "
-        "model, keypoints of a pose model, or coefficients of masks"
+        "model, keypoints of a pose model, or coefficients of masks. If they are scores, set "
+        f"`{layout.manifest_line}` in the manifest"
     )
 
 

@@ -255,3 +255,10 @@ def test_fractions_of_a_converter_for_tensorflow_are_refused(tmp_path: Path) -> 
     with pytest.raises(ModelRefused, match="as TensorFlow has both, whose boxes are y1 x1 y2 x2"):
         load(path)
     load(path, {"family": "detr"})
+
+
+def test_a_class_that_is_everywhere_is_one_if_the_manifest_says_so(tmp_path: Path) -> None:
+    path = constant(in_unit(5, 6))(tmp_path / "m.onnx")
+    with pytest.raises(ModelRefused, match='If they are scores, set `"family": "yolo"` in the manifest'):
+        load(path)
+    assert load(path, {"family": "yolo"}).model.labels == ("class_0", "class_1")
