@@ -81,7 +81,7 @@ class BatchExecutor:
         self._answer = answer
         #: Metric series by version index, kept because looking labels up costs more than counting.
         self._batch_sizes = tuple(metrics.batch_size.labels(version) for version in detectors)
-        self._run_s = tuple(metrics.run_s.labels(version) for version in detectors)
+        self._run_s = tuple(metrics.run_s.labels(version, metrics.engine) for version in detectors)
         #: By version index and reason; a series appears with its first batch.
         self._batches: dict[tuple[int, BatchReason], Counter] = {}
         #: One thread post-processes at a time: two threads that make many tiny NumPy calls compete for the

@@ -13,15 +13,16 @@ _RUN_BUCKETS_S = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.035, 0.05, 0.075, 0.1, 0.1
 
 
 class InferenceMetrics:
-    """Holds the counters, gauges and histograms of one inference process."""
+    """Holds the counters, gauges and histograms of one inference process, of the engine ``index``."""
 
-    def __init__(self) -> None:
+    def __init__(self, index: int = 0) -> None:
+        self.engine = str(index)
         registry = CollectorRegistry()
         count_log_lines(registry)
         self.run_s = Histogram(
             "object_detection_inference_duration_seconds",
             "Time of one model run, a batch, from filling the input to raw outputs.",
-            ["version"],
+            ["version", "engine"],
             buckets=_RUN_BUCKETS_S,
             registry=registry,
         )
@@ -72,7 +73,7 @@ class InferenceMetrics:
 
     def describe(self, version: str, model: ModelInfo, *, fell_back: bool) -> None:
         """Publish the model and the provider of a version, and create its other series."""
-        self.run_s.labels(version)
+        self.run_s.labels(version, self.engine)
         self.batch_size.labels(version)
         self.failures.labels(version)
         self.gpu_fallback.labels(version).set(fell_back)

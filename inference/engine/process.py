@@ -174,7 +174,7 @@ def serve(settings: InferenceSettings, listener: socket.socket, status: EngineSt
         log.error("device unavailable: %s", error)  # noqa: TRY400 - the text is complete
         report.write(error=str(error))
         return EXIT_DEVICE_UNAVAILABLE
-    metrics = InferenceMetrics()
+    metrics = InferenceMetrics(settings.index)
     _report_copies(kept, given, detectors, metrics, status)
     for version, detector in detectors.items():
         # A driver shows that a GPU was meant to be used: containers get the driver together with the device.

@@ -339,3 +339,10 @@ class SupervisorMetrics:
         )
         for role in ("inference", "worker", "observer"):
             self.restarts.labels(role)
+        self.engine_ready = Gauge(
+            "object_detection_engine_ready",
+            "1 while this engine of the current generation can run frames, by its number and device.",
+            ["engine", "device"],
+            registry=registry,
+            multiprocess_mode="mostrecent",
+        )

@@ -142,10 +142,9 @@ class _Samples:
     def timing(self, name: str, version: str, stage: str | None = None) -> Timing:
         """Return a histogram of durations; ``stage`` chooses one of several."""
         name = f"{name}_duration_seconds"
-        buckets = {
-            float(labels["le"]): value
-            for labels, value in self._samples[f"{name}_bucket", version]
-            if labels.get("stage") == stage
-        }
+        buckets: defaultdict[float, float] = defaultdict(float)
+        for labels, value in self._samples[f"{name}_bucket", version]:
+            if labels.get("stage") == stage:
+                buckets[float(labels["le"])] += value  # each engine has series of its own
         sums = [v for labels, v in self._samples[f"{name}_sum", version] if labels.get("stage") == stage]
         return Timing(buckets, sum(sums))

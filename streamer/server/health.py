@@ -31,7 +31,7 @@ from streamer.http.probe_answers import LivenessDocument, ReplicaState
 from streamer.http.problem_details import Problem, problem_middleware
 from streamer.sampling.process_handle import SamplingStatus
 from streamer.server.acceptor import Acceptor
-from streamer.server.liveness import Liveness, ProcessStates
+from streamer.server.liveness import Liveness, ProcessStates, hangs
 from streamer.server.served_models import ServedModel, describe_model
 
 _STATES: dict[State, Literal["starting", "loading", "warming", "ok", "restarting"]] = {
@@ -63,6 +63,18 @@ class DecoderStates(TypedDict):
     sandbox: Annotated[list[str], Field(description="Protections that apply to every one of them.")]
 
 
+class EngineHealth(TypedDict):
+    """An inference process with its device."""
+
+    engine: Annotated[int, Field(ge=0, description="Number of the engine, as in metrics.")]
+    device: Annotated[str, Field(description="Its part of `DEVICE`.")]
+    status: Annotated[
+        Literal["starting", "loading", "warming", "ok", "restarting", "hung"],
+        Field(description="`ok` if it runs frames; otherwise what prevents that."),
+    ]
+    restarts: Annotated[int, Field(ge=0, description="How often its process was restarted.")]
+
+
 class HealthDocument(TypedDict):
     """What this replica is doing, and what it serves."""
 
@@ -73,8 +85,11 @@ class HealthDocument(TypedDict):
     device: Annotated[
         str | None, Field(description="The device on which the models run; null while they are loaded.")
     ]
+    engines: Annotated[
+        list[EngineHealth], Field(description="The engines; each serves all models on its own device.")
+    ]
     inference_restarts: Annotated[
-        int, Field(ge=0, description="How often the inference process was restarted.")
+        int, Field(ge=0, description="How often inference processes were restarted.")
     ]
     samples: Annotated[int, Field(ge=0, description="Number of images that were kept as samples.")]
     sampling: Annotated[
@@ -170,6 +185,7 @@ class Health:
             "status": status,
             "models": models,
             "device": next((model["provider"] for model in models.values()), None),
+            "engines": self._engines(),
             "inference_restarts": int(self._shared_status.read("restarts")),
             "samples": int(self._shared_status.read("samples")),
             "sampling": SamplingStatus(int(self._shared_status.read("sampling"))).name.lower(),
@@ -184,6 +200,22 @@ class Health:
         if reasons:
             body["reasons"] = reasons
         return body
+
+    def _engines(self) -> list[EngineHealth]:
+        """Return the state of each engine of the current generation."""
+        found: list[EngineHealth] = []
+        for entry in self._client.table.engines:
+            engine = self._shared_status.engine(entry.slot)
+            ready = engine.state is State.READY
+            found.append(
+                {
+                    "engine": entry.index,
+                    "device": entry.device,
+                    "status": "hung" if ready and hangs(engine) else _STATES[engine.state],
+                    "restarts": int(engine.read("restarts")),
+                }
+            )
+        return found
 
     async def health(self, _request: web.Request) -> web.Response:
         """Answer 200 when this replica can serve, else 503 with the reasons."""

@@ -56,7 +56,7 @@ class Liveness:
     def inference_hangs(self) -> bool:
         """Whether there are engines that are ready, and none of them answers."""
         ready = [engine for engine in self._shared_status.engines if engine.state is State.READY]
-        return bool(ready) and all(map(_hangs, ready))
+        return bool(ready) and all(map(hangs, ready))
 
     @property
     def abandoned(self) -> bool:
@@ -136,7 +136,7 @@ class Liveness:
         return "silent" if beat and time.monotonic() - beat > SILENT_S else "ok"
 
 
-def _hangs(engine: EngineStatus) -> bool:
+def hangs(engine: EngineStatus) -> bool:
     """Return whether an engine that is ready does not answer."""
     now = time.monotonic()
     return engine.hung(now) or now - engine.read("heartbeat") > SILENT_S

@@ -294,6 +294,8 @@ class Supervisor:
         def on_tick(now: float) -> None:
             self._shared_status.post("dying", self._crash_loop.is_active(now))
             self._engines.tick()
+            for engine in self._engines.current.engines:
+                self._metrics.engine_ready.labels(str(engine.index), engine.device).set(engine.ready)
 
         return Watchdog(self._shared_status, watched, on_tick)
 

@@ -59,6 +59,16 @@ PROMISES = (
         ),
     ),
     Promise(
+        "R1d",
+        "One of several engines may be killed at any moment. The others serve on, the frames that it held "
+        "have exactly one outcome each, and it comes back by itself.",
+        (
+            _FAULTS + "test_engines.py::test_one_of_two_engines_dies_under_load_and_the_other_one_serves_on",
+            "tests/integration/test_engines.py::test_one_of_two_engines_serves_while_the_other_one_restarts",
+            "tests/unit/test_engine_set.py::test_the_death_of_an_engine_costs_its_frames_and_nothing_else",
+        ),
+    ),
+    Promise(
         "R1c",
         "An image that crashes the inference process is identified after two deaths, answered 422 and not "
         "run again. A stream of such frames, or a client that sends such images, is refused for a while.",

@@ -190,6 +190,12 @@ class Service:
         raise AssertionError(f"no inference process after {START_TIMEOUT_S} s:\n{self.log}")
 
     @property
+    def engines(self) -> list[psutil.Process]:
+        """The running inference processes of all engines."""
+        servers = self.children("inference.engine.process")
+        return [each for server in servers for each in server.children() if not is_dead(each)]
+
+    @property
     def inference_server(self) -> psutil.Process:
         """The fork server of the inference process."""
         (process,) = self.children("inference.engine.process")
