@@ -49,6 +49,12 @@ def enlarge(connection: socket.socket) -> None:
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, SOCKET_BUFFER_BYTES)
 
 
+def peer_pid(connection: socket.socket) -> int:
+    """Return the id of the process that connected."""
+    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+    return int(_UCRED.unpack(credentials)[0])
+
+
 def is_own_user(connection: socket.socket) -> bool:
     """Return whether the peer runs as the same user. An abstract name has no file permissions."""
     credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)

@@ -130,10 +130,18 @@ def external_files(model: Path) -> set[str]:
 
     Leaves out paths that lead out of the folder. Raises OSError or ValueError when the model cannot be read.
     """
+    return _inside(external_locations(model))
+
+
+def external_locations(model: Path) -> set[str]:
+    """Return the locations of weight files as the model states them, which may lead anywhere.
+
+    Raises OSError or ValueError when the model cannot be read.
+    """
     with model.open("rb") as stream:
         # The mapping is closed when its last view is deleted; an exception may keep a view alive for a while.
         view = memoryview(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ))
-    return _inside(set(_locations(view)))
+    return set(_locations(view))
 
 
 def _inside(names: set[str]) -> set[str]:

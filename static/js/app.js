@@ -248,18 +248,23 @@ class App {
     else if (message.type === 'reported') this.samplingPanel.handleReported(message);
     else this.pipeline.handleMessage(message, nowMs);
     if (message.type === 'flow') this.showOpenConnection();
+    // The server may have changed the model.
+    if (message.type === 'configured' && message.model) this.handleModel(message);
   }
 
   handleWelcome(message, nowMs) {
-    const { version, labels, name } = message.model;
     this.pipeline.handleWelcome(message, nowMs);
     if (!message.resumed) this.counts.startSession();
-    this.stage.labels = labels;
-    this.models[version] ??= { name, classes: labels.length };
-    this.classPanel.setModel(labels, this.settings.classes[version] ?? []);
-    this.sessionOptions.handleWelcome(message.params);
-    this.showSettings(); // The model's defaults are known only now.
+    this.handleModel(message);
     if (this.playback.paused) this.transport.send({ type: 'pause', stream: 0 });
+  }
+
+  handleModel({ model: { version, labels, name }, params }) {
+    this.stage.labels = labels;
+    this.models[version] = { name, classes: labels.length };
+    this.classPanel.setModel(labels, this.settings.classes[version] ?? []);
+    this.sessionOptions.handleWelcome(params);
+    this.showSettings(); // The model's defaults are known only now.
   }
 
   showResult(result, image, time) {

@@ -193,6 +193,8 @@ export class StreamTile {
     const nowMs = performance.now();
     if (message.type !== 'welcome') {
       this._pipeline.handleMessage(message, nowMs);
+      // The server may have changed the model.
+      if (message.type === 'configured' && message.model) this._stage.labels = message.model.labels;
       if (message.type === 'flow') this._handleState(this._connection.state);
       return;
     }

@@ -338,11 +338,9 @@ def check_access(settings: AccessSettings) -> None:
         except BadKeyFile as error:
             raise AccessNotConfigured(f"API_KEYS_FILE={str(settings.api_keys_file)!r}: {error}") from error
     _check_tokens(settings)
-    for name in ("api_keys", "admin_api_keys"):
-        if getattr(settings, name) and not _split(getattr(settings, name)):
-            raise AccessNotConfigured(
-                f"{name.upper()} is set and holds no key: unset it, or separate keys by commas"
-            )
+    for name, text in (("API_KEYS", settings.api_keys), ("ADMIN_API_KEYS", settings.admin_api_keys)):
+        if text and not _split(text):
+            raise AccessNotConfigured(f"{name} is set and holds no key: unset it, or separate keys by commas")
     if settings.requires_keys or settings.allow_anonymous or settings.listens_on_loopback:
         return
     raise AccessNotConfigured(

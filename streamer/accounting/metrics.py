@@ -264,7 +264,7 @@ class WorkerMetrics:
         Gauges become 0. Frames that were in flight in the killed worker count as failed: they got no answer.
         """
         for version in versions:
-            self._preset_version(version)
+            self.preset_version(version)
         self._preset_reasons()
         for transport in TRANSPORTS:
             if transport != "http":
@@ -296,7 +296,8 @@ class WorkerMetrics:
         for protection in PROTECTIONS:
             self.unprotected.labels(protection).set(0)
 
-    def _preset_version(self, version: str) -> None:
+    def preset_version(self, version: str) -> None:
+        """Create the series of a version."""
         for transport in TRANSPORTS:
             for counter in (self.received, self.inferred, self.failed):
                 counter.labels(transport, version)

@@ -82,6 +82,11 @@ EXIT_CODES: Mapping[str, Mapping[str, int]] = {
         "builtins.OSError": 5,
         "inference.core.errors.DeviceUnavailable": 8,
     },
+    "versions": {
+        "streamer.client.administration.ChangeRefused": 1,
+        "streamer.client.errors.BadInput": EXIT_USAGE,
+        "streamer.client.errors.ConnectionFailed": 3,
+    },
     "simulate": {"streamer.simulation.errors.BadScenario": EXIT_USAGE},
 }
 #: Commands that need the extra `server`, and their exit codes when it is not installed.

@@ -38,6 +38,7 @@ _COMMANDS = {
     "labels": ("streamer.cli.labels", "import labels into a labelled set"),
     "train": ("streamer.cli.train", "train a detector on a labelled set"),
     "evaluate": ("streamer.cli.evaluate", "score models on a labelled set"),
+    "versions": ("streamer.cli.versions", "show and change the models of a running service"),
     "promote": ("streamer.cli.promote", "put a model in the place of a served one, unless it is worse"),
     "drift": ("streamer.cli.drift", "judge the drift of all replicas"),
     "simulate": ("streamer.cli.simulate", "simulate streams, autoscaling and fleets with your own numbers"),

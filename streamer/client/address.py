@@ -50,6 +50,15 @@ def predict_address(text: str, token: str | None = None) -> Address:
     return _address(text, token, ("http", "https"), PREDICT_PATH)
 
 
+def root_address(text: str, token: str | None = None) -> Address:
+    """Return the HTTP address below which the routes of the service lie, without a slash at its end.
+
+    Raises BadInput.
+    """
+    address = _address(text, token, ("http", "https"), "")
+    return replace(address, url=address.url.rstrip("/"))
+
+
 def video_address(text: str, token: str | None = None) -> Address:
     """Return the HTTP address that takes WebRTC offers; a path ``.../stream`` becomes ``.../webrtc``.
 

@@ -137,9 +137,7 @@ class Flow:
         """Apply the welcome of a new connection. Sequence numbers continue, even in a new session."""
         self.connected = True
         self.session = str(message.get("session", "")) or None
-        model = message.get("model")
-        if isinstance(model, Mapping):
-            self.labels = tuple(str(label) for label in model.get("labels", ()))
+        self._adopt_model(message)
         self._server_ack = 0
         self._last_sent_at = now
         self.max_fps = None
@@ -192,10 +190,12 @@ class Flow:
     # -- what is received ----------------------------------------------------------------------------
 
     def received(self, message: Mapping[str, Any], now: float) -> list[Outcome]:
-        """Apply a ``result``, ``drop``, ``error`` or ``flow`` message and return the outcomes in it."""
+        """Apply a message about frames, or about another model, and return the outcomes in it."""
         if message.get("stream", 0) != 0:
             return []
         kind = message["type"]
+        if kind == "configured":
+            self._adopt_model(message)
         outcomes: list[Outcome] = []
         if kind == "result":
             outcomes = self._result(message, now)
@@ -209,6 +209,12 @@ class Flow:
         if kind in ("result", "drop", "flow", "error"):
             self._update_window(message, now)
         return outcomes
+
+    def _adopt_model(self, message: Mapping[str, Any]) -> None:
+        """Use the labels of the model that a message names, if it names one."""
+        model = message.get("model")
+        if isinstance(model, Mapping):
+            self.labels = tuple(str(label) for label in model.get("labels", ()))
 
     def _update_window(self, message: Mapping[str, Any], now: float) -> None:
         window, ack = message.get("win"), message.get("ack")

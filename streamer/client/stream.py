@@ -254,6 +254,8 @@ class DetectStream(FrameStream):
         kind = message["type"]
         try:
             self._control.received(message)
+            if kind == "configured":  # the server may have changed the model
+                self.model = message.get("model", self.model)
             outcomes = self._flow.received(message, time.monotonic())
         except (KeyError, TypeError, ValueError) as error:
             log.warning("cannot read a %s message of the server: %r", kind, error)

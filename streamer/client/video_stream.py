@@ -267,6 +267,8 @@ class VideoStream(FrameStream):
                 message = await self._receive(connection)
                 if message is not None and message["type"] == "result":
                     self._result(message)
+                elif message is not None and message["type"] == "configured":
+                    self.model = message.get("model", self.model)  # the server may have changed the model
         finally:
             self._connection = None
             track.stop()

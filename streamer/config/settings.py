@@ -56,6 +56,23 @@ class ModelSettings(BaseSettings):
         description="ONNX file of version v2. Unset: `models/yolov9_v2.onnx` if it exists; else the larger "
         "bundled code detector if v1 is a bundled one too; else none.",
     )
+    models_dir: Path | None = Field(
+        None,
+        description="Folder of the models that `POST /versions/{version}/load` may name, and no others. "
+        "Unset: the folder of the version's model file.",
+    )
+    versions_state_file: Path | None = Field(
+        None,
+        description="File that keeps the choice of models across restarts. Unset: `.versions.json` in the "
+        "folder of the models.",
+    )
+    rollback_keep_s: float = Field(
+        3600,
+        ge=0,
+        le=604_800,
+        description="How long the processes that a promotion replaces stay loaded, so that a rollback takes "
+        "no time; 0: they end at once.",
+    )
     device: str = Field(
         "auto",
         json_schema_extra={"pattern": f"^{PATTERN}( *, *{PATTERN})*$"},
@@ -95,6 +112,13 @@ class ModelSettings(BaseSettings):
         gt=0,
         description="Longest time for loading and warming up the models before the start counts as failed.",
     )
+
+    @field_validator("models_dir")
+    @classmethod
+    def _folder_exists(cls, path: Path | None) -> Path | None:
+        if path is not None and not path.is_dir():
+            raise ValueError("no such folder")
+        return path
 
     @field_validator("model_v1_path", "model_v2_path")
     @classmethod

@@ -268,7 +268,7 @@ class _Job:
         """Return the image with its boxes drawn, as a JPEG; ``kind`` is the kind of the image."""
         found = await self._predict(data, kind)
         try:
-            return await self._predictor.annotate(data, found, self._model.labels)
+            return await self._predictor.annotate(data, found, (found.model or self._model).labels)
         except ImageError as error:
             raise problem_of_image(error) from error
 
@@ -276,7 +276,9 @@ class _Job:
         if isinstance(outcome, Problem):
             return {"error": outcome.members(self._id), "request_id": self._id}
         total_ms = (time.monotonic() - self._begun) * 1e3
-        return describe_prediction(outcome, self._version, self._model, total_ms, self._id)
+        # The version may have got another model since the request came.
+        model = outcome.model or self._model
+        return describe_prediction(outcome, self._version, model, total_ms, self._id)
 
     async def _try(self, upload: Upload, number: int) -> Prediction | Problem:
         if number in upload.failed:
@@ -340,8 +342,8 @@ class _Job:
             self._version, data, with_low_threshold(params), self._deadline, self._caller
         )
         asked = dataclasses.replace(found, boxes=boxes_above(found.boxes, params.conf_threshold))
-        if found.damaged:
-            return asked  # a damaged image is not useful as a sample
+        if found.damaged or (found.model or self._model).sha256 != self._model.sha256:
+            return asked  # a damaged image is not useful as a sample, and the sampler knows one model only
         observation = Observation(data, 0, 0, arrived, unix_s, found.width, found.height, params, asked.boxes)
         sampler.add(observation, found.boxes)
         return asked

@@ -86,11 +86,15 @@ class Welcome(SessionDescription):
 
 
 class Configured(TypedDict):
-    """Answer to ``configure``."""
+    """Answer to ``configure``. With ``model``, the server has changed the model of the session by itself.
+
+    Results before the message are those of the model before, results after it those of the new one.
+    """
 
     type: Literal["configured"]
     cfg: int
     params: EffectiveParams
+    model: NotRequired[ModelDescription]
 
 
 class Pong(TypedDict):
@@ -227,9 +231,23 @@ def welcome(
     return message
 
 
-def configured(cfg: int, params: EffectiveParams) -> Configured:
-    """Build ``configured``."""
-    return {"type": "configured", "cfg": cfg, "params": params}
+def configured(cfg: int, params: EffectiveParams, model: ModelDescription | None = None) -> Configured:
+    """Build ``configured``; ``model`` is the new model of the session, if it has changed."""
+    message: Configured = {"type": "configured", "cfg": cfg, "params": params}
+    if model is not None:
+        message["model"] = model
+    return message
+
+
+def classes_lost(labels: tuple[str, ...], wanted: int) -> Error:
+    """Build ``error`` for a session whose new model lacks ``labels``, some of the ``wanted`` ones.
+
+    Without any of them, the model would find nothing that the client asked for, so all classes are kept.
+    """
+    rest = "the others are kept" if len(labels) < wanted else "so all of its classes are kept now"
+    shown = ", ".join(repr(label) for label in labels[:10])
+    text = f"the new model has no class {shown}, which `params.classes` names; {rest}"
+    return error("classes_lost", text, field="params.classes")
 
 
 def pong(t0: int | float | str | None, received_s: float, answered_s: float) -> Pong:

@@ -286,10 +286,15 @@ class PostSampler:
 
     def __init__(self, samplers: SamplerFactory) -> None:
         self._samplers = samplers
-        self._by_version: dict[str, Sampler | None] = {}
+        #: The digest of the model and the sampler, by version.
+        self._by_version: dict[str, tuple[str, Sampler | None]] = {}
 
     def sampler_of(self, version: str, model: ModelInfo) -> Sampler | None:
-        """Return the sampler of a version; None if posted images are not sampled."""
-        if version not in self._by_version:
-            self._by_version[version] = self._samplers.create(POSTED, "http", version, model, unrelated=True)
-        return self._by_version[version]
+        """Return the sampler of a version with this model; None if posted images are not sampled."""
+        digest, sampler = self._by_version.get(version, ("", None))
+        if digest != model.sha256:
+            if sampler is not None:
+                sampler.close()
+            sampler = self._samplers.create(POSTED, "http", version, model, unrelated=True)
+            self._by_version[version] = model.sha256, sampler
+        return sampler

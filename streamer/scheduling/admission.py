@@ -98,12 +98,17 @@ class Admission:
         self._refused = metrics.refused
         #: Queues of the versions that have received a POST.
         self._queues: set[VersionQueue] = set()
-        self._ledgers = {version: Ledger() for version in versions}
-        self._accounts = {
-            version: PostAccount(ledger, FrameCounters(metrics, "http", version))
-            for version, ledger in self._ledgers.items()
-        }
+        self._metrics = metrics
+        self._ledgers: dict[str, Ledger] = {}
+        self._accounts: dict[str, PostAccount] = {}
+        for version in versions:
+            self.add_version(version)
         self._timeouts = TimeoutQueue(clock.monotonic)
+
+    def add_version(self, version: str) -> None:
+        """Account the posted images of a version."""
+        ledger = self._ledgers[version] = Ledger()
+        self._accounts[version] = PostAccount(ledger, FrameCounters(self._metrics, "http", version))
 
     def accounted(self, version: str) -> PostAccount:
         """Return the context manager that accounts one posted image of a version."""

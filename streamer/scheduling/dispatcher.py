@@ -72,12 +72,15 @@ class Dispatcher:
         self._client = client
         self._decoders = decoders
         self._limits = limits
-        decode_limiter = DecodeLimiter(decoders.size, limits.decode_bytes)
+        self._metrics = metrics
+        self._interactive_share = interactive_share
+        self._decode_limiter = decode_limiter = DecodeLimiter(decoders.size, limits.decode_bytes)
         self._versions = {version: VersionQueue(decode_limiter, interactive_share) for version in versions}
         #: Queue of each version, which `replica_load` reads.
         self.queues: Mapping[str, VersionQueue] = self._versions
+        self._shares = DeviceShares()
         self._post_queue_s = {version: metrics.stage_s.labels("post_queue", version) for version in versions}
-        self.divide_device(DeviceShares())
+        self.divide_device(self._shares)
         self._turns = deque(versions)
         self._runner = JobRunner(
             client,
@@ -99,8 +102,22 @@ class Dispatcher:
 
     def divide_device(self, shares: DeviceShares) -> None:
         """Grant rates from the part of the device that ``shares`` leaves to this worker."""
+        self._shares = shares
         for version, state in self._versions.items():
             state.rates.divide_device(version, shares)
+
+    def add_version(self, version: str) -> None:
+        """Serve a version that did not exist at the start."""
+        if version in self._versions:
+            return
+        metrics = self._metrics
+        metrics.preset_version(version)
+        self.admission.add_version(version)
+        state = self._versions[version] = VersionQueue(self._decode_limiter, self._interactive_share)
+        state.rates.divide_device(version, self._shares)
+        self._post_queue_s[version] = metrics.stage_s.labels("post_queue", version)
+        self._runner.add_version(version)
+        self._turns.append(version)
 
     async def start(self) -> None:
         """Start serving; the connection to the inference process may still be opening."""
@@ -175,8 +192,7 @@ class Dispatcher:
         must have called :meth:`check_post` before. Raises SchedulingError. Raises ImageError if the data is
         not an image, if its header states too large a size, or if it is damaged.
         """
-        self.served(version)
-        state = self._versions[version]
+        served, state = self.served(version), self._versions[version]
         with self.admission.accounted(version):
             try:
                 self.admission.check_room(state)
@@ -200,6 +216,7 @@ class Dispatcher:
 
             job = Job(data, 0, params, deadline, 0, finish, self._limits)
             job.client, job.connection, job.kind = caller.client, caller.connection, kind
+            job.labels = served.info.labels
             now = clock.monotonic()
             self._runner.check_suspects(job, now)
             state.add(job, now)

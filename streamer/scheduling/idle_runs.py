@@ -81,7 +81,7 @@ class IdleRuns:
         if encoded and self._decoders.idle < IDLE_DECODERS:
             return False
         try:
-            ticket = self._client.acquire(lambda answer: self._answered(job, answer))
+            ticket = self._client.acquire(lambda answer: self._answered(model, job, answer))
         except (RingFull, InferenceUnavailable):
             return False
         ticket.shadow = True
@@ -152,7 +152,7 @@ class IdleRuns:
             ticket, model, job.params, stream=STREAM, interactive=False, deadline=job.deadline
         )
 
-    def _answered(self, job: Job, answer: Result | InferenceLost) -> None:
+    def _answered(self, model: ServedModel, job: Job, answer: Result | InferenceLost) -> None:
         if isinstance(answer, InferenceLost):
             if answer.executing:
                 now = clock.monotonic()
@@ -162,7 +162,7 @@ class IdleRuns:
         elif answer.status is Status.CANCELLED:
             self._finish(job, Interrupted())
         else:
-            self._finish(job, outcome_of(job, answer))
+            self._finish(job, outcome_of(job, answer, model.info))
 
     def _finish(self, job: Job, outcome: Prediction | Exception) -> None:
         # The ticket refers to the job. Without this cycle, both are freed at once.

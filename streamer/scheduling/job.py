@@ -12,6 +12,7 @@ from inference.core.errors import InferenceFailed, InferenceLost
 from inference.core.fair_queueing import Flow
 from inference.ipc.engine_connection import Ticket
 from inference.ipc.wire import Result, Status
+from inference.models.model import ModelInfo
 from inference.preprocess.letterbox import Letterbox
 from streamer.imaging.code_text import CodeText
 from streamer.imaging.frame import DecodedFrame
@@ -47,6 +48,8 @@ class Prediction:
     reduced: int = 1
     #: What the codes in the first boxes contain; empty if they were not read.
     codes: Sequence[CodeText | None] = ()
+    #: The model that ran, whose labels the class ids refer to; None in simulations.
+    model: ModelInfo | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -64,6 +67,8 @@ class Job:
     finish: Callable[[Prediction | Exception], None]
     limits: Limits
     attempts: int = 0
+    #: The labels to which the class ids of `params` refer.
+    labels: tuple[str, ...] = ()
     #: The ring slot into which it is decoded; None before it was acquired and after it was given back.
     ticket: Ticket | None = None
     #: How the image was scaled into the slot; None until it was decoded.
@@ -106,7 +111,7 @@ class Job:
         return self.stream == 0 or self.deadline == math.inf
 
 
-def outcome_of(job: Job, result: Result) -> Prediction | Exception:
+def outcome_of(job: Job, result: Result, model: ModelInfo) -> Prediction | Exception:
     """Convert the inference process's answer into the outcome that is passed to the job's ``finish``."""
     if result.status is Status.OK and job.letterbox is not None:
         letterbox = job.letterbox
@@ -121,6 +126,7 @@ def outcome_of(job: Job, result: Result) -> Prediction | Exception:
             batch_size=result.batch_size,
             damaged=job.damaged,
             reduced=job.reduced,
+            model=model,
         )
     if result.status is Status.EXPIRED:
         return DeadlineExceeded()

@@ -86,6 +86,7 @@ class JobRunner:
         self._versions = versions
         self._pump = pump
         self._pump_all = pump_all
+        self._metrics = metrics
         self._stages = {version: _StageTimes.of(metrics, version) for version in versions}
         #: Frames of each live stream, oldest first, that are being decoded, or that are decoded but wait
         #: until an earlier frame of the stream is submitted.
@@ -99,6 +100,10 @@ class JobRunner:
         self._converters = ConverterThreads(len(os.sched_getaffinity(0)))
         #: None until started.
         self._loop: asyncio.AbstractEventLoop | None = None
+
+    def add_version(self, version: str) -> None:
+        """Run frames of one more version."""
+        self._stages[version] = _StageTimes.of(self._metrics, version)
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         """Set the event loop to which converter threads report."""
@@ -122,7 +127,13 @@ class JobRunner:
             job.finish(refusal)
             return True
         try:
+            if job.params.class_ids and job.labels != model.info.labels:
+                _use_labels(job, model.info.labels)
             ticket = self._client.acquire(lambda answer: self._answered(version, model, job, answer))
+        except Unavailable as refusal:
+            state.skip(job)
+            job.finish(refusal)
+            return True
         except RingFull:
             # The in-flight bounds of all versions together fit the ring, so this is a bug. The frame still
             # gets an outcome.
@@ -260,7 +271,7 @@ class JobRunner:
                 self._observe(version, model, job, answer)
             if job.alone:
                 self._suspects.survived(job.data)
-            job.finish(outcome_of(job, answer))
+            job.finish(outcome_of(job, answer, model.info))
         self._pump(version)
 
     def _lost(self, version: str, job: Job, error: InferenceLost | DecoderLost) -> None:
@@ -300,6 +311,16 @@ class JobRunner:
         stages.queue_s.observe(result.queue_ms / 1e3)
         stages.inference_s.observe(result.inference_ms / 1e3)
         stages.postprocess_s.observe(result.postprocess_ms / 1e3)
+
+
+def _use_labels(job: Job, labels: tuple[str, ...]) -> None:
+    """Adapt the classes that were asked of a model with other labels. Raises Unavailable if it has none."""
+    params, _ = job.params.for_labels(job.labels, labels)
+    if not params.class_ids:
+        raise unavailable(
+            "the model was replaced, and the new one has none of the classes that were asked for"
+        )
+    job.params, job.labels = params, labels
 
 
 def _crash_error() -> ImageError:

@@ -133,8 +133,9 @@ class ReplicaLoad:
         for version, queue in self._queues.items():
             counters, model = queue.load, self._inference.models.get(version)
             full_s = max(full_s, counters.take_full_s(now))
-            ran = counters.frames - self._seen_frames[version]
-            decode_s += counters.decode_s - self._seen_decode_s[version]
+            counters.workers = self._workers  # the version may have been added since the start
+            ran = counters.frames - self._seen_frames.get(version, 0)
+            decode_s += counters.decode_s - self._seen_decode_s.get(version, 0.0)
             self._seen_frames[version], self._seen_decode_s[version] = counters.frames, counters.decode_s
             frames += ran
             if model is not None:

@@ -56,7 +56,9 @@ from streamer.server.rebalancing import add_rebalancing
 from streamer.server.sampling import Sampling, make_shadow_runs
 from streamer.server.shadow_routes import add_shadow
 from streamer.server.split_routes import add_split
+from streamer.server.version_routes import VersionRoutes, add_version_routes
 from streamer.server.versions import Versions
+from streamer.versions.model_path import model_folders
 from streamer.webrtc.peers import Peers
 from streamer.webrtc.routes import Webrtc, add_webrtc
 from streamer.webrtc.video_pool import VideoPool, video_decoder_count
@@ -83,6 +85,8 @@ class Resources:
     #: Empty when sampling is off.
     sampling_address: str
     metrics_dir: Path
+    #: Address of the supervisor's control socket; empty without a supervisor.
+    control_address: str = ""
     #: Socket on which metrics are served; None if they are on the main port.
     metrics_listener: socket.socket | None = None
     #: Socket over which the supervisor sends connections; None without a supervisor.
@@ -163,15 +167,7 @@ def make_app(resources: Resources) -> tuple[web.Application, Parts]:
     )
     peers.is_still_valid = authenticator.is_still_valid
 
-    def on_change(ready: bool) -> None:
-        metrics.ready.set(ready)
-        hub.ready_changed()
-        peers.ready_changed(ready)
-        if ready:
-            dispatcher.pump_all()
-
-    client.on_change = on_change
-
+    _follow_inference(client, metrics, dispatcher, hub, peers)
     app = web.Application(
         middlewares=[problem_middleware],
         client_max_size=settings.request_max_bytes,
@@ -209,6 +205,15 @@ def make_app(resources: Resources) -> tuple[web.Application, Parts]:
         DriftRoutes(resources.drift_page, resources.shared_status, resources.sampling_address),
         hub,
         comparison,
+    )
+    configured = settings.models()
+    add_version_routes(
+        app,
+        VersionRoutes(
+            resources.control_address,
+            model_folders(configured, settings.models_dir),
+            settings.model_start_timeout_s,
+        ),
     )
     webrtc = add_webrtc(app, peers, origin_policy, router)
     add_pages(
@@ -264,6 +269,30 @@ def make_app(resources: Resources) -> tuple[web.Application, Parts]:
         ]
     )
     return app, Parts(dispatcher, hub, webrtc, router)
+
+
+def _follow_inference(
+    client: EngineSet, metrics: WorkerMetrics, dispatcher: Dispatcher, hub: StreamHub, peers: Peers
+) -> None:
+    """Tell everybody when the engines go away or come back, and when they serve other models."""
+
+    def on_change(ready: bool) -> None:
+        for version in client.models:
+            dispatcher.add_version(version)
+        metrics.ready.set(ready)
+        hub.ready_changed()
+        peers.ready_changed(ready)
+        if ready:
+            dispatcher.pump_all()
+
+    def on_models(versions: set[str]) -> None:
+        for version in versions:
+            dispatcher.add_version(version)
+        hub.models_changed(versions)
+        peers.models_changed(versions)
+
+    client.on_change = on_change
+    client.on_models = on_models
 
 
 def _make_decoders(resources: Resources) -> tuple[DecoderPool, VideoPool]:

@@ -165,11 +165,12 @@ async def serve(resources: Resources, listener: socket.socket) -> None:
 
 
 def main() -> int:
-    """Run ``python -m streamer.server.worker NUMBER LISTENER STATUS PAGE CHANNEL ENGINES SAMPLING``.
+    """Run ``python -m streamer.server.worker NUMBER LISTENER STATUS PAGE CHANNEL ENGINES SAMPLING CONTROL``.
 
     LISTENER, STATUS, PAGE, CHANNEL and ENGINES are inherited descriptors, ENGINES that of the engine table.
-    SAMPLING is the address of the sampling process, and empty if sampling is off. An optional last
-    argument is the descriptor of the socket for metrics, if they have a port of their own.
+    SAMPLING is the address of the sampling process, and empty if sampling is off. CONTROL is the address of
+    the supervisor's control socket. An optional last argument is the descriptor of the socket for metrics, if
+    they have a port of their own.
     """
     number_text, listener_fd, status_fd, page_fd, channel_fd, *addresses = sys.argv[1:]
     settle()
@@ -188,7 +189,8 @@ def main() -> int:
             drift_page=SharedDocument(int(page_fd)),
             engine_document=SharedDocument(int(addresses[0])),
             sampling_address=addresses[1],
-            metrics_listener=socket.socket(fileno=int(addresses[2])) if addresses[2:] else None,
+            control_address=addresses[2],
+            metrics_listener=socket.socket(fileno=int(addresses[3])) if addresses[3:] else None,
             metrics_dir=Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]),
             channel=socket.socket(fileno=int(channel_fd)),
         )

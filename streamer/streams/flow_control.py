@@ -68,6 +68,8 @@ class FlowControl:
         self.fps = fps
         self.ledger = Ledger()
         self.paused = False
+        #: Whether no further frame may start, because the model of the stream is about to be another one.
+        self.held = False
         self.window = WINDOW_START
         #: Frame rate granted under overload; None: no limit.
         self.max_fps: float | None = None
@@ -218,7 +220,13 @@ class FlowControl:
 
     def has_ready_frame(self, now: float) -> bool:
         """Return whether a frame waits that may start now."""
-        return bool(self._mailbox.entries) and self._started < MAX_STARTED and not self._rate_limited(now)
+        startable = bool(self._mailbox.entries) and self._started < MAX_STARTED and not self.held
+        return startable and not self._rate_limited(now)
+
+    @property
+    def idle(self) -> bool:
+        """Whether every frame that was started has its outcome."""
+        return not self._started
 
     def take(self, now: float, max_age_s: float) -> tuple[QueuedFrame | None, list[ServerMessage]]:
         """Take the next frame for decoding; live frames older than ``max_age_s`` are dropped as stale."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 import secrets
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, NamedTuple
 
 from inference.core.detection_params import DetectionParams
 from inference.models.model import ModelInfo
 from streamer.protocol.client_messages import Hello, Params, codec_of, resolve_params
-from streamer.protocol.server_messages import EffectiveParams, SessionDescription
+from streamer.protocol.server_messages import EffectiveParams, ModelDescription, SessionDescription
 from streamer.protocol.wire import IMAGE_CODECS, ProtocolError
 from streamer.streams.flow_control import FlowControl
 from streamer.streams.tracker import Tracker
@@ -49,13 +49,17 @@ class Session:
     trackers: dict[int, Tracker] = field(default_factory=dict)
     #: Positions of the streams in the process that held the session before, by stream id.
     marks: dict[int, StreamPosition] = field(default_factory=dict)
+    #: Default parameters and digest of its model; None and empty if they are not known.
+    defaults: DetectionParams | None = None
+    model_sha256: str = ""
     #: When its client was last asked to move to another replica, as Unix time; 0 if it never was.
     moved_at: float = 0.0
 
     @classmethod
     def of(cls, version: str, model: ModelInfo, **rest: Any) -> Session:
         """Create a session with the default parameters of the model; ``rest`` sets other fields."""
-        return cls(version, model.labels, model.default_params, **rest)
+        defaults = model.default_params
+        return cls(version, model.labels, defaults, defaults=defaults, model_sha256=model.sha256, **rest)
 
     @classmethod
     def from_state(
@@ -143,6 +147,27 @@ class Session:
             if not self.track:
                 self.trackers.clear()
 
+    def adopt(self, model: ModelInfo) -> tuple[str, ...]:
+        """Continue with another model, and return the labels that its client asked for and that it lacks.
+
+        Parameters that had the default of the model before get that of ``model``. Tracks end, because the two
+        models place boxes differently; ids continue.
+        """
+        params, lost = self.params.for_labels(self.labels, model.labels)
+        before, now = self.defaults, model.default_params
+        if before is not None:
+            untouched = [
+                each.name
+                for each in fields(params)
+                if each.name != "class_ids" and getattr(params, each.name) == getattr(before, each.name)
+            ]
+            params = replace(params, **{name: getattr(now, name) for name in untouched})
+        self.params, self.labels = params, model.labels
+        self.defaults, self.model_sha256 = now, model.sha256
+        for tracker in self.trackers.values():
+            tracker.reset()
+        return lost
+
     def describe_params(self) -> EffectiveParams:
         """Return the parameters in effect, as ``welcome`` and ``configured`` state them."""
         return {
@@ -164,13 +189,18 @@ def describe_session(session: Session, model: ModelInfo, *, resumed: bool) -> Se
     return {
         "session": session.id,
         "resumed": resumed,
-        "model": {
-            "version": session.version,
-            "name": model.name,
-            "labels": list(model.labels),
-            "input": [model.input_width, model.input_height],
-        },
+        "model": describe_model(session.version, model),
         "params": session.describe_params(),
+    }
+
+
+def describe_model(version: str, model: ModelInfo) -> ModelDescription:
+    """Return the description of the model that serves ``version``, for clients."""
+    return {
+        "version": version,
+        "name": model.name,
+        "labels": list(model.labels),
+        "input": [model.input_width, model.input_height],
     }
 
 

@@ -143,7 +143,7 @@ class StreamHandle:
             finish,
             connection.limits,
         )
-        job.client = self.client
+        job.client, job.labels = self.client, session.labels
         return job
 
     def send_drops_soon(self) -> None:
@@ -170,6 +170,12 @@ class StreamHandle:
         if self.sampler is not None:
             self.sampler.close()
         self.flow.abandon()
+
+    def renew(self, sampler: Sampler | None, codes: StreamCodes | None) -> None:
+        """Continue with another model: with a sampler and a reader of codes that know it."""
+        if self.sampler is not None:
+            self.sampler.close()
+        self.sampler, self._codes = sampler, codes
 
     def report(self, note: str) -> None:
         """Give the last frame to the sampler because a person reports it; the answer is sent when it is sure.

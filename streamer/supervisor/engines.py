@@ -80,6 +80,16 @@ class Generation:
     #: Whether it is being ended.
     retiring: bool = False
 
+    @property
+    def addresses(self) -> list[str]:
+        """Addresses of its engines."""
+        return [engine.handle.address for engine in self.engines]
+
+    @property
+    def pids(self) -> list[int]:
+        """Process ids of its engines that run."""
+        return [engine.handle.pid for engine in self.engines if engine.handle.pid is not None]
+
     def table(self, secret: str) -> EngineTable:
         """Return the table that tells workers to use these engines."""
         return EngineTable(

@@ -25,6 +25,7 @@ from streamer.accounting.metrics import SupervisorMetrics
 from streamer.config.child_environment import ChildEnvironment
 from streamer.config.settings import Settings
 from streamer.sampling.process_handle import SamplingProcessHandle, SamplingStatus
+from streamer.supervisor.control_socket import ControlSocket
 from streamer.supervisor.engines import Engines, Launch, ending_of
 from streamer.supervisor.listeners import FallbackAcceptor, browser_url, in_url, listen
 from streamer.supervisor.log_relay import LogRelay
@@ -38,8 +39,11 @@ from streamer.supervisor.restart_policy import (
     RestartPolicy,
 )
 from streamer.supervisor.signals import AT_ONCE, on_signals
+from streamer.supervisor.version_changes import VersionChanges, verbs_of
 from streamer.supervisor.watchdog import Watchdog, WatchedProcess, watch_sampling_process
 from streamer.supervisor.worker_handle import WorkerHandle
+from streamer.versions.model_path import model_folders
+from streamer.versions.state_file import StateFile, state_path
 
 log = logging.getLogger("streamer.supervisor")
 
@@ -58,12 +62,17 @@ class Supervisor:
     def __init__(self, settings: Settings, writer: LogWriter) -> None:
         self._settings = settings
         self._relay = LogRelay(writer)
-        self._models = settings.models()
-        if not self._models:
+        configured = settings.models()
+        if not configured:
             raise CannotStart(
                 "no model: set MODEL_V1_PATH to an ONNX detector (docs/models.md lists the families served), "
                 "or put one at models/yolov9_v1.onnx; the bundled models/codes_v1.onnx is missing"
             )
+        state_file = StateFile(
+            state_path(configured, settings.models_dir, settings.versions_state_file), configured
+        )
+        state = state_file.restore()
+        self._models = {version: model.path for version, model in state.current.items()}
         self._sockets = listen(settings.host, settings.port, settings.workers)
         #: One for each worker; empty when metrics are served on the main port.
         self._metrics_sockets: list[socket.socket] = []
@@ -122,6 +131,17 @@ class Supervisor:
         self._workers = [
             WorkerHandle(number, port, shared_status) for number, port in enumerate(self._sockets)
         ]
+        self._changes = VersionChanges(
+            self._engines,
+            state_file,
+            state,
+            model_folders(configured, settings.models_dir),
+            keep_s=settings.rollback_keep_s,
+        )
+        workers = self._workers
+        self._control = ControlSocket(lambda: {each.pid for each in workers if each.pid is not None})
+        for verb, handler in verbs_of(self._changes).items():
+            self._control.add(verb, handler)
         self._engines.channels = [worker.channel for worker in self._workers]
         #: Whether the engines and the sampling process are being stopped.
         self._ending = False
@@ -166,6 +186,7 @@ class Supervisor:
             ", ".join(f"{version}={path.name}" for version, path in self._models.items()),
         )
         self._engines.start()
+        await self._control.start()
         tasks = [
             asyncio.create_task(self._keep_worker(worker), name=f"worker-{worker.number}")
             for worker in self._workers
@@ -230,7 +251,10 @@ class Supervisor:
             started = time.monotonic()
             with self._relay.output_of(f"worker-{worker.number}") as output:
                 await worker.start(
-                    [str(page_fd), str(table_fd), self._sampling.address, *map(str, metrics_fds)],
+                    [
+                        *(str(page_fd), str(table_fd), self._sampling.address, self._control.address),
+                        *map(str, metrics_fds),
+                    ],
                     [page_fd, table_fd, self._store.fd, *metrics_fds],
                     self._worker_environment,
                     output,
@@ -303,6 +327,8 @@ class Supervisor:
 
     async def _drain(self) -> None:
         """End the workers, then the engines, which they need for requests already accepted."""
+        self._control.close()
+        self._changes.close()
         # Close this process's copies of the sockets, which the workers hold, too. While a copy is open, the
         # kernel accepts connections on a port that no worker serves any more, and resets them at the end.
         if self._fallback_acceptor is not None:

@@ -29,11 +29,12 @@ class AnnotatedTrack(MediaStreamTrack):
 
     def __init__(self, labels: tuple[str, ...]) -> None:
         super().__init__()
-        self._labels = labels
+        #: Labels of the classes of the results that come next.
+        self.labels = labels
         #: Frames by sequence number, oldest first, with their time on the 90 kHz clock.
         self._frames: OrderedDict[int, tuple[DecodedFrame, int]] = OrderedDict()
-        #: The next frame to send, with its time, boxes and texts; None while there is no new one.
-        self._next: tuple[DecodedFrame, int, Rows, Texts] | None = None
+        #: The next frame to send, with its time, boxes, texts and labels; None while there is no new one.
+        self._next: tuple[DecodedFrame, int, Rows, Texts, Sequence[str]] | None = None
         self._filled = asyncio.Event()
         self._last_pts = -1
 
@@ -50,7 +51,7 @@ class AnnotatedTrack(MediaStreamTrack):
         """
         found = self._frames.pop(seq, None)
         if found is not None:
-            self._next = (*found, rows, texts)
+            self._next = (*found, rows, texts, self.labels)
             self._filled.set()
 
     async def recv(self) -> av.VideoFrame:
@@ -58,15 +59,17 @@ class AnnotatedTrack(MediaStreamTrack):
         while self._next is None:
             self._filled.clear()
             await self._filled.wait()
-        (decoded, pts, rows, texts), self._next = self._next, None
-        frame = await asyncio.get_running_loop().run_in_executor(None, self._draw, decoded, rows, texts)
+        (decoded, pts, rows, texts, labels), self._next = self._next, None
+        loop = asyncio.get_running_loop()
+        frame = await loop.run_in_executor(None, _draw, decoded, rows, texts, labels)
         # The encoder requires that the time of each frame is later than that of the one before.
         self._last_pts = frame.pts = max(pts, self._last_pts + 1)
         frame.time_base = _CLOCK
         return frame
 
-    def _draw(self, decoded: DecodedFrame, rows: Rows, texts: Texts) -> av.VideoFrame:
-        """Draw the boxes and convert the frame. Runs in a thread."""
-        image = np.ascontiguousarray(decoded.pixels()[: decoded.height & ~1, : decoded.width & ~1])
-        draw_boxes(image, label_rows(rows, self._labels, texts))
-        return av.VideoFrame.from_ndarray(image, format="bgr24").reformat(format="yuv420p")
+
+def _draw(decoded: DecodedFrame, rows: Rows, texts: Texts, labels: Sequence[str]) -> av.VideoFrame:
+    """Draw the boxes and convert the frame. Runs in a thread."""
+    image = np.ascontiguousarray(decoded.pixels()[: decoded.height & ~1, : decoded.width & ~1])
+    draw_boxes(image, label_rows(rows, labels, texts))
+    return av.VideoFrame.from_ndarray(image, format="bgr24").reformat(format="yuv420p")

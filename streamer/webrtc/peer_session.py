@@ -30,7 +30,7 @@ from streamer.scheduling.dispatcher import Dispatcher
 from streamer.streams.flow_control import FlowControl, WindowExceeded
 from streamer.streams.session import Session, describe_session
 from streamer.streams.session_control import SessionControl, TooManyMessages
-from streamer.streams.stream_codes import StreamCodes
+from streamer.streams.session_model import SessionModel
 from streamer.streams.stream_handle import StreamHandle
 from streamer.webrtc.aiortc_adapter import Peer, UdpSettings
 from streamer.webrtc.annotated_track import AnnotatedTrack
@@ -105,23 +105,19 @@ class PeerSession:
         self.reason = ""
         self.candidates_used = 0
         self._registry = registry
-        info = self._model = registry.dispatcher.model(version)
-        self.session = Session.of(version, info, id=session_id)
+        self.model = SessionModel(registry.dispatcher, registry.samplers, transport, version)
+        self.session = Session.of(version, self.model.info, id=session_id)
         self.session.configure(options.params)
-        sampler = (
-            registry.samplers.create(options.name, transport, version, info) if options.collect else None
-        )
-        codes = StreamCodes.of(registry.dispatcher, version, info, client)
+        sampler, codes = self.model.observers(0, options.name if options.collect else None, client)
         shadow = shadow_stream(registry.shadow_runs, options.name or session_id, version, sampler)
         self.handle = StreamHandle(self, FlowControl(0, codecs=VIDEO_CODECS), sampler, client, codes, shadow)
         self._counters = FrameCounters(registry.metrics, transport, version)
         registry.video_decoders.prepare()
-        self._feed = VideoFeed(
-            self, registry.video_decoders, partial(registry.dispatcher.charge, version, client)
-        )
+        charge = partial(registry.dispatcher.charge, version, client)
+        self._feed = VideoFeed(self, registry.video_decoders, charge)
         self._peer = Peer(plan, self._feed)
         #: The video with boxes that is sent to the client; None unless the client asked for it.
-        self._annotated = AnnotatedTrack(info.labels) if options.annotate else None
+        self._annotated = AnnotatedTrack(self.session.labels) if options.annotate else None
         self._channels = Channels(self._welcome, self.receive_control)
         self._control = SessionControl(self, dict.fromkeys(("hello", "frame", "pong"), _NOT_HERE), {})
         self._subscribers: set[ResultSubscriber] = set()
@@ -222,6 +218,8 @@ class PeerSession:
             if self._annotated is not None and message["type"] == "result":
                 self._annotated.result_received(message["seq"], message["boxes"], message.get("text", ()))
             self._send(message)
+        if self.model.changing:
+            self.change_model()
 
     def _send(self, message: ServerMessage) -> None:
         before = self._channels.undelivered
@@ -263,7 +261,7 @@ class PeerSession:
 
     def describe_session(self) -> SessionDescription:
         """Return what `welcome`, or the answer to the offer, says of the session."""
-        return describe_session(self.session, self._model, resumed=False)
+        return describe_session(self.session, self.model.info, resumed=False)
 
     def _welcome(self) -> None:
         self.send_all([server_messages.welcome(self.describe_session())])
@@ -294,6 +292,12 @@ class PeerSession:
         """Hold the stream while the inference process is away, and open it when it is back."""
         flow = self.handle.flow
         self.send_all(flow.reopen_window("ready") if ready else flow.close_window(now, "restarting"))
+
+    def change_model(self) -> None:
+        """Change to another model if `peers` holds the stream for it."""
+        self.model.change(self.session, (self.handle,), self.send_all)
+        if self._annotated is not None:
+            self._annotated.labels = self.session.labels
 
     def tick(self, now: float) -> None:
         """End the session if it does not connect, or sends no video. `peers` calls this once a second."""
@@ -336,7 +340,7 @@ class PeerSession:
         self.send_all(
             [server_messages.bye(code.value, self.reason, ending=end_reason.value, reconnect_ms=reconnect_ms)]
         )
-        self.end_reason = end_reason
+        self.end_reason, self.model.changing = end_reason, False
         if self._opened:
             self._registry.dispatcher.close_source(self.version, self.handle.key)
             self.metrics.streams.labels(self.transport, self.version).dec()

@@ -229,6 +229,9 @@ class Peers:
                 f"The offer cannot be answered: {str(error)[:200] or type(error).__name__}.",
             ) from error
         self._sessions[session_id] = session
+        if not session.model.is_current:  # it has changed while the offer was answered
+            session.model.hold((session.handle,))
+            session.change_model()
         self.metrics.webrtc_sessions.labels("connecting").inc()
         return session, answer
 
@@ -281,6 +284,15 @@ class Peers:
         now = time.monotonic()
         for session in list(self._sessions.values()):
             session.ready_changed(now, ready=ready)
+
+    def models_changed(self, versions: set[str]) -> None:
+        """Change the models of all sessions of ``versions``, of each between two of its frames."""
+        changing = [each for each in self._sessions.values() if each.version in versions]
+        # Hold all of them first: no frame may start on the new model before its client knows it.
+        for session in changing:
+            session.model.hold((session.handle,))
+        for session in changing:
+            session.change_model()
 
     async def drain(self, window_s: float) -> None:
         """End all sessions. Clients are asked to reconnect at times spread over ``window_s``."""

@@ -22,18 +22,18 @@ from streamer.core.event_loop_selector import running_iteration
 from streamer.http.connection_limits import ReadLimiter
 from streamer.imaging.image_header import Limits
 from streamer.protocol import server_messages
-from streamer.protocol.client_messages import Hello, StreamOffer
+from streamer.protocol.client_messages import Hello
 from streamer.protocol.close_codes import CloseCode, CloseConnection
 from streamer.protocol.server_messages import ConnectionLimits, ServerMessage
 from streamer.protocol.wire import FRAME_MARK, ProtocolError
 from streamer.replicas.session_router import SessionRouter
-from streamer.sampling.sampler import Sampler, SamplerFactory
+from streamer.sampling.sampler import SamplerFactory
 from streamer.sampling.shadow import ShadowRuns, shadow_stream
 from streamer.scheduling.clients import Client
 from streamer.scheduling.dispatcher import Dispatcher
 from streamer.streams.session import Session, describe_session
 from streamer.streams.session_control import RateLimited, SessionControl, TooManyMessages
-from streamer.streams.stream_codes import StreamCodes
+from streamer.streams.session_model import SessionModel
 from streamer.streams.stream_handle import StreamHandle
 from streamer.websocket.entrance import Entrance
 from streamer.websocket.frame_receiver import FrameReceiver, MessageDecoder, unknown_stream
@@ -106,8 +106,8 @@ class Connection:
         self.max_age_s = hub.settings.stream_max_age_ms / 1e3
         #: If the path names no version, a session that is resumed keeps its own.
         self.version, self.version_fixed = version, version_fixed
-        self._model = hub.dispatcher.model(version)
-        self.session = Session.of(version, self._model, id=hub.router.new_id(), owner=identity.owner)
+        self.model = SessionModel(hub.dispatcher, hub.samplers, "websocket", version)
+        self.session = Session.of(version, self.model.info, id=hub.router.new_id(), owner=identity.owner)
         #: Who the client is. If no key came with the upgrade, `hello` may set it.
         self.identity = identity
         #: The client that frames are charged to; None until the hub, or `hello`, has identified it.
@@ -186,7 +186,7 @@ class Connection:
 
     def _release_streams(self) -> None:
         """Break the reference cycle between streams and connection, once all frames are accounted."""
-        self._left = True
+        self._left, self.model.changing = True, False
         if not self.in_flight:
             self.streams.clear()
 
@@ -210,14 +210,16 @@ class Connection:
         hub = self.hub
         client = await hub.entrance.at_hello(self, hello)
         self.session = (resumed := await hub.resume(hello, self)) or self.session
+        self.model.resume(self.session)
         self.session.configure(hello.params)
         self.session.open_streams(hello)
         offers = {offer.id: offer for offer in hello.streams}
         for number, flow in self.session.streams.items():
-            sampler = self._sampler(hello, offers[number])
-            codes = StreamCodes.of(hub.dispatcher, self.version, self._model, client)
-            name = offers[number].name or f"{self.session.id}/{number}"
-            shadow = shadow_stream(hub.shadow_runs, name, self.version, sampler)
+            offer = offers[number]
+            name = offer.name if hello.collect and offer.collect else None
+            sampler, codes = self.model.observers(number, name, client)
+            shown = offer.name or f"{self.session.id}/{number}"
+            shadow = shadow_stream(hub.shadow_runs, shown, self.version, sampler)
             self.streams[number] = handle = StreamHandle(self, flow, sampler, client, codes, shadow)
             hub.dispatcher.open(self.version, handle)
         hub.opened(self)
@@ -227,7 +229,7 @@ class Connection:
         first = next(iter(self.streams.values())).flow
         self.send(
             server_messages.welcome(
-                describe_session(self.session, self._model, resumed=resumed is not None),
+                describe_session(self.session, self.model.info, resumed=resumed is not None),
                 hub.describe_limits(),
                 {"win": first.granted, "max_fps": first.max_fps},
             )
@@ -236,15 +238,10 @@ class Connection:
 
     def change_version(self, version: str) -> None:
         """Serve another version, that of the resumed session, before a stream is open."""
-        self.version, self._model = version, self.hub.dispatcher.model(version)
+        self.version = version
+        self.model = SessionModel(self.hub.dispatcher, self.hub.samplers, "websocket", version)
         self.counters = FrameCounters(self.metrics, "websocket", version)
         self._frames = FrameReceiver(self, self._control, self.hub.dispatcher)
-
-    def _sampler(self, hello: Hello, offer: StreamOffer) -> Sampler | None:
-        """Return the sampler of a stream; None when its frames must not be kept."""
-        if not (hello.collect and offer.collect):
-            return None
-        return self.hub.samplers.create(offer.name, "websocket", self.version, self._model)
 
     # -- reading -------------------------------------------------------------------------------------
 
@@ -310,6 +307,8 @@ class Connection:
             self.send(message)
         for handle in self.streams.values():
             self.counters.account(handle.flow.ledger)
+        if self.model.changing:
+            self.change_model()
         if self._left:
             self._release_streams()
 
@@ -340,6 +339,10 @@ class Connection:
         for handle in self.streams.values():
             flow = handle.flow
             self.send_all(flow.reopen_window("ready") if ready else flow.close_window(now, "restarting"))
+
+    def change_model(self) -> None:
+        """Change to another model if the hub holds the streams for it."""
+        self.model.change(self.session, self.streams.values(), self.send_all)
 
     def tick(self, now: float) -> None:
         """Close the connection if it has been silent for too long. The hub calls this once a second."""

@@ -294,6 +294,21 @@ class StreamHub:
             state["moved_to"] = moved_to
         return web.json_response(state, headers={"Cache-Control": "no-store"})
 
+    def models_changed(self, versions: set[str]) -> None:
+        """Change the models of all sessions of ``versions``, of each between two of its frames."""
+        changing = [each for each in self._connections if each.version in versions]
+        # Hold all of them first: no frame may start on the new model before its client knows it.
+        for connection in changing:
+            connection.model.hold(connection.streams.values())
+        task = asyncio.ensure_future(self._change_models())
+        self.background.add(task)
+        task.add_done_callback(self.background.discard)
+
+    async def _change_models(self) -> None:
+        async for connection in self._in_turns():
+            connection.change_model()
+        self.dispatcher.pump_all()
+
     def ready_changed(self) -> None:
         """Note that the inference process went away or came back."""
         self._ready_changed.set()

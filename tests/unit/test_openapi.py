@@ -96,6 +96,7 @@ def test_it_has_every_route_of_the_http_table() -> None:
     } | {"/webrtc", "/whip"}
     drift = {"/drift/status", "/drift/report", "/reference/update"}
     versions = {"/versions", "/versions/split", "/versions/shadow", "/versions/pictures/{picture}"}
+    versions |= {"/versions/v1/load", "/versions/v2/load", "/versions/promote", "/versions/rollback"}
     operations = {"/health", "/livez", "/metrics", "/tickets"} | versions
     assert set(DOCUMENT["paths"]) == predict | stream | video | drift | operations
     app = web.Application()

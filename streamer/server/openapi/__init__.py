@@ -11,6 +11,7 @@ from streamer.accounting.ledger import VERSIONS
 from streamer.server.openapi.components import Components
 from streamer.server.openapi.operations import operation_paths
 from streamer.server.openapi.predict import predict_paths
+from streamer.server.openapi.version_changes import version_change_paths
 from streamer.server.openapi.video import video_paths
 
 _DESCRIPTION = (
@@ -34,6 +35,7 @@ def openapi_document() -> dict[str, Any]:
     for version_name in (*VERSIONS, None):
         paths |= video_paths(components, version_name)
     paths |= operation_paths(components)
+    paths |= version_change_paths(components)
     return {
         "openapi": "3.1.0",
         "info": {
