@@ -11,11 +11,12 @@ const MOST_CLASSES = 12;
 const CHART = { width: 640, height: 120 };
 
 /** @param {object} comparison field of the answer of GET /versions @returns {HTMLElement[]} */
-export function buildVerdict({ verdict, text, remarks, labelled, counted, ...rest }) {
+export function buildVerdict({ verdict, text, remarks, labelled, counted, ...others }) {
   const banner = element('p', 'verdict');
   banner.dataset.verdict = verdict;
-  banner.append(element('strong', '', verdictName(verdict)), element('span', '', text));
-  const parts = [banner, element('p', 'note', countedText({ counted, ...rest }))];
+  const [head, rest = ''] = text.split(/(?<=:) (.*)/s);
+  banner.append(element('strong', '', head), rest ? ` ${rest}` : '');
+  const parts = [banner, element('p', 'note', countedText({ counted, ...others }))];
   if (counted.windows < counted.windows_needed && counted.frames) {
     const progress = element('progress', 'windows');
     progress.max = counted.windows_needed;

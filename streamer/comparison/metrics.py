@@ -45,9 +45,8 @@ class ComparisonMetrics:
             self._verdict.labels(name).set(float(name == judgement.verdict.value))
         self._frames.set(judgement.total.sums[0])
         for each in judgement.quantities:
-            if each.difference is None:
-                continue
             low, high = each.always_valid.low, each.always_valid.high
-            self._difference.labels(each.name).set(each.difference)
+            # After a change of a model nothing is known, and the old difference is not that of the new one.
+            self._difference.labels(each.name).set(math.nan if each.difference is None else each.difference)
             self._low.labels(each.name).set(-math.inf if low is None else low)
             self._high.labels(each.name).set(math.inf if high is None else high)

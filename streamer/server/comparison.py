@@ -91,7 +91,7 @@ class Comparison:
         """Keep the metrics up to date while the worker runs; at the end, write what was added up."""
         task = None
         if self._worker == 0:
-            task = asyncio.get_running_loop().create_task(self._measure(ComparisonMetrics()))
+            task = asyncio.get_running_loop().create_task(self._measure())
         yield
         if task is not None:
             task.cancel()
@@ -99,12 +99,15 @@ class Comparison:
                 await task
         await self.collector.close()
 
-    async def _measure(self, metrics: ComparisonMetrics) -> None:
+    async def _measure(self) -> None:
+        # None before the first pair: services that compare nothing have no such series.
+        metrics: ComparisonMetrics | None = None
         while True:
             await asyncio.sleep(_MEASURE_EVERY_S)
             if any(files_of(self._folder)):
                 found = await self._judged.result()
                 if found is not None:
+                    metrics = metrics or ComparisonMetrics()
                     metrics.show(found[0])
 
     def _judge(self) -> tuple[Judgement, Sums, tuple[ServedModel, ServedModel]] | None:

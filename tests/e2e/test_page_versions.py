@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, expect, sync_playwright
+from playwright.sync_api import Browser, Route, expect, sync_playwright
 
 from inference.models.manifest import manifest_path
 from tests.e2e.browser import WAIT_S, DemoPage, chromium
@@ -110,17 +110,8 @@ def test_the_page_shows_the_figures_side_by_side(service: Service, browser: Brow
     demo.close()
 
 
-def test_the_page_is_accessible_in_both_themes_and_sizes(
-    service: Service, browser: Browser, tmp_path: Path
-) -> None:
-    axe = (npm_package("axe-core@4.10", tmp_path) / "axe.min.js").read_text()
-    # Without reduced motion, axe would measure colours in the middle of a transition.
-    demo = DemoPage(browser, service.http_url, reduced_motion="reduce")
-    demo.page.goto(f"{service.http_url}/versions")
-    enter_key(demo)
-    row(demo, "Requests answered").wait_for()
-    demo.evaluate(f"() => {{ {axe} }}")
-    demo.page.get_by_text("What is not known, and why").click()
+def violations(demo: DemoPage) -> list[str]:
+    """Return what axe finds in both themes and three sizes; its script must have been run on the page."""
     found: list[str] = []
     for width, height in ((1280, 800), (390, 844), (320, 256)):
         demo.page.set_viewport_size({"width": width, "height": height})
@@ -136,17 +127,156 @@ def test_the_page_is_accessible_in_both_themes_and_sizes(
                 }""",
                 f"{theme}, {width}",
             )
-        # The tables keep their roles where the style turns rows into grids.
-        assert row(demo, "Requests answered").get_by_role("cell").count() == 3
-    assert found == []
+    return found
+
+
+def test_the_page_is_accessible_in_both_themes_and_sizes(
+    service: Service, browser: Browser, tmp_path: Path
+) -> None:
+    axe = (npm_package("axe-core@4.10", tmp_path) / "axe.min.js").read_text()
+    # Without reduced motion, axe would measure colours in the middle of a transition.
+    demo = DemoPage(browser, service.http_url, reduced_motion="reduce")
+    demo.page.goto(f"{service.http_url}/versions")
+    enter_key(demo)
+    row(demo, "Requests answered").wait_for()
+    demo.evaluate(f"() => {{ {axe} }}")
+    demo.page.get_by_text("What is not known, and why").click()
+    assert violations(demo) == []
+    # The tables keep their roles where the style turns rows into grids.
+    assert row(demo, "Requests answered").get_by_role("cell").count() == 3
     # Every control is reached by keyboard, and shows the focus.
     demo.evaluate("document.activeElement.blur()")
     reached = set()
-    for _ in range(8):
+    for _ in range(20):
         demo.page.keyboard.press("Tab")
         reached.add(demo.evaluate("document.activeElement.id || document.activeElement.textContent.trim()"))
         if demo.evaluate("document.activeElement !== document.body"):
             assert demo.evaluate("getComputedStyle(document.activeElement).outlineStyle !== 'none'"), reached
     assert {"Real-time vision", "theme-button", "API", "What is not known, and why"} <= reached
     demo.assert_clean()
+    demo.close()
+
+
+def compared(**changes: Any) -> dict[str, Any]:
+    """Return the field `comparison` of two models of which the second finds fewer boxes."""
+    quantity = {
+        "difference": -0.12,
+        "interval": [-0.14, -0.1],
+        "always_valid": [-0.17, -0.07],
+        "unit": "share",
+        "margin": 0.05,
+        "verdict": "differs",
+        "judged": True,
+    }
+    box = {"box": [8, 8, 40, 30], "score": 0.8, "label": "mug"}
+    at = "2026-12-01T1{}:00:00+00:00"
+    periods = [
+        {"at": at.format(hour), "minutes": 5, "frames": 40, "first": 2.5, "second": 2.2, "agreement": 0.8}
+        for hour in range(4)
+    ]
+    return {
+        "first": "v1",
+        "second": "v2",
+        "verdict": "differs",
+        "text": "v2 differs: it finds 12 % fewer boxes.",
+        "remarks": ["Different is not worse."],
+        "counted": {
+            "frames": 1600,
+            "streams": 3,
+            "same_direction": 3,
+            "blocks": 90,
+            "windows": 40,
+            "windows_needed": 30,
+            "hours": 3.33,
+        },
+        "quantities": {"boxes": quantity, "score": quantity | {"verdict": "undecided", "unit": "absolute"}},
+        "classes": {
+            "mug": quantity,
+            "key": quantity | {"verdict": "no_difference", "always_valid": [None, 0]},
+        },
+        "both": 3300,
+        "only_first": 600,
+        "only_second": 120,
+        "history": periods,
+        "labelled": {"verdict": "undecided", "text": "mAP50 0.90 of v2, 0.88 of v1."},
+        "pictures": [
+            {
+                "url": "versions/pictures/0-1",
+                "at": periods[0]["at"],
+                "width": 64,
+                "height": 48,
+                "rotation": 1,
+                "disagreement": 0.5,
+                "boxes": {"v1": [box, box], "v2": []},
+            }
+        ],
+        "absent": {},
+    } | changes
+
+
+def show_comparison(demo: DemoPage, service: Service, comparison: dict[str, Any]) -> None:
+    """Open the page, with the answers of the service and this comparison in them."""
+
+    def answer(route: Route) -> None:
+        if route.request.headers.get("accept") != "application/json":
+            route.continue_()
+            return
+        response = route.fetch()
+        route.fulfill(response=response, json=response.json() | {"comparison": comparison})
+
+    demo.page.route("**/versions", answer)
+    image = encode(scene())
+    demo.page.route(
+        "**/versions/pictures/*", lambda route: route.fulfill(body=image, content_type="image/jpeg")
+    )
+    demo.page.goto(f"{service.http_url}/versions")
+    expect(demo.page.locator("#verdict .verdict")).to_be_visible()
+
+
+def test_the_page_shows_the_verdict_and_the_frames_that_differ(service: Service, browser: Browser) -> None:
+    demo = DemoPage(browser, service.http_url)
+    show_comparison(demo, service, compared())
+    expect(demo.page.locator("#verdict .verdict")).to_have_text("v2 differs: it finds 12 % fewer boxes.")
+    expect(demo.page.locator("#verdict")).to_contain_text("1,600 frames of 3 streams in 3.3 hours")
+    expect(demo.page.locator("#verdict")).to_contain_text("Labelled pictures: undecided.")
+    difference = demo.page.locator(".differences tr").filter(has_text="Number of boxes").locator(".number")
+    minus = "\N{MINUS SIGN}"
+    expect(difference).to_have_text(f"{minus}12%{minus}17% to {minus}7.0%")
+    expect(demo.page.locator(".shares-legend")).to_contain_text("only v1 15% 600")
+    expect(demo.page.locator("#pairs img")).to_have_count(2)
+    expect(demo.page.locator("#pairs .side.first rect")).to_have_count(2)
+    expect(demo.page.locator("#pairs .side.second")).to_contain_text("nothing")
+    assert demo.evaluate("[...document.querySelectorAll('#pairs img')].every((image) => image.naturalWidth)")
+    demo.assert_clean()
+    demo.close()
+
+
+def test_the_page_changes_what_is_served_and_shows_refusals(service: Service, browser: Browser) -> None:
+    demo = DemoPage(browser, service.http_url)
+    demo.page.goto(f"{service.http_url}/versions")
+    form = demo.page.locator("form[data-command=shadow]")
+    form.get_by_role("slider").fill("25")
+    form.get_by_role("button").click()
+    # Without a key the service refuses, says so, and the page asks for the key.
+    answer = demo.page.locator("#commands .answer")
+    expect(answer).to_have_attribute("data-state", "error")
+    expect(answer).to_contain_text("key")
+    enter_key(demo)
+    form.get_by_role("slider").fill("25")
+    form.get_by_role("button").click()
+    expect(answer).to_have_text("Done: shadow.")
+    expect(form.locator("output")).to_have_text("25%")
+    demo.page.reload()
+    expect(form.locator("output")).to_have_text("25%")
+    demo.close()
+
+
+def test_the_comparison_is_accessible_in_both_themes_and_sizes(
+    service: Service, browser: Browser, tmp_path: Path
+) -> None:
+    axe = (npm_package("axe-core@4.10", tmp_path) / "axe.min.js").read_text()
+    demo = DemoPage(browser, service.http_url, reduced_motion="reduce")
+    show_comparison(demo, service, compared())
+    demo.evaluate(f"() => {{ {axe} }}")
+    assert violations(demo) == []
     demo.close()
