@@ -263,10 +263,13 @@ ROLLING = {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0}}
             "versions.split sends clients to v2, and only v1 has a model",
         ),
         (
+            {"gpu": {"enabled": True, "count": 2, "resourceName": "nvidia.com/mig-1g.10gb"}},
+            "gpu.count is 2 and gpu.resourceName is nvidia.com/mig-1g.10gb",
+        ),
+        (
             {"models": {"v1": "/own.onnx"}, "versions": {"shadow": 0.1}},
             "versions.shadow lets v2 run frames of v1, and only v1 has a model",
         ),
-        ({"gpu": {"enabled": True, "count": 4}}, "gpu.count is 4, and a replica runs its models on one GPU"),
         (
             {"resources": {"limits": {"nvidia.com/gpu": 1}}},
             "resources.limits has nvidia.com/gpu (1) and gpu.enabled is false",

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from streamer.config.settings import Settings
+from streamer.config.settings import Settings, load_settings
 from streamer.supervisor.supervisor import KILL_AFTER_S
 from tests.deploy.chart import RELEASE, VALUE_SETS, Chart
 
@@ -221,6 +221,21 @@ def test_secrets_by_value_stand_in_a_secret_alone(chart: Chart) -> None:
     checksum = manifests.workload["spec"]["template"]["metadata"]["annotations"]["checksum/secret"]
     other = chart.render({"auth": {"apiKeys": ["dummy-key-3"]}}, "extras").workload["spec"]["template"]
     assert other["metadata"]["annotations"]["checksum/secret"] != checksum, "a new key restarts the pods"
+
+
+@pytest.mark.parametrize(
+    ("gpu", "device"),
+    [
+        ({}, "cuda"),
+        ({"count": 3}, "cuda:0,cuda:1,cuda:2"),
+        ({"count": 2, "device": "tensorrt"}, "tensorrt:0,tensorrt:1"),
+    ],
+)
+def test_each_gpu_of_a_replica_is_a_device(chart: Chart, gpu: dict[str, Any], device: str) -> None:
+    manifests = chart.render({"gpu": {"enabled": True, **gpu}, "auth": {"allowAnonymous": True}})
+    assert manifests.environment["DEVICE"] == device
+    assert manifests.container["resources"]["limits"]["nvidia.com/gpu"] == gpu.get("count", 1)
+    assert load_settings(device=device).device == device
 
 
 def test_keys_of_administrators_stand_in_a_secret(chart: Chart) -> None:

@@ -31,7 +31,7 @@ def service() -> Iterator[Service]:
     if not socket.has_dualstack_ipv6():
         pytest.skip("needs IPv6")
     settings = {"HOST": "::", "ALLOW_ANONYMOUS": "1", "ROOT_PATH": "/vision", "TRUSTED_PROXIES": "127.0.0.1"}
-    with Service(settings | {"STREAM_MIN_FPS": "0"}) as running:
+    with Service(settings | {"STREAM_MIN_FPS": "0", "SPLIT_V2": "0.5"}) as running:
         yield running
 
 
@@ -70,6 +70,26 @@ async def test_pages_and_routes_work_below_the_path(site: str, http: aiohttp.Cli
     async with http.ws_connect(f"{site}/v1/stream", protocols=["detect.v1.json"]) as stream:
         await stream.send_json({"type": "hello"})
         assert (await stream.receive_json())["type"] == "welcome"
+
+
+async def test_routes_without_a_version_keep_a_client_below_the_path(site: str) -> None:
+    """The cookie has the path of the site, so the browser sends it back, and to no other site of the host."""
+    path = site.partition("//")[2].partition("/")[2]
+    async with aiohttp.ClientSession(cookie_jar=aiohttp.CookieJar(unsafe=True)) as browser:
+        async with browser.get(f"{site}/webrtc") as answer:
+            version, cookie = answer.headers["X-Model-Version"], answer.cookies["rtva-client"]
+        assert cookie["path"] == f"/{path}"
+        for _ in range(3):
+            async with browser.post(f"{site}/predict", data=encode(scene())) as answer:
+                assert (answer.status, answer.headers["X-Model-Version"]) == (200, version)
+                assert "rtva-client" not in answer.cookies
+        async with browser.ws_connect(f"{site}/stream", protocols=["detect.v1.json"]) as stream:
+            await stream.send_json({"type": "hello"})
+            assert (await stream.receive_json())["model"]["version"] == version
+        async with browser.post(f"{site}/predict", data=b"no image") as answer:
+            assert (answer.status, answer.headers["X-Model-Version"]) == (415, version)
+    async with WebrtcClient(f"{site}/whip", kind="whip", headers={"X-Client-Id": "camera-0"}) as client:
+        assert client.location.startswith(f"{site}/v2/whip/")
 
 
 async def test_addresses_of_sessions_lead_through_the_proxy(site: str, http: aiohttp.ClientSession) -> None:

@@ -10,13 +10,20 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
+from aiohttp.typedefs import Handler
 
+from inference.ipc.shared_status import SharedStatus
 from streamer.access.access_settings import AccessSettings
+from streamer.access.identity import Identity
 from streamer.accounting.ledger import VERSIONS
+from streamer.core.byte_budget import ByteBudget
 from streamer.http.authentication import make_authenticator
+from streamer.http.body import BUDGET
+from streamer.http.caller import IDENTITY
 from streamer.http.path_prefix import PATH_PREFIX, PathPrefix
 from streamer.http.problem_details import Problem, problem_middleware
 from streamer.http.version_split import CLIENT_COOKIE, SPLIT, VersionSplit, place_of, version_of
+from streamer.server.split_routes import SplitRoutes
 
 CLIENTS = 200_000
 #: Largest difference between the share of clients and the weight: half a percent.
@@ -190,6 +197,31 @@ async def test_answers_of_no_version_name_none(site: Site, client: Client) -> No
     assert site.choices == {("unknown", "header"): 3}
     async with client.options("/predict") as answer:
         assert not {"X-Model-Version", "Set-Cookie"} & answer.headers.keys()
+
+
+async def test_a_share_is_refused_while_there_is_no_v2() -> None:
+    status, versions = SharedStatus(), {"v1"}
+    split = VersionSplit(lambda: 0.0, versions.__contains__, VERSIONS, lambda *_: None)
+    app = web.Application(middlewares=[problem_middleware, as_administrator])
+    app[BUDGET] = ByteBudget(1 << 20)
+    app.router.add_put("/versions/split", SplitRoutes(split, status, 60.0).update)
+    async with TestClient(TestServer(app)) as client:
+        async with client.put("/versions/split", json={"v2": 0.1}) as answer:
+            told = await answer.json()
+            assert (answer.status, told["code"]) == (409, "not_loaded")
+            assert "No model of v2 is loaded here" in told["detail"]
+        async with client.put("/versions/split", json={"v2": 0}) as answer:
+            assert answer.status == 200
+        versions.add("v2")  # loaded meanwhile
+        async with client.put("/versions/split", json={"v2": 0.1}) as answer:
+            assert answer.status == 200
+    assert status.read("split_v2") == 0.1
+
+
+@web.middleware
+async def as_administrator(request: web.Request, handler: Handler) -> web.StreamResponse:
+    request[IDENTITY] = Identity("admin", frozenset())
+    return await handler(request)
 
 
 async def test_what_a_replica_passes_on_is_counted_once(site: Site, client: Client) -> None:

@@ -46,8 +46,8 @@
 
 {{- define "rtv.checkGpu" -}}
 {{- $v := .Values -}}
-{{- if and $v.gpu.enabled (gt (int $v.gpu.count) 1) -}}
-{{- fail (printf "gpu.count is %d, and a replica runs its models on one GPU, so the others would be idle: allowed is 1; for %d GPUs set replicaCount or autoscaling.maxReplicas" (int $v.gpu.count) (int $v.gpu.count)) -}}
+{{- if and $v.gpu.enabled (gt (int $v.gpu.count) 1) (contains "/mig-" $v.gpu.resourceName) -}}
+{{- fail (printf "gpu.count is %d and gpu.resourceName is %s, and CUDA does not number MIG instances: allowed is 1; for more set replicaCount or autoscaling.maxReplicas" (int $v.gpu.count) $v.gpu.resourceName) -}}
 {{- end -}}
 {{- range $part := list "requests" "limits" -}}
 {{- range $resource, $amount := get $v.resources $part | default dict -}}

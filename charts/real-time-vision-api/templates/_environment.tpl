@@ -16,7 +16,7 @@
 {{- end }}
 {{- if $v.gpu.enabled }}
 - name: DEVICE
-  value: {{ $v.gpu.device }}
+  value: {{ include "rtv.gpuDevices" . }}
 - name: ENGINE_CACHE_DIR
   value: {{ ternary $v.persistence.engines.mountPath (printf "%s/engines" $v.persistence.spool.mountPath) $v.persistence.engines.enabled }}
 {{- else if not (hasKey $v.settings "DEVICE") }}
@@ -110,6 +110,18 @@
 - name: {{ $name }}
   value: {{ include "rtv.settingValue" $value }}
 {{- end }}
+{{- end -}}
+
+{{/* The GPUs of a replica as a value of DEVICE: each has an inference process. */}}
+{{- define "rtv.gpuDevices" -}}
+{{- $devices := list .Values.gpu.device -}}
+{{- if gt (int .Values.gpu.count) 1 -}}
+{{- $devices = list -}}
+{{- range $number := until (int .Values.gpu.count) -}}
+{{- $devices = append $devices (printf "%s:%d" $.Values.gpu.device $number) -}}
+{{- end -}}
+{{- end -}}
+{{- join "," $devices -}}
 {{- end -}}
 
 {{/* A setting as a quoted text. Helm reads numbers as floats: whole ones must not be written as 2.097152e+06. */}}
