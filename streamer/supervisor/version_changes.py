@@ -156,7 +156,8 @@ class VersionChanges(Generic[AnyGeneration]):
                     if await asyncio.to_thread(digest_of, model.path) != model.sha256:
                         raise ChangeRefused(
                             "file_changed",
-                            f"{model.path}, which {version} served before, is missing or has another content",
+                            f"{model.path.name}, which {version} served before, is missing or has another "
+                            "content",
                             conflict=True,
                         )
                 # Clients have seen these classes before.
@@ -214,6 +215,8 @@ class VersionChanges(Generic[AnyGeneration]):
             generation = await self._engines.prepare({v: model.path for v, model in assignment.items()})
         except GenerationFailed as error:
             text = str(error)
+            for model in assignment.values():  # clients get no paths of the machine
+                text = text.replace(str(model.path), model.path.name)
             if "SIGKILL" in text:
                 text += ": it took too much memory, or was not ready within MODEL_START_TIMEOUT_S"
             raise ChangeRefused("model_refused", text) from error

@@ -49,7 +49,7 @@ def _check_weights(model: Path, folder: Path, name: str, location: str) -> None:
     if outside:
         raise ChangeRefused(
             "path_outside",
-            f"{name} keeps weights in {shown}; weight files lie beside the model, below {folder}",
+            f"{name} keeps weights in {shown}; weight files lie beside it, in the folder of the models",
         )
     if not path.is_file():
         raise ChangeRefused("no_such_file", f"{name} keeps weights in {shown}, which is missing")

@@ -34,25 +34,27 @@ def find_model(folder: Path, name: str) -> Path:
     if not name or len(name) > MAX_NAME_CHARS or "\0" in name:
         raise ChangeRefused(
             "invalid_path",
-            f"field `path` is {shown}; it is the name of an ONNX file below {folder}, of at most "
-            f"{MAX_NAME_CHARS} characters",
+            f"field `path` is {shown}; it is the name of an ONNX file in the folder of the models, "
+            f"of at most {MAX_NAME_CHARS} characters",
         )
     parts = PurePosixPath(name)
     if parts.is_absolute() or ".." in parts.parts:
-        raise path_outside(folder, shown)
+        raise _path_outside(shown)
     try:
         root = folder.resolve(strict=True)
         path = (root / name).resolve(strict=True)
         mode = path.stat().st_mode
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise ChangeRefused("no_such_file", f"field `path` is {shown}; {folder} has no such file") from error
+        raise ChangeRefused(
+            "no_such_file", f"field `path` is {shown}; the folder of the models has no such file"
+        ) from error
     except (OSError, RuntimeError, ValueError) as error:  # RuntimeError: a link that leads to itself
         reason = getattr(error, "strerror", None) or str(error)
         raise ChangeRefused(
             "unreadable_file", f"field `path` is {shown}; it cannot be read: {reason}"
         ) from error
     if not path.is_relative_to(root):
-        raise path_outside(folder, shown)
+        raise _path_outside(shown)
     if not stat.S_ISREG(mode):
         what = "a folder" if stat.S_ISDIR(mode) else "not a regular file"
         raise ChangeRefused("not_a_file", f"field `path` is {shown}, which is {what}; name an ONNX file")
@@ -84,6 +86,9 @@ def check_digest(name: str, found: str, wanted: str | None) -> None:
         )
 
 
-def path_outside(folder: Path, shown: str) -> ChangeRefused:
-    """Return the refusal of a name that leads out of ``folder``."""
-    return ChangeRefused("path_outside", f"field `path` is {shown}; only files below {folder} may be loaded")
+def _path_outside(shown: str) -> ChangeRefused:
+    """Return the refusal of a name that leads out of the folder of the models."""
+    return ChangeRefused(
+        "path_outside",
+        f"field `path` is {shown}; only files in the folder of the models (MODELS_DIR) may be loaded",
+    )

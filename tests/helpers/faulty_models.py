@@ -70,6 +70,42 @@ def fixed_reshape_model(path: Path) -> Path:
     return save(path, nodes, {"output0": (np.float32, [5, count])}, PLAIN, constants)
 
 
+def endless_model(path: Path) -> Path:
+    """Write a model whose first run takes years: a loop of 2^62 rounds."""
+    body = helper.make_graph(
+        [
+            helper.make_node("Identity", ["go_on_in"], ["go_on"]),
+            helper.make_node("Add", ["sum_in", "step"], ["sum_out"]),
+        ],
+        "body",
+        [
+            helper.make_tensor_value_info("round", TensorProto.INT64, []),
+            helper.make_tensor_value_info("go_on_in", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("sum_in", TensorProto.FLOAT, [1]),
+        ],
+        [
+            helper.make_tensor_value_info("go_on", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("sum_out", TensorProto.FLOAT, [1]),
+        ],
+        [numpy_helper.from_array(np.array([1], np.float32), "step")],
+    )
+    count = 84
+    nodes = [
+        # The loop depends on the image, so that it is not computed when the file is loaded.
+        helper.make_node("ReduceMin", [PLAIN.name], ["least"], axes=[0, 1, 2, 3], keepdims=0),
+        helper.make_node("Reshape", ["least", "one"], ["start"]),
+        helper.make_node("Loop", ["rounds", "always", "start"], ["total"], body=body),
+        helper.make_node("Expand", ["total", "shape"], ["output0"]),
+    ]
+    constants = [
+        numpy_helper.from_array(np.array(1 << 62, np.int64), "rounds"),
+        numpy_helper.from_array(np.array(True), "always"),
+        numpy_helper.from_array(np.array([1], np.int64), "one"),
+        numpy_helper.from_array(np.array([1, 6, count], np.int64), "shape"),
+    ]
+    return save(path, nodes, {"output0": (np.float32, [6, count])}, PLAIN, constants)
+
+
 def external_data_model(path: Path, location: str) -> Path:
     """Write a model that declares its weights as external data in the file ``location``."""
     constant_model(path, {"output0": yolo_rows(OBJECTS, 2)})

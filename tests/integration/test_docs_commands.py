@@ -46,6 +46,7 @@ PAGES = [
             "sampling",
             "split",
             "training",
+            "versions",
             "webrtc",
         )
     ),
@@ -57,6 +58,7 @@ ELSEWHERE = {
     r"streamer serve ": "runs until Ctrl-C; tests/e2e/test_lifecycle.py",
     r"^streamer evaluate set/ models/own\.onnx ": "a trained model; tests/unit/test_evaluation.py",
     r"^streamer (train|promote) ": "minutes, and PyTorch; tests/training/test_own_model.py",
+    r"^streamer versions ": "a second model; tests/integration/test_version_changes.py",
     r"^streamer drift evaluate ": "days of rows; tests/unit/test_drift_evaluation.py",
     r"^yolo export |^pip install ": "packages of others",
     r"^python examples/forward\.py ": "below, with a broker and a webhook of the test",

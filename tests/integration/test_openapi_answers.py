@@ -35,10 +35,11 @@ _UPGRADE = {
 #: Statuses that this test cannot cause: 423 needs two simultaneous updates, the others failures or load.
 _NOT_CAUSED = {"423", "500", "503", "504"}
 #: Operations and statuses that this test cannot cause, because they need a service with one model missing,
-#: another replica, hours of drift rows, or frames on which two models differ.
+#: another replica, hours of drift rows, frames on which two models differ, or another model to change to.
 _NOT_CAUSED_HERE = re.compile(
     r"((predict|stream)_\w+|webrtc_describe_v.|\w+_offer_v.) 404|\w+_(state|end)_v. 410|drift_report 200"
-    r"|versions_picture 200|split_update 409"
+    r"|versions_picture 200|split_update 409|load_v. 409|(promote|roll_back)_version 200"
+    r"|roll_back_version 422"
 )
 
 
@@ -314,6 +315,18 @@ def test_the_share_of_v2_is_changed_and_refused(client: Client) -> None:
     update, headers = client.operation("split_update"), {"Content-Type": "application/json"}
     for body, status in ((b'{"v2": 0}', 200), (b'{"v2": 2}', 400), (b"[]", 400), (b'{"v3": 1}', 400)):
         assert client.send(update, key="all", headers=headers, body=body).status == status
+
+
+def test_changes_of_versions_that_are_refused_or_change_nothing(client: Client) -> None:
+    headers = {"Content-Type": "application/json"}
+    for name, body, status in (
+        *(("load_v1", b"{}", 422), ("load_v2", b"{}", 422)),
+        *(("load_v1", b'{"path": "null.onnx"}', 200), ("load_v2", b'{"path": "null.onnx"}', 200)),
+        *(("promote_version", b'{"labels_may_change": 1}', 422), ("promote_version", b"{}", 409)),
+        ("roll_back_version", b"{}", 400),
+    ):
+        assert client.send(client.operation(name), key="all", headers=headers, body=body).status == status
+    assert client.send(client.operation("roll_back_version"), key="all").status == 409
 
 
 def test_health_metrics_and_drift(client: Client) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import hashlib
 import json
+import random
 import shutil
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -17,7 +18,8 @@ import numpy as np
 import psutil
 import pytest
 
-from tests.helpers.faulty_models import external_data_model
+from streamer.cli.main import main
+from tests.helpers.faulty_models import endless_model, external_data_model
 from tests.helpers.model_factory import Input, Objects, constant_model, null_model, yolo_rows
 from tests.helpers.service import PATIENT, Service, is_dead
 from tests.helpers.webrtc_client import Track, WebrtcClient
@@ -296,6 +298,7 @@ async def test_bad_files_are_refused_with_the_cause_and_change_nothing(
                     status, answer = await change(session, service, "v1/load", body)
                     assert (status, answer["code"]) == (422, code), (case, answer)
                     assert len(answer["detail"]) > 30, case
+                    assert str(folder.parent) not in answer["detail"], "clients get no paths of the machine"
                     assert "secret" not in answer["detail"].replace("../secret.bin", "")
                 for wrong in _WRONG_BODIES:
                     assert (await change(session, service, "v1/load", wrong))[0] == 422, wrong
@@ -307,6 +310,30 @@ async def test_bad_files_are_refused_with_the_cause_and_change_nothing(
         assert (await change(session, service, "v1/load"))[0] == 415
         assert await serves(session, service) == "old"
     await until(lambda: engines(service) == before, "processes with bad files have ended")
+
+
+async def test_the_command_line_shows_and_changes_models(
+    service: Service, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("STREAMER_TOKEN", raising=False)
+
+    async def run(*words: str) -> tuple[int, str, str]:
+        code = await asyncio.to_thread(main, ["versions", *words, "--url", service.http_url])
+        shown = capsys.readouterr()
+        return code, shown.out, shown.err
+
+    code, out, _ = await run("list")
+    assert code == 0
+    assert "v1  old.onnx  sha256 " in out
+    code, out, err = await run("load", "v1", "absent.onnx")
+    assert (code, out) == (1, "")
+    assert "has no such file" in err
+    code, out, _ = await run("load", "v1", "old.onnx", "--json")
+    assert (code, json.loads(out)["versions"]["v1"]["file"]) == (0, "old.onnx")
+    code, _, err = await run("list", "--token", "not a token")
+    assert code == 2
+    code = await asyncio.to_thread(main, ["versions", "rollback", "--url", "http://127.0.0.1:9"])
+    assert code == 3
 
 
 async def _kill(service: Service, victim: str, before: set[psutil.Process]) -> None:
@@ -345,6 +372,63 @@ async def test_a_process_that_is_killed_during_a_change_leaves_one_of_the_models
                 await asyncio.sleep(0.1)
         assert name
         assert await _served(session, service) == "old"
+
+
+async def test_kills_in_every_phase_leave_one_of_the_models_serving(tmp_path: Path, full: bool) -> None:
+    """Twenty kills, at times drawn over the whole change: old and new engines, workers, the supervisor."""
+    if not full:
+        pytest.skip("minutes; with --full")
+    draw = random.Random(18)
+    settings = settings_of(make_models(tmp_path))
+    service = Service(settings)
+    try:
+        await asyncio.to_thread(service.wait_ready)
+        async with http_client() as session:
+            for number in range(20):
+                victim = ("old", "new", "worker", "supervisor")[number % 4]
+                before = engines(service)
+                path = "new.onnx" if await _served(session, service) == "old" else "old.onnx"
+                asked = asyncio.create_task(change(session, service, "v1/load", {"path": path}))
+                await asyncio.sleep(draw.uniform(0, 4))
+                if victim == "supervisor":
+                    await asyncio.to_thread(service.kill_all)
+                    await asyncio.to_thread(service.stop)
+                    service = Service(settings)
+                    await asyncio.to_thread(service.wait_ready)
+                elif victim == "new" and not engines(service) - before:
+                    victim = "none"
+                else:
+                    await _kill(service, victim, before)
+                with contextlib.suppress(aiohttp.ClientError):
+                    await asked
+                async with asyncio.timeout(120):
+                    while await _served(session, service) not in ("old", "new"):
+                        await asyncio.sleep(0.1)
+                    while len(engines(service)) != 1:
+                        await asyncio.sleep(0.1)
+    finally:
+        service.stop()
+
+
+async def test_a_model_that_hangs_in_its_first_run_is_given_up(tmp_path: Path, full: bool) -> None:
+    if not full:
+        pytest.skip("half a minute; with --full")
+    folder = make_models(tmp_path)
+    endless_model(folder / "endless.onnx")
+    with Service(settings_of(folder, MODEL_START_TIMEOUT_S="30")) as service:
+        async with http_client() as session:
+            load = Load(service, session)
+            async with asyncio.TaskGroup() as group:
+                group.create_task(load.post("post"))
+                try:
+                    await load.until_all_see("old", 1)
+                    status, answer = await change(session, service, "v1/load", {"path": "endless.onnx"})
+                finally:
+                    load.stop.set()
+            assert (status, answer["code"]) == (422, "model_refused"), answer
+            assert "MODEL_START_TIMEOUT_S" in answer["detail"]
+            assert not load.faults
+            assert await serves(session, service) == "old"
 
 
 async def _served(session: aiohttp.ClientSession, service: Service) -> str:

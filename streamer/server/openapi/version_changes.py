@@ -34,7 +34,6 @@ _PROMOTE_REFUSALS = _CHANGE_REFUSALS | {
     415: "The body is not JSON.",
 }
 _LOAD_REFUSALS = _PROMOTE_REFUSALS | {
-    404: "There is no such version.",
     422: "Nothing was changed: a field of the body is wrong, or the file cannot be served; `detail` has the "
     "cause.",
 }
