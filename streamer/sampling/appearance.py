@@ -18,7 +18,12 @@ import numpy.typing as npt
 
 from inference.core.detections import Boxes
 from streamer.sampling.candidate_image import fingerprint
-from streamer.sampling.image_noise import COLOUR_NOISE_PX, colour_noise_level, noise_level
+from streamer.sampling.image_noise import (
+    COLOUR_NOISE_PX,
+    NOISE_REGION_PX,
+    colour_noise_level,
+    noise_level,
+)
 from streamer.sampling.informativeness import score_uncertainty
 
 Array = npt.NDArray[np.float32]
@@ -52,6 +57,10 @@ _RING_CELLS = 16
 _RING_MIN = 16
 #: Centres of the crops of the ground, in parts of the frame's sides.
 _GROUND_PLACES = ((0.25, 0.25), (0.75, 0.25), (0.25, 0.75), (0.75, 0.75))
+#: Longer side to which a large image is reduced before it is described as a whole.
+_WHOLE_PX = 640
+#: Value of Cr and Cb without colour.
+_GREY = np.float32(128)
 #: Boxes are enlarged by this part of their sides where noise is measured beside them.
 _AROUND = 0.15
 
@@ -131,37 +140,50 @@ def describe(
 
     ``occupied`` are all boxes of the frame, if ``boxes`` are only some of them.
     """
-    planes = cv2.cvtColor(image, cv2.COLOR_BGR2YCrCb).astype(np.float32)
-    reader = _CropReader(planes[..., 0], planes[..., 1:] - np.float32(128))
+    reader = _CropReader(image)
     scale = image.shape[1] / width
     return Appearance(
         tuple(reader.object_at((row[:4] * scale).tolist()) for row in boxes),
         reader.frame(),
         reader.thumbnail((boxes if occupied is None else occupied)[:, :4] * scale),
         reader.grounds(boxes[:, :4] * scale, (boxes if occupied is None else occupied)[:, :4] * scale),
-        fingerprint(image),
+        fingerprint(reader.small),
     )
 
 
 class _CropReader:
     """Reads the crops of one image."""
 
-    def __init__(self, light: Array, colour: Array) -> None:
-        self._light, self._colour = light, colour
-        self._height, self._width = light.shape
-        self._mean = float(light.mean())
+    def __init__(self, image: npt.NDArray[np.uint8]) -> None:
+        self._height, self._width = image.shape[:2]
+        # Crops of objects are read at full size, and only they are worth it: converting all pixels of a large
+        # image takes longer than decoding it.
+        self._planes = np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2YCrCb), np.uint8)
+        #: The image, reduced if it is large; then its brightness, and Cr and Cb.
+        self.small, planes = image, self._planes
+        share = _WHOLE_PX / max(self._height, self._width)
+        if share < 1:
+            size = max(1, round(self._width * share)), max(1, round(self._height * share))
+            self.small = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
+            planes = np.asarray(cv2.cvtColor(self.small, cv2.COLOR_BGR2YCrCb), np.uint8)
+        self._light = np.ascontiguousarray(planes[..., 0], np.float32)
+        self._colour = np.ascontiguousarray(planes[..., 1:], np.float32) - _GREY
+        self._mean = float(self._light.mean())
         self._dark = DARK_SHARE * self._mean + DARK_STEPS
         #: Levels of one step of colour.
         self._gain = LEVELS / (self._mean + self._dark)
-        self._noise = noise_level(light)
-        self._colour_noise = colour_noise_level(colour)
+        top, left = (max(0, (side - NOISE_REGION_PX) // 2) for side in (self._height, self._width))
+        middle = self._planes[top : top + NOISE_REGION_PX, left : left + NOISE_REGION_PX]
+        light, red, blue = (plane.astype(np.float32) for plane in cv2.split(middle))
+        self._noise, self._colour_noise = noise_level(light), colour_noise_level(red, blue)
         self._to_thumbnail = min(1.0, THUMBNAIL_PX / max(self._height, self._width))
 
     def object_at(self, box: Sequence[float]) -> Crop:
         return self._crop(box, self._ground(box))
 
     def frame(self) -> Crop:
-        return self._crop((0.0, 0.0, float(self._width), float(self._height)), (self._mean, 0.0, 0.0))
+        box = 0.0, 0.0, float(self._width), float(self._height)
+        return self._crop(box, (self._mean, 0.0, 0.0), whole=True)
 
     def thumbnail(self, boxes: Array) -> Thumbnail:
         size = tuple(max(1, round(side * self._to_thumbnail)) for side in (self._width, self._height))
@@ -212,16 +234,18 @@ class _CropReader:
         around = visible & ~inside
         if around.sum() < _RING_MIN:
             return self._mean, 0.0, 0.0
-        light = cells_of(self._light, outer, _RING_CELLS, 1)[around]
-        red, blue = np.median(cells_of(self._colour, outer, _RING_CELLS, 1)[around], 0)
+        light = cells_of(self._planes[..., 0], outer, _RING_CELLS, 1)[around]
+        red, blue = np.median(cells_of(self._planes[..., 1:], outer, _RING_CELLS, 1)[around] - _GREY, 0)
         return float(np.median(light)), float(red), float(blue)
 
-    def _crop(self, box: Sequence[float], ground: tuple[float, float, float]) -> Crop:
+    def _crop(self, box: Sequence[float], ground: tuple[float, float, float], *, whole: bool = False) -> Crop:
         x1, y1, x2, y2 = box
         cell_x, cell_y = max(1e-3, (x2 - x1) / CELLS), max(1e-3, (y2 - y1) / CELLS)
         margin = _MARGIN / 2
         reach = (x1 - margin * cell_x, y1 - margin * cell_y, x2 + margin * cell_x, y2 + margin * cell_y)
-        halves = cells_of(self._light, reach, 2 * CELLS + 2 * _MARGIN, _POINTS)
+        share = self._light.shape[1] / self._width if whole else 1.0
+        light_plane = self._light if whole else self._planes[..., 0]
+        halves = cells_of(light_plane, [share * side for side in reach], 2 * CELLS + 2 * _MARGIN, _POINTS)
         rows = (halves[:-1] + halves[1:]) / 2
         means = (rows[:, :-1] + rows[:, 1:]) / 2
         shifted: Array = np.stack(
@@ -231,8 +255,11 @@ class _CropReader:
                 for column in range(SHIFTS)
             ]
         ).astype(np.float32)
-        colour = cells_of(self._colour, box, COLOUR_CELLS, 2 * _POINTS) - np.array(ground[1:], np.float32)
-        colour *= np.float32(self._gain)
+        if whole:
+            colour = cells_of(self._colour, [share * side for side in box], COLOUR_CELLS, 2 * _POINTS)
+        else:
+            colour = cells_of(self._planes[..., 1:], box, COLOUR_CELLS, 2 * _POINTS) - _GREY
+        colour = (colour - np.array(ground[1:], np.float32)) * np.float32(self._gain)
         mean = float(shifted[SHIFTS * SHIFTS // 2].mean())
         area_px = max(1.0, cell_x * cell_y)
         # Noise of colours is measured in cells of some pixels.
@@ -249,7 +276,7 @@ class _CropReader:
         )
 
 
-def cells_of(plane: Array, box: Sequence[float], count: int, points: int) -> Array:
+def cells_of(plane: Array | npt.NDArray[np.uint8], box: Sequence[float], count: int, points: int) -> Array:
     """Return the means of ``count`` x ``count`` cells of a box, which may reach beyond the edges.
 
     Each cell is read at ``points`` x ``points`` points.
@@ -260,7 +287,7 @@ def cells_of(plane: Array, box: Sequence[float], count: int, points: int) -> Arr
     left, top = (min(max(0, int(low) - reduction), side - 1) for low, side in ((x1, width), (y1, height)))
     right = max(left + 1, min(width, math.ceil(x2) + reduction))
     bottom = max(top + 1, min(height, math.ceil(y2) + reduction))
-    part = plane[top:bottom, left:right]
+    part = plane[top:bottom, left:right].astype(np.float32)
     if reduction > 1:
         size = max(1, (right - left) // reduction), max(1, (bottom - top) // reduction)
         part = cv2.resize(part, size, interpolation=cv2.INTER_AREA)

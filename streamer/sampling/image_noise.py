@@ -46,14 +46,21 @@ def noise_level(plane: Array) -> float:
     return found
 
 
-def colour_noise_level(planes: Array) -> float:
-    """Return the standard deviation of the noise of colours, as means over cells of ``COLOUR_NOISE_PX``."""
+def colour_noise_level(*planes: Array) -> float:
+    """Return the standard deviation of the noise of colours, as means over cells of ``COLOUR_NOISE_PX``.
+
+    ``planes`` are Cr and Cb.
+    """
     side = COLOUR_NOISE_PX * COLOUR_NOISE_BLOCK
-    rows, columns = planes.shape[0] // side, planes.shape[1] // side
+    height, width = planes[0].shape
+    rows, columns = height // side, width // side
     if min(rows, columns) < 2:
         return 0.0
     size = columns * COLOUR_NOISE_BLOCK, rows * COLOUR_NOISE_BLOCK
-    region = planes[: rows * side, : columns * side]
-    cells = cv2.resize(region, size, interpolation=cv2.INTER_AREA)
-    blocks = cells.reshape(rows, COLOUR_NOISE_BLOCK, columns, COLOUR_NOISE_BLOCK, 2)
-    return float(np.quantile(np.sqrt(blocks.var((1, 3)).mean(-1)), FLAT_SHARE))
+    shape = rows, COLOUR_NOISE_BLOCK, columns, COLOUR_NOISE_BLOCK
+    variances = []
+    for plane in planes:
+        region = plane[: rows * side, : columns * side]
+        cells = cv2.resize(region, size, interpolation=cv2.INTER_AREA)
+        variances.append(cells.reshape(shape).var((1, 3)))
+    return float(np.quantile(np.sqrt(np.mean(variances, 0)), FLAT_SHARE))
