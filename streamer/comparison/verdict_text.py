@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from streamer.comparison.measured_frame import SUMS
 from streamer.comparison.verdict import LEAST_UNITS, Finding, Judgement, Verdict
 
 #: A verdict on less than this is about the hours that were seen alone.
@@ -16,13 +17,20 @@ def sentence(judgement: Judgement, first: str, second: str) -> str:
         return f"{second} differs: {'; '.join(differences(judgement, first, second))}."
     if judgement.verdict is Verdict.NO_DIFFERENCE:
         return f"No difference: {second} detects what {first} detects, within the margins."
-    return "Undecided: " + (
-        "no frame has run on both versions yet."
-        if not judgement.history
-        else "what was seen so far fits versions that differ and versions that do not."
-        if judgement.windows >= LEAST_UNITS
-        else f"{judgement.windows} of {LEAST_UNITS} windows of five minutes with frames are over."
-    )
+    return f"Undecided: {_missing(judgement, first, second)}."
+
+
+def _missing(judgement: Judgement, first: str, second: str) -> str:
+    if not judgement.history:
+        return "no frame has run on both versions yet"
+    sums = dict(zip(SUMS, judgement.total.sums, strict=True))
+    if not sums["first"] + sums["second"]:
+        if sums["first_foreign"] + sums["second_foreign"]:
+            return f"{first} and {second} have found no box of a class that both have"
+        return "neither version has found a box yet"
+    if judgement.windows < LEAST_UNITS:
+        return f"{judgement.windows} of {LEAST_UNITS} windows of five minutes with frames are over"
+    return "what was seen so far fits versions that differ and versions that do not"
 
 
 def differences(judgement: Judgement, first: str, second: str) -> list[str]:

@@ -12,10 +12,11 @@ from streamer.accounting.shadow_metrics import ShadowMetrics
 from streamer.comparison.pair import PairSink
 from streamer.config.settings import Settings
 from streamer.imaging.image_header import Limits
+from streamer.sampling.candidate import ShadowResult
 from streamer.sampling.reports import ReportSender
 from streamer.sampling.sample_sender import SampleSender
-from streamer.sampling.sampler import SamplerFactory
-from streamer.sampling.shadow import ShadowRuns
+from streamer.sampling.sampler import Observation, SamplerFactory, StartShadowRunOf
+from streamer.sampling.shadow import SERVED, ShadowRuns
 from streamer.scheduling.idle_runs import IdleRuns
 
 
@@ -43,6 +44,16 @@ def make_shadow_runs(
     return runs
 
 
+def drawn_candidates(shadow_runs: ShadowRuns) -> StartShadowRunOf:
+    """Return what runs a share of v1's candidates on v2: that of the frames that are compared."""
+
+    def start(version: str, observation: Observation, done: Callable[[ShadowResult | None], None]) -> bool:
+        drawn = version == SERVED and shadow_runs.draws("candidates", observation.seq)
+        return drawn and shadow_runs.start(version, observation, done)
+
+    return start
+
+
 class Sampling:
     """Holds the shadow runs, the factory of samplers, and what sends candidates and reports.
 
@@ -64,7 +75,7 @@ class Sampling:
             self._sender.submit,
             self._reports.start,
             settings.samples_denied,
-            shadow_runs.start if settings.samples_compare else None,
+            shadow_runs.start if settings.samples_compare else drawn_candidates(shadow_runs),
             settings.samples_candidate_s,
         )
 

@@ -272,6 +272,15 @@ def test_nothing_compared_is_undecided() -> None:
     assert document["history"] == []
 
 
+def test_versions_without_common_classes_cannot_be_compared() -> None:
+    frame = pair(boxes((0, 0.9, 0)), boxes())
+    frame.served.labels, frame.shadow.labels = ("mug",), ("key",)
+    sums = Blocks()
+    sums.add(0, 0, measure(frame, None)[0])
+    text = sentence(judge(sums, sums, labels=0), "v1", "v2")
+    assert text == "Undecided: v1 and v2 have found no box of a class that both have."
+
+
 def evaluation(map50: float, low: float, high: float, **changes: Any) -> dict[str, Any]:
     score = {"set": "ab", "part": "test", "pictures": 40, "map50": map50, "intervals": {"map50": [low, high]}}
     return {"evaluations": {"test": score | changes}}

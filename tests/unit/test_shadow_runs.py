@@ -41,6 +41,7 @@ from streamer.sampling.shadow import (
 from streamer.scheduling.errors import DeadlineExceeded
 from streamer.scheduling.idle_runs import Interrupted
 from streamer.scheduling.job import Job, Prediction
+from streamer.server.sampling import drawn_candidates
 from tests.helpers.hostile_child import MODEL
 
 PARAMS = DetectionParams()
@@ -284,6 +285,22 @@ async def test_a_candidate_and_a_pair_of_one_frame_share_a_run() -> None:
     assert len(rig.pairs[0].shadow.boxes) == 1, "the threshold of the client is 0.25"
     assert rig.counts() == {"drawn": 1, "run": 1}
     assert not rig.runner.running
+
+
+async def test_candidates_of_v1_run_at_the_share_of_the_comparison() -> None:
+    rig = Rig()
+    start = drawn_candidates(rig.runs)
+    observation = Observation(b"jpeg", 1, 0, 0.0, 0.0, 640, 480, PARAMS, BOXES)
+    results: list[ShadowResult | None] = []
+    assert not start("v2", observation, results.append)
+    rig.share = 0.0
+    assert not start("v1", observation, results.append)
+    rig.share = 1.0
+    assert start("v1", observation, results.append)
+    rig.begin()
+    rig.runner.end(found())
+    assert results[0] is not None
+    assert results[0].version == "v2"
 
 
 async def test_a_candidate_needs_another_version_with_the_same_classes() -> None:
