@@ -43,7 +43,7 @@ MAX_WAITING = 4
 MAX_WAITING_BYTES = 16 << 20
 #: Above this demand over capacity of the replica nothing runs, and frames that are drawn are skipped.
 MAX_LOAD = 0.7
-#: Interval at which waiting frames try to start. The first try comes after the answer to the client was sent.
+#: Interval at which waiting frames try to start, and shortest time before without a frame of a client.
 RETRY_S = 0.01
 
 Data = bytes | memoryview | DecodedFrame
@@ -61,6 +61,10 @@ class Runner(Protocol):
     @property
     def running(self) -> bool:
         """Whether a job is in progress."""
+
+    @property
+    def mark(self) -> int | None:
+        """Number of frames of clients that have begun so far; None while one is in work or waits."""
 
     def start(self, version: str, job: Job) -> bool:
         """Start a job if nothing runs and nothing waits; ``job.finish`` is then called once, later."""
@@ -97,13 +101,13 @@ class ShadowRuns:
     ) -> None:
         self._runner = runner
         self._limits = limits
-        self._metrics = metrics
-        self._sink = sink
-        self._share = share
-        self._load = load
+        self._metrics, self._sink = metrics, sink
+        self._share, self._load = share, load
         self._waiting: deque[_Frame] = deque()
         self._bytes = 0
         self._timer: asyncio.TimerHandle | None = None
+        #: `Runner.mark` at the last try.
+        self._mark: int | None = None
         self._posted = itertools.count()
         #: SHA-256 of v1's model, and since when frames that arrive run on it, in monotonic seconds.
         self._served, self._served_since = "", 0.0
@@ -260,12 +264,15 @@ class ShadowRuns:
             self._timer = asyncio.get_running_loop().call_later(RETRY_S, self._try)
 
     def _try(self) -> None:
-        """Drop what has waited for too long, and start the oldest frame if the device is idle."""
+        """Drop what has waited for too long, and start the oldest frame if nothing ran since the last try."""
         self._timer = None
         busy = self._load() > MAX_LOAD
         while self._waiting and self._waiting[0].expires < clock.monotonic():
             self._end(self._take(), "no_capacity" if busy else "expired")
-        if self._waiting and not busy and not self._runner.running:
+        before, self._mark = self._mark, self._runner.mark
+        # A moment between two frames of a busy client is too short; decoding for nothing costs clients time.
+        quiet = self._mark is not None and self._mark == before
+        if self._waiting and quiet and not busy and not self._runner.running:
             self._start()
         self._try_later()
 

@@ -322,8 +322,7 @@ class Dispatcher:
         while (job := state.next(model.in_flight, now)) is not None:
             if not job.stream:
                 self._post_queue_s[version].observe(now - job.queued_at)
-            if self.idle_runs.running:
-                self.idle_runs.stop()
+            self.idle_runs.frame_begins()
             if not self._runner.begin(version, state, model, job):
                 return
         state.load.note_full(now, full=state.full(model.in_flight))

@@ -52,6 +52,8 @@ class IdleRuns:
         self._queues = queues
         #: The job in progress; None if there is none.
         self._job: Job | None = None
+        #: Number of frames of clients that have begun.
+        self._begun = 0
         #: No job starts before this time, in monotonic seconds.
         self._not_before = 0.0
 
@@ -65,6 +67,14 @@ class IdleRuns:
         """Whether a job is in progress."""
         return self._job is not None
 
+    @property
+    def mark(self) -> int | None:
+        """Number of frames of clients that have begun so far; None while one is in work or waits.
+
+        If two marks are equal, no frame was in work in between.
+        """
+        return self._begun if all(queue.idle for queue in self._queues) else None
+
     def start(self, version: str, job: Job) -> bool:
         """Start a job if nothing runs and nothing waits in this worker; return whether it was started.
 
@@ -75,7 +85,7 @@ class IdleRuns:
         if self._job is not None or model is None or not self._client.ready:
             return False
         now = clock.monotonic()
-        if now < self._not_before or not all(queue.idle for queue in self._queues):
+        if now < self._not_before or self.mark is None:
             return False
         encoded = isinstance(job.data, bytes | memoryview)
         if encoded and self._decoders.idle < IDLE_DECODERS:
@@ -100,8 +110,9 @@ class IdleRuns:
         self._job, job.ticket = job, ticket
         return True
 
-    def stop(self) -> None:
-        """End the job in progress, because another frame starts."""
+    def frame_begins(self) -> None:
+        """Note that a frame of a client begins, and end the job in progress."""
+        self._begun += 1
         job = self._job
         if job is None or job.cancelled:
             return

@@ -75,6 +75,11 @@ class FakeRunner:
         self.models = {served.version: served for served in versions}
         self.idle = True
         self.job: Job | None = None
+        self.begun = 0
+
+    @property
+    def mark(self) -> int | None:
+        return self.begun if self.idle else None
 
     @property
     def running(self) -> bool:
@@ -124,6 +129,7 @@ class Rig:
 
     def begin(self) -> None:
         """Do what the timer does; a run must begin."""
+        self.runs._try()
         self.runs._try()
         assert self.runner.running
 
@@ -235,6 +241,16 @@ async def test_the_timer_starts_a_run_and_stops_when_nothing_waits() -> None:
     rig.runner.end(found())
     assert rig.runs._timer is None
     assert rig.counts() == {"drawn": 1, "run": 1}
+
+
+async def test_a_moment_between_two_frames_is_too_short() -> None:
+    rig = Rig()
+    rig.offer()
+    for _ in range(5):
+        rig.runs._try()
+        assert not rig.runner.running
+        rig.runner.begun += 1
+    rig.begin()
 
 
 async def test_a_run_that_is_interrupted_is_tried_again() -> None:
