@@ -307,3 +307,12 @@ def test_a_message_that_lacks_a_field_raises_what_the_stream_catches() -> None:
         flow.received({"type": "result", "seq": 1}, 0.0)
     with pytest.raises(KeyError):
         flow.received({"type": "drop", "from": 1}, 0.0)
+
+
+def test_labels_follow_a_model_that_the_server_changes() -> None:
+    flow = Flow("live")
+    flow.welcomed({"session": "a", "model": {"labels": ["person", "bus"]}, "flow": {"win": 2}}, 0.0)
+    assert flow.received({"type": "configured", "cfg": 1, "params": {}}, 1.0) == []
+    assert flow.labels == ("person", "bus"), "an answer to `configure` names no model"
+    flow.received({"type": "configured", "cfg": 1, "params": {}, "model": {"labels": ["tram"]}}, 2.0)
+    assert flow.labels == ("tram",)
