@@ -127,6 +127,11 @@ class EngineConnection:
                 await self._task
 
     @property
+    def streams(self) -> list[int]:
+        """Key of the stream of each frame that the engine holds; 0 for POSTs."""
+        return [ticket.stream for ticket in self._pending.values()]
+
+    @property
     def in_flight(self) -> int:
         """Number of frames that the engine holds for this worker."""
         return len(self._pending)
@@ -143,7 +148,7 @@ class EngineConnection:
         weight: float,
     ) -> None:
         """Submit the filled slot; the ticket's ``answered`` is called exactly once. The engine is ready."""
-        ticket.engine = self.entry.slot
+        ticket.engine, ticket.stream = self.entry.slot, stream
         ticket.request_id = next(self._request_ids)
         self._pending[ticket.request_id] = ticket
         ring = ticket.ring

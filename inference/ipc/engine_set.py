@@ -12,6 +12,7 @@ import itertools
 import logging
 from array import array
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ from inference.ipc.ring_pool import RingPool
 from inference.ipc.served_model import ServedModel
 from inference.ipc.shared_document import SharedDocument
 from inference.ipc.shared_status import ENGINE_SLOTS, WORKER_SLOTS, SharedStatus
+from inference.ipc.stream_order import StreamOrder
 from inference.ipc.wire import Result
 from inference.models.model import ModelInfo
 
@@ -78,6 +80,7 @@ class EngineSet:
         self._next: Generation | None = None
         #: Every generation of which a ticket may be valid, by its epoch.
         self._generations = {self._current.epoch: self._current}
+        self._order = StreamOrder()
         self._deadline: asyncio.TimerHandle | None = None
         self._closing: set[asyncio.Task[None]] = set()
         self._started = False
@@ -128,6 +131,7 @@ class EngineSet:
         for generation in generations:
             await generation.close()
         await asyncio.gather(*self._closing)
+        self._order.end_all()
         self.rings.close()
 
     # -- frames --------------------------------------------------------------------------------------
@@ -171,6 +175,12 @@ class EngineSet:
         if generation is None or not generation.usable:
             self.ended(ticket)
             ticket.answered(InferenceLost("the inference process went away before the frame was submitted"))
+            return
+        if generation.replaced:
+            self._order.add((stream,))
+        elif stream in self._order.late:
+            again = partial(self.submit, ticket, model, params, stream=stream, interactive=interactive)
+            self._order.hold(stream, partial(again, deadline=deadline, client=client, weight=weight))
             return
         engine = (
             generation.usable[0] if generation.alone else generation.choose(ticket, stream, model.version)
@@ -234,6 +244,7 @@ class EngineSet:
             self._deadline = None
         self._generations[new.epoch] = new
         old.replaced = True
+        self._order.add(stream for engine in old.engines for stream in engine.streams)
         if not old.open:
             self._end(old)
         self._update()
@@ -316,8 +327,11 @@ class EngineSet:
         generation.open -= 1
         if ticket.work_s:
             generation.forget(ticket)
-        if generation.replaced and not generation.open:
-            self._end(generation)
+        if generation.replaced:
+            if not generation.open:
+                self._end(generation)
+            if ticket.stream:
+                self._order.ended(ticket.stream)
 
     def refused(self, engine: EngineConnection) -> None:
         """Report an engine that cannot be trusted any more."""

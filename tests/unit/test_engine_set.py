@@ -243,6 +243,49 @@ async def test_frames_that_are_begun_go_to_the_old_engines_and_all_others_to_the
     assert all(isinstance(answer, Result) for answer in rig.answers.values())
 
 
+async def test_a_frame_waits_until_the_former_engine_has_answered_the_earlier_ones_of_its_stream(
+    rig: Rig,
+) -> None:
+    (old,) = rig.make(1)
+    await rig.serve(1, [old])
+    first = rig.send(stream=7)
+    second, ticket = rig.begin()
+    (new,) = rig.make(1)
+    await rig.serve(2, [new], handshake(sha256=OTHER))
+    await rig.until(lambda: rig.changes)
+    rig.submit(ticket, stream=7)
+    third = rig.send(stream=7)
+    other = rig.send(stream=8)
+    assert rig.held() == [2, 1], "only the frame of the other stream may run"
+    old.answer()
+    await rig.until(lambda: first in rig.answers)
+    assert rig.held() == [1, 1]
+    old.answer()
+    await rig.until(lambda: second in rig.answers)
+    assert [frame.stream for frame in new.read()] == [8, 7]
+    new.answer()
+    new.answer()
+    await rig.until(lambda: {third, other} <= rig.answers.keys())
+    assert all(isinstance(answer, Result) for answer in rig.answers.values())
+
+
+@pytest.mark.parametrize("dies", [True, False])
+async def test_what_is_held_back_ends_with_the_worker_or_runs_when_the_former_engine_dies(
+    rig: Rig, dies: bool
+) -> None:
+    old, new = rig.make(2)
+    await rig.serve(1, [old])
+    rig.send(stream=7)
+    await rig.serve(2, [new], handshake(sha256=OTHER))
+    await rig.until(lambda: rig.changes)
+    held = rig.send(stream=7)
+    if dies:
+        old.die()
+        await rig.until(new.read)
+    await rig.engines.close()
+    assert isinstance(rig.answers[held], InferenceLost)
+
+
 async def test_old_engines_that_die_while_others_take_over_cost_their_frames(rig: Rig) -> None:
     (old,) = rig.make(1)
     await rig.serve(1, [old])
