@@ -164,6 +164,13 @@ _DRIFT = [
     # What administrators see in addition depends on timing.
     Request("versions: no key", "GET", "/versions"),
     Request("versions: page", "GET", "/versions", headers={"Accept": "text/html"}),
+    Request("load: no key", "POST", "/versions/v1/load", "", as_json("absent", {"path": "absent.onnx"})),
+    Request("load: absent", "POST", "/versions/v1/load", "admin", as_json("absent", {"path": "absent.onnx"})),
+    Request("load: outside", "POST", "/versions/v2/load", "admin", as_json("outside", {"path": "../a.onnx"})),
+    Request("load: unknown version", "POST", "/versions/v3/load", "admin", as_json("a", {"path": "a.onnx"})),
+    Request("promote: other scope", "POST", "/versions/promote", "stream"),
+    Request("rollback: nothing before", "POST", "/versions/rollback", "admin"),
+    Request("versions: no such picture", "GET", "/versions/pictures/0-0", "admin"),
     Request("split: no key", "PUT", "/versions/split", "", as_json("a tenth", {"v2": 0.1})),
     Request("split: other scope", "PUT", "/versions/split", "stream", as_json("a tenth", {"v2": 0.1})),
     Request("split: nobody", "PUT", "/versions/split", "admin", as_json("nobody", {"v2": 0})),
