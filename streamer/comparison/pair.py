@@ -80,10 +80,3 @@ class PairSink(Protocol):
 
     def add(self, pair: ComparedPair) -> None:
         """Take one pair. It must neither wait nor raise, and return within a millisecond."""
-
-
-class NoPairs:
-    """Takes pairs and keeps none of them."""
-
-    def add(self, pair: ComparedPair) -> None:
-        """Drop a pair."""
