@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch", reason="needs the extra `train` (make .venv/installed-training)")
 
-from models.training.blend import Candidate, choose, manifest_of, mixed, shift_scores  # noqa: E402
+from models.training import pool  # noqa: E402
+from models.training.blend import Candidate, choose, harder, manifest_of, mixed, shift_scores  # noqa: E402
 from models.training.judge import Tally  # noqa: E402
+from models.training.scene import Scene  # noqa: E402
 from streamer.training.network import Detector, Shape  # noqa: E402
 
 SHAPE = Shape(stem=8, widths=(8, 8, 8, 8), depth=1, neck=(8, 8, 8), head=8)
@@ -77,3 +80,18 @@ def test_the_manifest_says_what_was_mixed(tmp_path: Path) -> None:
     assert manifest["training"] == {"seed": 2, "data": "ab", "tuned_share": 0.6, "tuned_threshold": 0.3}
     assert manifest["parents"] == [{"name": "codes_v2", "sha256": "cd"}]
     assert manifest["conf_threshold"] == 0.35
+
+
+def test_boxes_are_where_the_codes_are_in_harder_views() -> None:
+    image = np.full((121, 200, 3), 255, np.uint8)
+    image[20:60, 30:130] = 0
+    box = np.array([[30, 20, 130, 60]], np.float32)
+    half, turned, dim = harder(pool.stored(Scene(image, np.array([3]), box)))
+    for view in (half, turned, dim):
+        assert view.class_ids.tolist() == [3]
+        dark = view.image().max(2) < 60
+        rows, columns = np.nonzero(dark.any(1))[0], np.nonzero(dark.any(0))[0]
+        found = [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]
+        assert np.allclose(view.boxes[0], found, atol=1.5), found
+    assert half.image().shape == dim.image().shape == (121, 200, 3)
+    assert turned.image().shape == (200, 121, 3)
