@@ -16,6 +16,9 @@ log = logging.getLogger("inference.client")
 
 #: Most streams whose engine is remembered; of more, those without a frame in flight are forgotten.
 _MOST_PLACES = 10_000
+#: A stream stays with an engine that is later by at most this part of a run. With a whole run, an engine
+#: would be idle while another one has a frame too many.
+_LOYALTY = 0.5
 
 
 @dataclass(slots=True)
@@ -104,8 +107,8 @@ class Generation:
         """Return the engine for a frame, one of at least one usable, and count the frame.
 
         It is the one that is expected to finish the frame first. A stream stays with its engine unless that
-        one is later by more than a run. It stays in any case while a frame of it is in flight, so that its
-        results stay in order.
+        one is later by more than half a run. It stays in any case while a frame of it is in flight, so that
+        its results stay in order.
         """
         if ticket.shadow:  # other frames end its run, so it does not count
             return self._earliest(version, None)
@@ -144,7 +147,7 @@ class Generation:
             # The work of all workers that this engine has, and the run of the frame.
             done_s = sum(self._work[start : start + WORKER_SLOTS]) + engine.run_s[version]
             if engine is present:
-                done_s -= engine.run_s[version]
+                done_s -= _LOYALTY * engine.run_s[version]
             if done_s < best_s:
                 best, best_s = engine, done_s
         return best
