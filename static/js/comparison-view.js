@@ -40,7 +40,8 @@ export function buildVerdict({ verdict, text, remarks, labelled, counted, ...oth
 /** @param {object} comparison @returns {HTMLElement[]} tables and charts; none without frames */
 export function buildDifferences(comparison) {
   if (!comparison.counted.frames) return [];
-  const parts = [shares(comparison)];
+  const boxes = comparison.both + comparison.only_first + comparison.only_second;
+  const parts = boxes ? [shares(comparison)] : [];
   const quantities = quantityRows(comparison);
   if (quantities.length) parts.push(table(`${comparison.second} against ${comparison.first}`, quantities));
   const classes = differenceRows(comparison);
@@ -55,7 +56,7 @@ export function buildDifferences(comparison) {
     }
     parts.push(whole);
   }
-  if (comparison.history.length > 1) parts.push(...charts(comparison));
+  if (boxes && comparison.history.length > 1) parts.push(...charts(comparison));
   return parts;
 }
 
@@ -183,7 +184,10 @@ export class PicturePairs {
       this._urls.delete(url);
     }
     const pairs = await Promise.all(pictures.map((picture) => this._pair(picture, versions, key)));
-    this._target.replaceChildren(...pairs.filter(Boolean));
+    const shown = pairs.filter(Boolean);
+    // A gateway may keep pictures from clients outside.
+    this._target.parentElement.hidden = shown.length === 0;
+    this._target.replaceChildren(...shown);
   }
 
   async _pair(picture, versions, key) {

@@ -98,8 +98,11 @@ class Pictures:
     def restore(self, descriptions: list[dict[str, Any]]) -> None:
         """Continue with the pictures of the worker that this one replaces."""
         for each in descriptions[: self._count]:
-            number = int(each["id"].partition("-")[2])
-            self._kept.append(_Kept(each["disagreement"], number, each["stream"], -1, each, None))
+            try:
+                number = int(each["id"].partition("-")[2])
+                self._kept.append(_Kept(float(each["disagreement"]), number, each["stream"], -1, each, None))
+            except (KeyError, TypeError, ValueError, AttributeError):
+                log.warning("a picture of the comparison is forgotten: its description is damaged")
         heapq.heapify(self._kept)
         self._numbers = itertools.count(max((kept.number for kept in self._kept), default=-1) + 1)
 

@@ -21,8 +21,12 @@ PRIVATE = {
     "/livez",
     "/drift/report",
     "/reference/update",
+    "/versions/pictures/0-1",
+    "/versions/promote",
+    "/versions/rollback",
     "/versions/shadow",
     "/versions/split",
+    "/versions/v1/load",
     "/tickets/0-abc",
     "/replicas/load",
 }
@@ -47,7 +51,7 @@ def served_paths(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
         )
         app, _ = make_app(resources)
     patterns = {resource.canonical for resource in app.router.resources()}
-    known = {"version": "v1", "session": "0-abc", "kind": "whip"}
+    known = {"version": "v1", "session": "0-abc", "kind": "whip", "picture": "0-1"}
     return {pattern.format_map(known) for pattern in patterns}
 
 
