@@ -226,7 +226,14 @@ def make_app(resources: Resources) -> tuple[web.Application, Parts]:
                 resources.metrics_dir,
                 settings.workers,
                 router.replica,
-                add_split(app, settings, resources.shared_status, dispatcher, metrics).describe,
+                add_split(
+                    app,
+                    settings,
+                    resources.shared_status,
+                    resources.control_address,
+                    dispatcher,
+                    metrics,
+                ).describe,
                 add_shadow(
                     app, sampling.shadow_runs, resources.shared_status, settings.body_timeout_s
                 ).describe,

@@ -9,12 +9,17 @@ from inference.ipc.shared_status import SharedStatus
 from streamer.accounting.ledger import VERSIONS
 from streamer.accounting.metrics import WorkerMetrics
 from streamer.config.settings import Settings
+from streamer.http.caller import identity_of
 from streamer.http.problem_details import Problem
 from streamer.http.version_split import SPLIT, SPLIT_VERSION, VersionSplit
 from streamer.scheduling.dispatcher import Dispatcher
 from streamer.server.share_update import read_update
 from streamer.server.versions_document import SplitDocument
+from streamer.versions.errors import ChangeRefused
+from streamer.versions.requests import SupervisorUnavailable, ask_supervisor
 
+#: Time for writing a small file, also on a slow disk.
+_KEEP_S = 20.0
 _PATH = "/versions/split"
 
 
@@ -31,8 +36,16 @@ class SplitUpdate(BaseModel):
 class SplitRoutes:
     """Handles the route, and tells the shares. All workers of the replica read the share that it writes."""
 
-    def __init__(self, split: VersionSplit, shared_status: SharedStatus, body_timeout_s: float) -> None:
+    def __init__(
+        self,
+        split: VersionSplit,
+        shared_status: SharedStatus,
+        body_timeout_s: float,
+        control_address: str = "",
+    ) -> None:
+        """``control_address`` is that of the supervisor's control socket; empty without a supervisor."""
         self._split = split
+        self._control_address = control_address
         self._shared_status = shared_status
         self._body_timeout_s = body_timeout_s
 
@@ -49,14 +62,28 @@ class SplitRoutes:
                 "not_loaded",
                 f"No model of {SPLIT_VERSION} is loaded here, so v1 serves everybody; load one first.",
             )
-        self._shared_status.post("split_v2", share)
+        await self._keep(request, share)
         return web.json_response(self.describe(), headers={"Cache-Control": "no-store"})
+
+    async def _keep(self, request: web.Request, share: float) -> None:
+        """Set the share, by the supervisor if there is one, which keeps it across restarts."""
+        if not self._control_address:
+            self._shared_status.post("split_v2", share)
+            return
+        message = {"verb": "share", "name": "split_v2", "value": share, "who": identity_of(request).name}
+        try:
+            await ask_supervisor(self._control_address, message, _KEEP_S)
+        except ChangeRefused as refused:
+            raise Problem(409, refused.code, f"{str(refused).capitalize()}.") from refused
+        except SupervisorUnavailable as error:
+            raise Problem.unavailable(f"{str(error).capitalize()}.", retry_after_s=2) from error
 
 
 def add_split(
     app: web.Application,
     settings: Settings,
     shared_status: SharedStatus,
+    control_address: str,
     dispatcher: Dispatcher,
     metrics: WorkerMetrics,
 ) -> SplitRoutes:
@@ -69,6 +96,6 @@ def add_split(
         settings.split_salt,
     )
     app.on_response_prepare.append(split.name_version)
-    routes = SplitRoutes(split, shared_status, settings.body_timeout_s)
+    routes = SplitRoutes(split, shared_status, settings.body_timeout_s, control_address)
     app.router.add_put(_PATH, routes.update)
     return routes

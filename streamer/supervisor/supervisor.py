@@ -40,6 +40,7 @@ from streamer.supervisor.restart_policy import (
 )
 from streamer.supervisor.signals import AT_ONCE, on_signals
 from streamer.supervisor.version_changes import VersionChanges, verbs_of
+from streamer.supervisor.version_shares import SHARES, VersionShares
 from streamer.supervisor.watchdog import Watchdog, WatchedProcess, watch_sampling_process
 from streamer.supervisor.worker_handle import WorkerHandle
 from streamer.versions.model_path import model_folders
@@ -122,8 +123,6 @@ class Supervisor:
         self._sampling_environment = ChildEnvironment(settings, settings.public, credentials=True)
         shared_status.post("workers", settings.workers)
         shared_status.post("started", time.monotonic())
-        shared_status.post("shadow_v2", settings.shadow_v2)
-        shared_status.post("split_v2", settings.split_v2)
         if settings.split_v2 and "v2" not in self._models:
             log.warning(
                 "SPLIT_V2 is %g, and no model of v2 is loaded: v1 serves everybody", settings.split_v2
@@ -138,10 +137,15 @@ class Supervisor:
             model_folders(configured, settings.models_dir),
             keep_s=settings.rollback_keep_s,
         )
+        shares = VersionShares(
+            shared_status, {name: getattr(settings, name) for name in SHARES}, self._changes
+        )
+        shares.restore(state.extra)
         workers = self._workers
         self._control = ControlSocket(lambda: {each.pid for each in workers if each.pid is not None})
         for verb, handler in verbs_of(self._changes).items():
             self._control.add(verb, handler)
+        self._control.add("share", shares.set)
         self._engines.channels = [worker.channel for worker in self._workers]
         #: Whether the engines and the sampling process are being stopped.
         self._ending = False

@@ -164,6 +164,16 @@ class VersionChanges(Generic[AnyGeneration]):
                 await self._change(previous, {**request, "labels_may_change": True}, serving)
         return self._describe()
 
+    async def remember(self, name: str, value: Any, what: str, request: Mapping[str, Any]) -> bool:
+        """Keep a field of another feature in the state file; return whether it survives a restart.
+
+        Raises ChangeRefused while another change is in progress.
+        """
+        async with self._only_one(what, request):
+            await self._serving()
+            self._state = replace(self._state, extra={**self._state.extra, name: value})
+            return await asyncio.to_thread(self._file.write, self._state)
+
     # -- steps -----------------------------------------------------------------------------------------
 
     @asynccontextmanager

@@ -238,6 +238,13 @@ def test_each_gpu_of_a_replica_is_a_device(chart: Chart, gpu: dict[str, Any], de
     assert load_settings(device=device).device == device
 
 
+def test_the_choice_of_models_is_on_the_volume_of_the_replica(chart: Chart) -> None:
+    manifests = chart.render()
+    assert manifests.environment["VERSIONS_STATE_FILE"] == "/var/lib/real-time-vision-api/versions.json"
+    own = chart.render({"settings": {"VERSIONS_STATE_FILE": "/elsewhere/versions.json"}})
+    assert own.environment["VERSIONS_STATE_FILE"] == "/elsewhere/versions.json"
+
+
 def test_keys_of_administrators_stand_in_a_secret(chart: Chart) -> None:
     own = chart.render({"auth": {"allowAnonymous": True, "adminKeys": ["dummy-key-1", "dummy-key-2"]}})
     made = own.one("Secret")

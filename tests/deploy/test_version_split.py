@@ -26,9 +26,11 @@ IMAGE = images(1, (160, 120))[0]
 
 
 @pytest.fixture(scope="module")
-def release(null: Path) -> Iterator[Release]:
+def release(null: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Release]:
     settings = {"MODEL_V2_PATH": str(null), "WORKERS": "2", "SPLIT_V2": str(SHARE)}
-    with Release(null, settings | PATIENT) as running:
+    folder = tmp_path_factory.mktemp("versions")
+    own = {number: {"VERSIONS_STATE_FILE": str(folder / f"{number}.json")} for number in range(2)}
+    with Release(null, settings | PATIENT, own=own) as running:
         yield running
 
 
@@ -212,3 +214,14 @@ async def test_a_stream_that_is_passed_on_keeps_its_version(
     async with http.get(f"{service.http_url}/webrtc", headers=hop) as answer:
         assert (answer.headers[NAME], "Set-Cookie" in answer.headers) == ("v1", False)
     assert service.metric(CHOSEN) == before, "counted by the first replica"
+
+
+async def test_a_share_survives_a_restart_unless_the_setting_changes(
+    release: Release, http: aiohttp.ClientSession
+) -> None:
+    """The last test of this file: the other replica is not restarted."""
+    await share(http, release[0], 0.25)
+    release.end(0)
+    release.start()
+    assert release[0].get_json("/versions")["split"] == {"v2": 0.25}
+    assert release[1].get_json("/versions")["split"] == {"v2": SHARE}

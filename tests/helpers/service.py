@@ -57,7 +57,9 @@ class Service:
     """
 
     def __init__(self, settings: dict[str, str], *, log_level: str = "info", bundled: bool = False) -> None:
-        if not bundled and not any(name.startswith("MODEL_V") for name in settings):
+        #: Whether many tests serve these models, so that none may leave its choice of versions beside them.
+        shared_models = not any(name.startswith("MODEL_V") for name in settings)
+        if not bundled and shared_models:
             settings = quick_models() | settings
         self._log = tempfile.NamedTemporaryFile("w+", prefix="service-", suffix=".log", delete=False)  # noqa: SIM115 - closed in stop()
         foreign = ("PROMETHEUS_", "AWS_", "S3_", "SAMPL", "DRIFT", "REFERENCE_")
@@ -66,7 +68,10 @@ class Service:
         # Samples of tests must not accumulate in the checkout.
         self._samples = tempfile.TemporaryDirectory(prefix="samples-")
         environment |= {"DRAIN_DELAY_S": "0.2", "SAMPLES_DIR": self._samples.name}
-        environment |= {"REFERENCE_DATA_PATH": f"{self._samples.name}/reference.json"} | settings
+        environment |= {"REFERENCE_DATA_PATH": f"{self._samples.name}/reference.json"}
+        if shared_models:
+            environment["VERSIONS_STATE_FILE"] = f"{self._samples.name}/versions.json"
+        environment |= settings
         self._process = subprocess.Popen(
             [sys.executable, "-m", "streamer", "serve"], cwd=ROOT, env=environment, stderr=self._log
         )

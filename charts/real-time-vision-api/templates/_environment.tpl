@@ -53,6 +53,11 @@
 - name: SHADOW_V2
   value: {{ . | quote }}
 {{- end }}
+{{- if not (hasKey $v.settings "VERSIONS_STATE_FILE") }}
+# Models are mounted read-only; each replica keeps the choice of models on its own volume.
+- name: VERSIONS_STATE_FILE
+  value: {{ printf "%s/versions.json" $v.persistence.spool.mountPath }}
+{{- end }}
 - name: DRAIN_DELAY_S
   value: {{ $v.drain.delaySeconds | quote }}
 - name: DRAIN_TIMEOUT_S
