@@ -38,7 +38,7 @@ _NOT_CAUSED = {"423", "500", "503", "504"}
 #: another replica, hours of drift rows, frames on which two models differ, or another model to change to.
 _NOT_CAUSED_HERE = re.compile(
     r"((predict|stream)_\w+|webrtc_describe_v.|\w+_offer_v.) 404|\w+_(state|end)_v. 410|drift_report 200"
-    r"|versions_picture 200|split_update 409|load_v. 409|(promote|roll_back)_version 200"
+    r"|versions_picture 200|(split|shadow)_update 409|load_v. 409|(promote|roll_back)_version 200"
     r"|roll_back_version 422"
 )
 
@@ -315,6 +315,8 @@ def test_the_share_of_v2_is_changed_and_refused(client: Client) -> None:
     update, headers = client.operation("split_update"), {"Content-Type": "application/json"}
     for body, status in ((b'{"v2": 0}', 200), (b'{"v2": 2}', 400), (b"[]", 400), (b'{"v3": 1}', 400)):
         assert client.send(update, key="all", headers=headers, body=body).status == status
+    shadow = client.operation("shadow_update")
+    assert client.send(shadow, key="all", headers=headers, body=b'{"v2": 0}').status == 200
 
 
 def test_changes_of_versions_that_are_refused_or_change_nothing(client: Client) -> None:
