@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 import yaml
 
+from streamer.comparison.metrics import _PREFIX, VERDICTS
 from tests.deploy.chart import Chart
 from tests.deploy.rules import run_rule_tests
 from tests.helpers.service import ROOT
 
 FOLDER = ROOT / "docs" / "operations"
-METRIC = "object_detection_comparison_verdict"
-VERDICTS = ("undecided", "no_difference", "differs")
+METRIC = f"{_PREFIX}_verdict"
 
 
 def manifest(name: str) -> dict[str, Any]:
