@@ -110,7 +110,8 @@ class IceServers:
 _PREFIX = re.compile(r"(/[A-Za-z0-9._~-]{1,100}){1,10}")
 #: Paths of routes, and the beginnings of such paths; a test compares them with the table of routes.
 _ROUTE_OR_PARENT = re.compile(
-    r"/(predict|stream|webrtc|whip|health|livez|metrics|versions(/(split|shadow))?|tickets(/[^/]+)?|replicas(/load)?"
+    r"/(predict|stream|webrtc|whip|health|livez|metrics|tickets(/[^/]+)?|replicas(/load)?"
+    r"|versions(/(split|shadow|promote|rollback|pictures(/[^/]+)?|v[0-9]+(/load)?))?"
     r"|drift(/(status|report))?|reference(/update)?|favicon\.ico|openapi\.json|docs|docs-init\.js|redoc|static|data(/sample\.mp4)?"
     r"|v[0-9]+(/(predict|stream|webrtc|whip)(/.*)?)?)"
 )

@@ -105,7 +105,7 @@ class VersionSplit:
         client, by = request.headers.get(CLIENT_HEADER, ""), "client_id"
         new_id = ""
         if not client:
-            client, by = request.cookies.get(CLIENT_COOKIE, ""), "cookie"
+            client, by = _sent_cookie(request), "cookie"
             if _ID.fullmatch(client) is None:
                 client = new_id = secrets.token_urlsafe(_ID_BYTES)
                 by = "new_client"
@@ -168,3 +168,16 @@ def _cookie(request: web.Request, value: str) -> str:
     secure = "; Secure" if scheme_of(request) == "https" else ""
     path = prefix_of(request) or "/"
     return f"{CLIENT_COOKIE}={value}; Path={path}; Max-Age={_COOKIE_AGE_S}; HttpOnly; SameSite=Lax{secure}"
+
+
+def _sent_cookie(request: web.Request) -> str:
+    """Return the client id in the cookie of a request; empty if there is none.
+
+    `request.cookies` would parse all cookies of the client with regular expressions.
+    """
+    for header in request.headers.getall(hdrs.COOKIE, ()):
+        for cookie in header.split(";"):
+            name, _, value = cookie.strip().partition("=")
+            if name == CLIENT_COOKIE:
+                return value
+    return ""

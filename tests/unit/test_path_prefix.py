@@ -134,7 +134,7 @@ def test_what_is_no_path_is_refused(text: str) -> None:
 
 def test_no_prefix_is_a_path_of_the_service_itself() -> None:
     """With `/health` as prefix, a probe of `/health` would get the page."""
-    names = {"{version}": "v1", "{kind}": "whip", "{session}": "abc"}
+    names = {"{version}": "v1", "{kind}": "whip", "{session}": "abc", "{picture}": "v1-0"}
     routes = {path for _, path in ROUTES} | {
         "/openapi.json",
         "/docs",
