@@ -215,7 +215,7 @@ def encode(
 def _header_of(data: bytes) -> ImageHeader | None:
     """Return the header of an image file; None for a format that the server does not accept.
 
-    Raises BadInput for a file so damaged that the server would refuse it.
+    Raises BadInput for a file whose damage shows without decoding it.
     """
     try:
         return read_header(data, NoPixelLimits())

@@ -44,7 +44,7 @@ class Session:
         assert (device, number) == ("cpu", 0)
         self.outputs[name] = at(address, tuple(shape), dtype)
 
-    def run_with_iobinding(self, binding: Session) -> None:
+    def run_with_iobinding(self, binding: Session, _options: object = None) -> None:
         assert binding is self
         self.outputs["sum"][:, 0] = self.inputs["images"].sum(axis=(1, 2, 3))
 

