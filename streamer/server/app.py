@@ -235,7 +235,11 @@ def make_app(resources: Resources) -> tuple[web.Application, Parts]:
                     metrics,
                 ).describe,
                 add_shadow(
-                    app, sampling.shadow_runs, resources.shared_status, settings.body_timeout_s
+                    app,
+                    sampling.shadow_runs,
+                    resources.shared_status,
+                    settings.body_timeout_s,
+                    resources.control_address,
                 ).describe,
                 comparison,
             ).handle

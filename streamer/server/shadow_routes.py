@@ -9,7 +9,7 @@ from inference.ipc.shared_status import SharedStatus
 from streamer.http.problem_details import Problem
 from streamer.sampling.shadow import SHADOW, ShadowRuns
 from streamer.server.sampling import read_share
-from streamer.server.share_update import read_update
+from streamer.server.share_update import read_update, set_share
 from streamer.server.versions_document import ShadowDocument
 
 
@@ -26,8 +26,16 @@ class ShadowUpdate(BaseModel):
 class ShadowRoutes:
     """Handles the route, and tells the share. All workers of the replica read the share that it writes."""
 
-    def __init__(self, runs: ShadowRuns, shared_status: SharedStatus, body_timeout_s: float) -> None:
+    def __init__(
+        self,
+        runs: ShadowRuns,
+        shared_status: SharedStatus,
+        body_timeout_s: float,
+        control_address: str = "",
+    ) -> None:
+        """``control_address`` is that of the supervisor's control socket; empty without a supervisor."""
         self._runs = runs
+        self._control_address = control_address
         self._shared_status = shared_status
         self._body_timeout_s = body_timeout_s
 
@@ -44,15 +52,19 @@ class ShadowRoutes:
                 "not_loaded",
                 f"No model of {SHADOW} is loaded here, so it can run no frames; load one first.",
             )
-        self._shared_status.post("shadow_v2", share)
+        await set_share(request, "shadow_v2", share, self._shared_status, self._control_address)
         self._runs.note_share()
         return web.json_response(self.describe(), headers={"Cache-Control": "no-store"})
 
 
 def add_shadow(
-    app: web.Application, runs: ShadowRuns, shared_status: SharedStatus, body_timeout_s: float
+    app: web.Application,
+    runs: ShadowRuns,
+    shared_status: SharedStatus,
+    body_timeout_s: float,
+    control_address: str = "",
 ) -> ShadowRoutes:
     """Add the route."""
-    routes = ShadowRoutes(runs, shared_status, body_timeout_s)
+    routes = ShadowRoutes(runs, shared_status, body_timeout_s, control_address)
     app.router.add_put("/versions/shadow", routes.update)
     return routes

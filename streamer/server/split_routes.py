@@ -9,17 +9,12 @@ from inference.ipc.shared_status import SharedStatus
 from streamer.accounting.ledger import VERSIONS
 from streamer.accounting.metrics import WorkerMetrics
 from streamer.config.settings import Settings
-from streamer.http.caller import identity_of
 from streamer.http.problem_details import Problem
 from streamer.http.version_split import SPLIT, SPLIT_VERSION, VersionSplit
 from streamer.scheduling.dispatcher import Dispatcher
-from streamer.server.share_update import read_update
+from streamer.server.share_update import read_update, set_share
 from streamer.server.versions_document import SplitDocument
-from streamer.versions.errors import ChangeRefused
-from streamer.versions.requests import SupervisorUnavailable, ask_supervisor
 
-#: Time for writing a small file, also on a slow disk.
-_KEEP_S = 20.0
 _PATH = "/versions/split"
 
 
@@ -62,21 +57,8 @@ class SplitRoutes:
                 "not_loaded",
                 f"No model of {SPLIT_VERSION} is loaded here, so v1 serves everybody; load one first.",
             )
-        await self._keep(request, share)
+        await set_share(request, "split_v2", share, self._shared_status, self._control_address)
         return web.json_response(self.describe(), headers={"Cache-Control": "no-store"})
-
-    async def _keep(self, request: web.Request, share: float) -> None:
-        """Set the share, by the supervisor if there is one, which keeps it across restarts."""
-        if not self._control_address:
-            self._shared_status.post("split_v2", share)
-            return
-        message = {"verb": "share", "name": "split_v2", "value": share, "who": identity_of(request).name}
-        try:
-            await ask_supervisor(self._control_address, message, _KEEP_S)
-        except ChangeRefused as refused:
-            raise Problem(409, refused.code, f"{str(refused).capitalize()}.") from refused
-        except SupervisorUnavailable as error:
-            raise Problem.unavailable(f"{str(error).capitalize()}.", retry_after_s=2) from error
 
 
 def add_split(

@@ -216,12 +216,15 @@ async def test_a_stream_that_is_passed_on_keeps_its_version(
     assert service.metric(CHOSEN) == before, "counted by the first replica"
 
 
-async def test_a_share_survives_a_restart_unless_the_setting_changes(
+async def test_shares_of_clients_and_of_frames_survive_a_restart(
     release: Release, http: aiohttp.ClientSession
 ) -> None:
     """The last test of this file: the other replica is not restarted."""
     await share(http, release[0], 0.25)
+    async with http.put(f"{release[0].http_url}/versions/shadow", json={"v2": 0.125}) as answer:
+        assert answer.status == 200, await answer.text()
     release.end(0)
     release.start()
-    assert release[0].get_json("/versions")["split"] == {"v2": 0.25}
+    versions = release[0].get_json("/versions")
+    assert (versions["split"], versions["shadow"]) == ({"v2": 0.25}, {"v2": 0.125})
     assert release[1].get_json("/versions")["split"] == {"v2": SHARE}

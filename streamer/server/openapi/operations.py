@@ -33,7 +33,7 @@ _UPDATE_REFUSALS = {
 _SPLIT_REFUSALS = {
     400: "The share is missing, or no number from 0 to 1.",
     408: "The body did not arrive in time.",
-    409: "No v2 is loaded, so v1 serves everybody.",
+    409: "No v2 is loaded, so v1 serves everybody; or a model is being changed.",
     413: "The body has more than 4 KiB.",
     415: "The content type is not `application/json`.",
     503: "Too many bytes of clients wait at the moment.",
@@ -42,7 +42,9 @@ _SPLIT_WORDS = (
     "Clients of `/predict`, `/stream`, `/webrtc` and `/whip` without a version get v2 with this share. "
     "The rest get v1. A client keeps its version; a higher share moves clients only from v1 to v2."
 )
-_SHADOW_REFUSALS = _SPLIT_REFUSALS | {409: "No v2 is loaded, so it can run no frames."}
+_SHADOW_REFUSALS = _SPLIT_REFUSALS | {
+    409: "No v2 is loaded, so it can run no frames; or a model is being changed."
+}
 _SHADOW_WORDS = (
     "v2 runs this share of the frames that v1 has answered, for comparison only, while the device is idle. "
     "docs/shadow.md describes it."
