@@ -20,8 +20,9 @@ from inference.core.errors import WireError
 from inference.ipc.announcement import read_announcement
 from inference.models.model import ModelInfo
 from streamer.access.identity import audit
-from streamer.supervisor.engines import GenerationFailed
+from streamer.supervisor.generation import GenerationFailed
 from streamer.versions.errors import ChangeRefused
+from streamer.versions.loaded_models import check_digests, check_labels, not_loaded, with_digests
 from streamer.versions.memory_room import available_bytes, check_room, resident_bytes
 from streamer.versions.model_path import check_digest, digest_of, find_model
 from streamer.versions.state_file import Assignment, ModelFile, StateFile, VersionsState
@@ -203,11 +204,7 @@ class VersionChanges(Generic[AnyGeneration]):
             raise ChangeRefused(
                 "not_ready", f"the models that are served now are not loaded yet: {error}", conflict=True
             ) from error
-        current = {
-            version: replace(model, sha256=serving[version].sha256) if version in serving else model
-            for version, model in self._state.current.items()
-        }
-        self._state = replace(self._state, current=current)
+        self._state = replace(self._state, current=with_digests(self._state.current, serving))
         return serving
 
     async def _change(
@@ -224,17 +221,12 @@ class VersionChanges(Generic[AnyGeneration]):
         try:
             generation = await self._engines.prepare({v: model.path for v, model in assignment.items()})
         except GenerationFailed as error:
-            text = str(error)
-            for model in assignment.values():  # clients get no paths of the machine
-                text = text.replace(str(model.path), model.path.name)
-            if "SIGKILL" in text:
-                text += ": it took too much memory, or was not ready within MODEL_START_TIMEOUT_S"
-            raise ChangeRefused("model_refused", text) from error
+            raise not_loaded(assignment, str(error)) from error
         try:
             loaded = await read_announcement(generation.addresses[0])
-            _check_digests(assignment, loaded)
+            check_digests(assignment, loaded)
             if not request.get("labels_may_change"):
-                _check_labels(serving, loaded)
+                check_labels(serving, loaded)
             await self._switch(generation, assignment, keep=keep)
         except (OSError, WireError, GenerationFailed) as error:
             self._retire(generation)
@@ -310,37 +302,6 @@ class VersionChanges(Generic[AnyGeneration]):
         if state.changed_at:
             found["changed_at"] = state.changed_at
         return found
-
-
-def _check_digests(assignment: Assignment, loaded: Mapping[str, ModelInfo]) -> None:
-    """Raise ChangeRefused if the engines have loaded other bytes than those that were checked."""
-    for version, model in assignment.items():
-        found = loaded[version].sha256 if version in loaded else "nothing"
-        if model.sha256 and found != model.sha256:
-            raise ChangeRefused(
-                "file_changed",
-                f"{model.path.name} changed while it was loaded: sha256 {model.sha256} was checked, and "
-                f"{found} was loaded",
-            )
-
-
-def _check_labels(serving: Mapping[str, ModelInfo], loaded: Mapping[str, ModelInfo]) -> None:
-    """Raise ChangeRefused if a version would get other classes than it has."""
-    for version, model in loaded.items():
-        before = serving.get(version)
-        if before is not None and before.labels != model.labels:
-            raise ChangeRefused(
-                "other_labels",
-                f"{version} serves {_listed(before.labels)}, and {model.file or model.name} has "
-                f"{_listed(model.labels)}; clients that know classes by number would misread it. Set "
-                "`labels_may_change` to true if it is meant",
-            )
-
-
-def _listed(labels: Sequence[str]) -> str:
-    shown = ", ".join(labels[:20])
-    noun = "class" if len(labels) == 1 else "classes"
-    return f"{len(labels)} {noun} ({shown}{', …' if len(labels) > 20 else ''})"
 
 
 def _shown(assignment: Assignment) -> dict[str, dict[str, str]]:

@@ -20,7 +20,8 @@ from inference.ipc.wire import Result
 from streamer.config.child_environment import ChildEnvironment
 from streamer.config.settings import load_settings
 from streamer.supervisor import engines as supervised
-from streamer.supervisor.engines import Engines, Generation, GenerationFailed, Launch
+from streamer.supervisor.engines import Engines, Launch
+from streamer.supervisor.generation import Generation, GenerationFailed
 from streamer.supervisor.log_relay import LogRelay
 from streamer.supervisor.log_writer import LogWriter
 from streamer.supervisor.restart_policy import CannotStart, RestartPolicy

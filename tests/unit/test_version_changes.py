@@ -18,7 +18,7 @@ from inference.ipc import announcement, unix_socket, wire
 from inference.models.model import ModelInfo
 from streamer.supervisor import version_changes
 from streamer.supervisor.control_socket import ControlSocket
-from streamer.supervisor.engines import GenerationFailed
+from streamer.supervisor.generation import GenerationFailed
 from streamer.supervisor.version_changes import VersionChanges
 from streamer.versions.errors import ChangeRefused
 from streamer.versions.model_path import digest_of
