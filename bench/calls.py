@@ -33,7 +33,7 @@ from inference.ipc.shared_status import SharedStatus
 from streamer.accounting.metrics import WorkerMetrics
 from streamer.config.settings import load_settings
 from streamer.core.event_loop_selector import make_loop
-from streamer.server.app import Resources
+from streamer.server.resources import Resources
 from streamer.server.worker import make_runner
 from tests.helpers.hostile_child import HANDSHAKE
 from tests.helpers.media import images

@@ -3,28 +3,17 @@
 from __future__ import annotations
 
 import socket
-import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 from aiohttp import web
 
 from inference.ipc.engine_set import EngineSet
-from inference.ipc.shared_document import SharedDocument
-from inference.ipc.shared_status import SharedStatus
 from streamer.accounting.capacity_metrics import CapacityMetrics
-from streamer.accounting.code_metrics import CodeMetrics
 from streamer.accounting.ledger import RequestCounters
 from streamer.accounting.metrics import WorkerMetrics
 from streamer.config.replica_addresses import REPLICA_HEADER, Replicas
-from streamer.config.settings import Settings
 from streamer.core.byte_budget import ByteBudget
-from streamer.decoding.code_reader import CodeReader
-from streamer.decoding.decoder_pool import DecoderPool
-from streamer.decoding.decoder_supervisor import decoder_count
-from streamer.decoding.fork_client import FORK_SERVER, READING_FORK_SERVER
-from streamer.decoding.refused_digests import RefusedDigests
 from streamer.http.authentication import make_authenticator
 from streamer.http.body import BUDGET
 from streamer.http.guard import Guard
@@ -39,10 +28,6 @@ from streamer.predict.refusals import refusal_middleware
 from streamer.predict.request_body import FETCHER, LIMITS
 from streamer.replicas.session_router import SessionRouter
 from streamer.sampling.sampler import PostSampler
-from streamer.scheduling.admission import Admission
-from streamer.scheduling.clients import Clients
-from streamer.scheduling.crash_suspects import Suspects
-from streamer.scheduling.device_shares import DeviceShares
 from streamer.scheduling.dispatcher import Dispatcher
 from streamer.scheduling.replica_load import ReplicaLoad
 from streamer.server.comparison import Comparison, add_comparison
@@ -53,6 +38,7 @@ from streamer.server.load_reports import LoadReports
 from streamer.server.openapi import openapi_document
 from streamer.server.pages import add_pages
 from streamer.server.rebalancing import add_rebalancing
+from streamer.server.resources import Resources, make_decoders, make_dispatcher, make_engine_set
 from streamer.server.sampling import Sampling, make_shadow_runs
 from streamer.server.shadow_routes import add_shadow
 from streamer.server.split_routes import add_split
@@ -61,36 +47,11 @@ from streamer.server.versions import Versions
 from streamer.versions.model_path import model_folders
 from streamer.webrtc.peers import Peers
 from streamer.webrtc.routes import Webrtc, add_webrtc
-from streamer.webrtc.video_pool import VideoPool, video_decoder_count
 from streamer.websocket.hub import StreamHub
 
-#: Memory for encoded images that wait for the decoders of a worker; only pages in use are allocated.
-_INPUT_BYTES = 64 << 20
 FULLNESS: web.AppKey[Callable[[], float]] = web.AppKey("fullness")
 LOAD: web.AppKey[ReplicaLoad] = web.AppKey("load")
 ENGINES: web.AppKey[EngineSet] = web.AppKey("engines")
-
-
-@dataclass(frozen=True, slots=True)
-class Resources:
-    """Holds what a worker's process passes to its application."""
-
-    number: int
-    settings: Settings
-    metrics: WorkerMetrics
-    shared_status: SharedStatus
-    drift_page: SharedDocument
-    #: Contains the engine table.
-    engine_document: SharedDocument
-    #: Empty when sampling is off.
-    sampling_address: str
-    metrics_dir: Path
-    #: Address of the supervisor's control socket; empty without a supervisor.
-    control_address: str = ""
-    #: Socket on which metrics are served; None if they are on the main port.
-    metrics_listener: socket.socket | None = None
-    #: Socket over which the supervisor sends connections; None without a supervisor.
-    channel: socket.socket | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,16 +62,6 @@ class Parts:
     hub: StreamHub
     webrtc: Webrtc
     router: SessionRouter
-
-
-def _make_engine_set(resources: Resources) -> EngineSet:
-    engines = EngineSet(
-        resources.engine_document, number=resources.number, shared_status=resources.shared_status
-    )
-    engines.refresh()
-    # The supervisor replaces an engine whose process sends invalid messages.
-    engines.on_refused = lambda slot: resources.shared_status.post_engine(slot, "refused", time.monotonic())
-    return engines
 
 
 def make_app(resources: Resources) -> tuple[web.Application, Parts]:
@@ -130,16 +81,16 @@ def make_app(resources: Resources) -> tuple[web.Application, Parts]:
         request_timeout_s=settings.request_timeout_s,
     )
     client, replicas = (
-        _make_engine_set(resources),
+        make_engine_set(resources),
         Replicas(settings.own_address, settings.peer_addresses),
     )
     authenticator, origin_policy = (
         make_authenticator(settings, resources.metrics_dir, metrics.key_refused),
         OriginPolicy(settings.hosts, settings.origins),
     )
-    decoders, video_decoders = _make_decoders(resources)
+    decoders, video_decoders = make_decoders(resources)
     dispatcher, comparison = (
-        _make_dispatcher(resources, client, limits, decoders),
+        make_dispatcher(resources, client, limits, decoders),
         Comparison(resources.metrics_dir, resources.number, client),
     )
     stream_limits = limits.for_streams(settings.stream_max_message_bytes, settings.stream_max_pixels)
@@ -304,63 +255,6 @@ def _follow_inference(
 
     client.on_change = on_change
     client.on_models = on_models
-
-
-def _make_decoders(resources: Resources) -> tuple[DecoderPool, VideoPool]:
-    """Return the decoder pools for images and for videos; both refuse input that has killed a decoder."""
-    settings, count_end = resources.settings, resources.metrics.decoder_ended
-    digests = RefusedDigests(resources.metrics_dir / "harmful-images")
-    pool = DecoderPool(
-        decoder_count(settings.workers),
-        # Room for four of the largest images; further ones wait in the worker.
-        input_bytes=max(_INPUT_BYTES, 4 * max(settings.image_max_bytes, settings.stream_max_message_bytes)),
-        digests=digests,
-        count_end=count_end,
-        note_missing=resources.metrics.protection_missing,
-        module=READING_FORK_SERVER if settings.read_codes else FORK_SERVER,
-    )
-    return pool, VideoPool(video_decoder_count(settings.workers), digests=digests, count_end=count_end)
-
-
-def _make_dispatcher(
-    resources: Resources, client: EngineSet, limits: Limits, decoders: DecoderPool
-) -> Dispatcher:
-    settings, metrics = resources.settings, resources.metrics
-    versions = tuple(settings.models())
-    dispatcher = Dispatcher(
-        client,
-        metrics,
-        limits,
-        decoders=decoders,
-        suspects=Suspects(RefusedDigests(resources.metrics_dir / "harmful-frames")),
-        admission=Admission(
-            metrics,
-            versions,
-            Clients(client.table.secret),
-            queue_max=settings.request_queue_max,
-            queue_s=settings.request_queue_s,
-            min_fps=settings.stream_min_fps,
-        ),
-        interactive_share=settings.interactive_share,
-        versions=versions,
-    )
-    dispatcher.divide_device(DeviceShares(resources.shared_status, resources.number, settings.workers))
-    dispatcher.codes = _make_code_reader(resources, decoders, limits)
-    return dispatcher
-
-
-def _make_code_reader(resources: Resources, decoders: DecoderPool, limits: Limits) -> CodeReader | None:
-    settings = resources.settings
-    if not settings.read_codes:
-        return None
-    return CodeReader(
-        decoders,
-        limits,
-        settings.code_classes,
-        settings.read_codes_budget_ms / 1e3,
-        metrics=CodeMetrics(),
-        digests=RefusedDigests(resources.metrics_dir / "harmful-codes"),
-    )
 
 
 def _add_routes(

@@ -31,8 +31,9 @@ from streamer.http.http_connection import MAX_HEADERS, MAX_LINE_BYTES, Connectio
 from streamer.http.path_prefix import PATH_PREFIX
 from streamer.replicas.session_router import is_private
 from streamer.server.acceptor import Acceptor, close_port, limiter_for
-from streamer.server.app import ENGINES, FULLNESS, LOAD, Resources, make_app
+from streamer.server.app import ENGINES, FULLNESS, LOAD, make_app
 from streamer.server.liveness import beat
+from streamer.server.resources import Resources
 
 log = logging.getLogger("streamer.worker")
 

@@ -12,7 +12,8 @@ from inference.ipc.shared_status import SharedStatus
 from streamer.accounting.metrics import WorkerMetrics
 from streamer.config.settings import Settings, load_settings
 from streamer.http.version_split import VERSION_HEADER
-from streamer.server.app import Resources, make_app
+from streamer.server.app import make_app
+from streamer.server.resources import Resources
 from tests.deploy.chart import NAMESPACE, VALUE_SETS, Chart, Manifests
 
 #: Paths that no ingress exposes. Prometheus, the kubelet and operators request them from the pods directly.

@@ -13,7 +13,8 @@ from inference.ipc.shared_document import SharedDocument
 from inference.ipc.shared_status import SharedStatus
 from streamer.accounting.metrics import WorkerMetrics
 from streamer.config.settings import load_settings
-from streamer.server.app import Resources, make_app
+from streamer.server.app import make_app
+from streamer.server.resources import Resources
 
 
 def make_routes(
