@@ -1,11 +1,15 @@
-"""Saves the measurements of a warm-up, so that the next process after a crash need not measure again."""
+"""Times the runs of a warm-up, and saves the measurements.
+
+So the next process after a crash need not measure again.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import json
 import logging
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +18,8 @@ log = logging.getLogger("inference.warmup")
 #: A larger batch size must serve at least this many times the items per second of the next smaller one. On a
 #: CPU batching gains 0 to 5 %, which is not worth the latency of a batch (docs/performance.md).
 WORTHWHILE_GAIN = 1.08
+#: Each batch size is timed for this number of runs or these seconds, whichever ends first.
+_TIMED_RUNS, _TIMED_S = 7, 0.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +32,16 @@ class WarmUp:
     all_cores_session: bool
     #: Whether single frames use that session at first.
     all_cores: bool = False
+
+
+def run_times_s(run: Callable[[], None]) -> list[float]:
+    """Return the durations of several runs, without the first unless that takes all of the time."""
+    times: list[float] = []
+    while len(times) <= _TIMED_RUNS and sum(times) < _TIMED_S:
+        begun = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - begun)
+    return times[1:] or times
 
 
 def worthwhile_buckets(cost_s: Mapping[int, float]) -> tuple[int, ...]:

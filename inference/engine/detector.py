@@ -19,7 +19,7 @@ from inference.core.detection_params import DetectionParams
 from inference.core.detections import Boxes
 from inference.core.errors import ModelRefused
 from inference.core.single_frame import WORTHWHILE_GAIN, SingleFrameChoice
-from inference.core.warmup import WarmUp
+from inference.core.warmup import WarmUp, run_times_s
 from inference.engine import onnx_session
 from inference.engine.engine_cache import EngineSource
 from inference.engine.gpu_model import read_gpu_model
@@ -51,8 +51,6 @@ log = logging.getLogger("inference.detector")
 
 #: The session over all cores, some 20 MB, is dropped when a frame takes this many times as long with it.
 _MUCH_SLOWER = 1.5
-#: Each batch size is timed for this number of runs or these seconds, whichever ends first.
-_TIMED_RUNS, _TIMED_S = 7, 0.3
 
 
 class Detector:
@@ -221,9 +219,9 @@ class Detector:
         """Return the median seconds of a run. On other devices than a CPU, also run all threads at once."""
         run = functools.partial(self._warm, 0, bucket)
         if self.model.provider == "cpu":
-            return statistics.median(self._times_s(run))
+            return statistics.median(run_times_s(run))
         run()  # the first run of a shape prepares it, and takes far longer
-        run_s = statistics.median(self._times_s(run))
+        run_s = statistics.median(run_times_s(run))
         # Claims the memory that concurrent runs need under load, so that a lack of it shows now.
         with ThreadPoolExecutor(inference_threads) as pool:
             for done in [pool.submit(self._warm, thread, bucket) for thread in range(inference_threads)]:
@@ -266,16 +264,6 @@ class Detector:
         frame = np.full(shape, self.layout.convention.pad_value, dtype=np.uint8)
         self._runner.run([frame] * bucket, thread, bucket, all_cores=all_cores)
 
-    @staticmethod
-    def _times_s(run: Callable[[], None]) -> list[float]:
-        """Return the durations of several runs, without the first unless that takes all of the time."""
-        times: list[float] = []
-        while len(times) <= _TIMED_RUNS and sum(times) < _TIMED_S:
-            begun = time.perf_counter()
-            run()
-            times.append(time.perf_counter() - begun)
-        return times[1:] or times
-
     def _try_all_cores(self) -> None:
         """Load a session over all cores for single frames, and begin with the session that is faster now.
 
@@ -286,8 +274,8 @@ class Detector:
             return
         bucket = self.buckets[0]
         self._runner.load_all_cores_session(cores)
-        all_cores_s = min(self._times_s(lambda: self._warm(0, bucket, all_cores=True)))
-        one_core_s = min(self._times_s(lambda: self._warm(0, bucket)))
+        all_cores_s = min(run_times_s(lambda: self._warm(0, bucket, all_cores=True)))
+        one_core_s = min(run_times_s(lambda: self._warm(0, bucket)))
         self.single_frames = SingleFrameChoice(all_cores=one_core_s >= all_cores_s * WORTHWHILE_GAIN)
         if all_cores_s > one_core_s * _MUCH_SLOWER:
             self._runner.buffers.clear()

@@ -228,6 +228,27 @@ class CodeReader:
             self._metrics.count("late" if started else "busy")
             return []
 
+    async def read_detected(
+        self,
+        image: CodeImage,
+        boxes: Boxes,
+        model: CodeModel,
+        end_s: float,
+        charge: Callable[[float], None],
+    ) -> list[CodeText | None] | None:
+        """Read the codes among the ``boxes`` (N, 6 or more) that ``model`` has found, as :meth:`read` does.
+
+        Return what each box contains, None for a box that is no code or was not read; None if no box is one.
+        """
+        rows = self.rows_of_codes(boxes, model)
+        if not len(rows):
+            return None
+        texts = await self.read(image, boxes[rows], end_s, charge)
+        codes: list[CodeText | None] = [None] * len(boxes)
+        for row, text in zip(rows.tolist(), texts, strict=False):  # the last codes of many are not read
+            codes[row] = text
+        return codes
+
     def count_busy(self) -> None:
         """Count a reading of a stream's frame that did not start because no decoder was idle."""
         self._metrics.count("busy")

@@ -24,7 +24,6 @@ from streamer.decoding.annotator import annotate
 from streamer.decoding.code_reader import CodeImage, CodeReader
 from streamer.decoding.decode_job import DecoderLost
 from streamer.decoding.decoder_pool import DecoderPool
-from streamer.imaging.code_text import CodeText
 from streamer.imaging.image_header import Limits
 from streamer.scheduling.admission import Admission
 from streamer.scheduling.clients import NOBODY, Caller, Client
@@ -251,16 +250,11 @@ class Dispatcher:
         served = self._client.models.get(version)
         if self.codes is None or served is None:
             return
-        rows = self.codes.rows_of_codes(found.boxes, served.info)
-        if not len(rows):
-            return
         end_s = min(deadline, clock.monotonic() + self.codes.budget_s)
-        image = CodeImage(data, 0, found.width, found.height)
-        texts = await self.codes.read(image, found.boxes[rows], end_s, partial(self.charge, version, client))
-        codes: list[CodeText | None] = [None] * len(found.boxes)
-        for row, text in zip(rows.tolist(), texts, strict=False):  # the last codes of many are not read
-            codes[row] = text
-        found.codes = codes
+        image, charge = CodeImage(data, 0, found.width, found.height), partial(self.charge, version, client)
+        codes = await self.codes.read_detected(image, found.boxes, served.info, end_s, charge)
+        if codes is not None:
+            found.codes = codes
 
     def _cancel(self, version: str, job: Job) -> None:
         """Withdraw a job at any stage, because its caller has gone; a run in progress is not interrupted."""

@@ -183,7 +183,7 @@ def test_the_start_chooses_what_to_begin_with_and_drops_only_what_is_hopeless(
         best = next(costs)
         return [best * 3, best]
 
-    monkeypatch.setattr(Detector, "_times_s", staticmethod(timed))
+    monkeypatch.setattr("inference.engine.detector.run_times_s", timed)
     measured = detector.warm_up()
     assert (detector._runner.all_cores_session is not None) is kept
     assert (measured.all_cores_session, measured.all_cores) == (kept, begins_on_all)
