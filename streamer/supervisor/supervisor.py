@@ -8,7 +8,6 @@ that little in it can fail.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import signal
@@ -20,14 +19,13 @@ from inference.core.metric_setup import STORE_VARIABLE, name_process
 from inference.core.metric_store import MetricStore
 from inference.core.settings import InferenceSettings
 from inference.ipc.shared_status import ENGINE_SLOTS, SharedStatus
-from streamer.access.access_settings import LEAST_KEY_CHARS
 from streamer.accounting.metrics import SupervisorMetrics
 from streamer.config.child_environment import ChildEnvironment
 from streamer.config.settings import Settings
-from streamer.sampling.process_handle import SamplingProcessHandle, SamplingStatus
+from streamer.sampling.process_handle import SamplingProcessHandle
 from streamer.supervisor.control_socket import ControlSocket
 from streamer.supervisor.engines import Engines, Launch, ending_of
-from streamer.supervisor.listeners import FallbackAcceptor, browser_url, in_url, listen
+from streamer.supervisor.listeners import FallbackAcceptor, listen
 from streamer.supervisor.log_relay import LogRelay
 from streamer.supervisor.log_writer import LogWriter
 from streamer.supervisor.private_folder import PrivateFolder, remove_leftovers
@@ -39,6 +37,7 @@ from streamer.supervisor.restart_policy import (
     RestartPolicy,
 )
 from streamer.supervisor.signals import AT_ONCE, on_signals
+from streamer.supervisor.startup_log import log_access, log_listening, log_ready, log_split
 from streamer.supervisor.version_changes import VersionChanges, verbs_of
 from streamer.supervisor.version_shares import SHARES, VersionShares
 from streamer.supervisor.watchdog import Watchdog, WatchedProcess, watch_sampling_process
@@ -50,11 +49,6 @@ log = logging.getLogger("streamer.supervisor")
 
 #: Time that the supervisor gives a process beyond its own time to stop, before it kills the process.
 KILL_AFTER_S = 5.0
-#: Interval at which the supervisor checks whether all processes are ready, until they are.
-READY_CHECK_S = 0.1
-#: How long the log message that the service is ready waits for the sampling process. Clients are served
-#: without that process.
-SAMPLING_READY_S = 10.0
 
 
 class Supervisor:
@@ -123,10 +117,7 @@ class Supervisor:
         self._sampling_environment = ChildEnvironment(settings, settings.public, credentials=True)
         shared_status.post("workers", settings.workers)
         shared_status.post("started", time.monotonic())
-        if settings.split_v2 and "v2" not in self._models:
-            log.warning(
-                "SPLIT_V2 is %g, and no model of v2 is loaded: v1 serves everybody", settings.split_v2
-            )
+        log_split(settings, self._models)
         self._workers = [
             WorkerHandle(number, port, shared_status) for number, port in enumerate(self._sockets)
         ]
@@ -166,29 +157,8 @@ class Supervisor:
     async def run(self) -> int:
         """Start everything, watch it, drain it. Returns the exit code."""
         on_signals(self._start_drain, self._kill_workers)
-        if not self._settings.requires_keys:
-            if self._settings.listens_on_loopback:
-                log.info(
-                    "no keys are set: the service listens on loopback only, for programs on this machine"
-                )
-            else:
-                log.warning(
-                    "no keys are set (ALLOW_ANONYMOUS): all clients that reach this port may use the service"
-                )
-        if self._settings.guessable_keys:
-            log.warning(
-                "%d of the keys in API_KEYS and ADMIN_API_KEYS have fewer than %d characters and may be "
-                "guessed; `streamer keys new` makes keys that cannot be guessed",
-                self._settings.guessable_keys,
-                LEAST_KEY_CHARS,
-            )
-        log.info(
-            "listening on http://%s:%d with %d worker(s), models: %s",
-            in_url(self._settings.host),
-            self.port,
-            self._settings.workers,
-            ", ".join(f"{version}={path.name}" for version, path in self._models.items()),
-        )
+        log_access(self._settings)
+        log_listening(self._settings, self.port, self._models)
         self._engines.start()
         await self._control.start()
         tasks = [
@@ -204,7 +174,8 @@ class Supervisor:
         )
         if self._settings.sampling:
             tasks.append(asyncio.create_task(self._keep_sampling(), name="sampling"))
-        tasks.append(asyncio.create_task(self._report_ready(), name="ready"))
+        ready = log_ready(self._settings, self.port, self._shared_status)
+        tasks.append(asyncio.create_task(ready, name="ready"))
         try:
             await self._stopping.wait()
             await self._drain()
@@ -232,17 +203,6 @@ class Supervisor:
         if self._failure is None:
             self._failure = failure
         self._start_drain(AT_ONCE)
-
-    async def _report_ready(self) -> None:
-        """Log the address to open, once every process is ready."""
-        shared_status = self._shared_status
-        while not all(shared_status.read_worker(worker.number, "ready") for worker in self._workers):
-            await asyncio.sleep(READY_CHECK_S)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(SAMPLING_READY_S):
-                while shared_status.read("sampling") == SamplingStatus.STARTING:
-                    await asyncio.sleep(READY_CHECK_S)
-        log.info("ready, open %s", browser_url(self._settings.host, self.port, self._settings.root_path))
 
     # -- children ------------------------------------------------------------------------------------
 
