@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import logging
-from array import array
 from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any
@@ -21,19 +19,17 @@ import numpy.typing as npt
 from inference.core.detection_params import DetectionParams
 from inference.core.errors import InferenceLost, InferenceUnavailable, WireError
 from inference.ipc.engine_connection import EngineConnection, Ticket
-from inference.ipc.engine_table import EngineTable
-from inference.ipc.generation import Generation
+from inference.ipc.engine_table import EngineTable, TableReader
+from inference.ipc.generation import Generation, work_in_flight
 from inference.ipc.handshake import ring_size
 from inference.ipc.ring import FrameRing
 from inference.ipc.ring_pool import RingPool
-from inference.ipc.served_model import ServedModel
+from inference.ipc.served_model import ServedModel, changed_versions
 from inference.ipc.shared_document import SharedDocument
-from inference.ipc.shared_status import ENGINE_SLOTS, WORKER_SLOTS, SharedStatus
+from inference.ipc.shared_status import SharedStatus
 from inference.ipc.stream_order import StreamOrder
 from inference.ipc.wire import Result
 from inference.models.model import ModelInfo
-
-log = logging.getLogger("inference.client")
 
 #: Longest time that a new generation waits for its last engines once one of them is ready.
 SWITCH_S = 5.0
@@ -57,22 +53,14 @@ class EngineSet:
         number: int = 0,
         shared_status: SharedStatus | None = None,
     ) -> None:
-        self._document = document
+        self._table_reader = TableReader(document) if document is not None else None
         self._spare_slots = spare_slots
         self._number = number
         self._shared_status = shared_status
         self.rings = RingPool()
         self.rings.on_dropped = self._detach
-        #: Work in flight by engine slot and worker, in seconds of the engine.
-        self._work: memoryview[float] | array[float] = (
-            array("d", bytes(8 * ENGINE_SLOTS * WORKER_SLOTS))
-            if shared_status is None
-            else shared_status.work()
-        )
-        for slot in range(ENGINE_SLOTS):
-            self._work[slot * WORKER_SLOTS + number] = 0.0
-        #: Text and table that were applied last.
-        self._text = b""
+        self._work = work_in_flight(shared_status, number)
+        #: The table that was applied last.
         self.table = EngineTable(0, ())
         self._epochs = itertools.count(1)
         self._current = Generation(self.table, next(self._epochs), self, number, self._work)
@@ -200,18 +188,9 @@ class EngineSet:
 
     def refresh(self) -> None:
         """Apply the engine table if it has changed. This costs little if it has not."""
-        if self._document is None:
-            return
-        text = self._document.read()
-        if text is self._text or not text:
-            return
-        self._text = text
-        try:
-            table = EngineTable.from_json(text)
-        except (KeyError, TypeError, ValueError):
-            log.exception("the engine table does not parse")
-            return
-        self.apply(table)
+        table = self._table_reader.read_changed() if self._table_reader is not None else None
+        if table is not None:
+            self.apply(table)
 
     def apply(self, table: EngineTable) -> None:
         """Change over to the engines of ``table``, which may be those that serve already.
@@ -294,16 +273,10 @@ class EngineSet:
         announced = generation.announced()
         sizes = [(m.in_flight, m.info) for models in announced for m in models.values()]
         slots, slot_bytes = ring_size(sizes, self._spare_slots)
-        current = self.rings.current
-        if generation is self._current or current is None:
-            self.rings.resize(slots, slot_bytes)
-        elif slots > current.slots or slot_bytes > current.slot_bytes:
-            # Both generations use the ring for a moment, so it fits the larger one.
-            self.rings.resize(max(slots, current.slots), max(slot_bytes, current.slot_bytes))
-        ring = self.rings.current
-        if ring is None:
-            raise RuntimeError("the ring was resized and is missing")
-        return ring
+        if generation is self._current:
+            return self.rings.resize(slots, slot_bytes)
+        # Both generations use the ring for a moment, so it fits the larger one.
+        return self.rings.enlarge(slots, slot_bytes)
 
     def changed(self, engine: EngineConnection) -> None:
         """Use an engine that is ready, or stop using one that is not any more."""
@@ -366,12 +339,8 @@ class EngineSet:
         ready = bool(current.usable)
         changed: set[str] = set()
         if ready:
-            models = current.models()
-            before, self.models = self.models, models
-            if before:
-                digests = {version: model.info.sha256 for version, model in models.items()}
-                former = {version: model.info.sha256 for version, model in before.items()}
-                changed = {v for v in digests.keys() | former.keys() if digests.get(v) != former.get(v)}
+            before, self.models = self.models, current.models()
+            changed = changed_versions(before, self.models) if before else changed
         was, self.ready = self.ready, ready
         if changed:
             self.on_models(changed)

@@ -7,9 +7,14 @@ one assignment of model files to versions.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
+
+from inference.ipc.shared_document import SharedDocument
+
+log = logging.getLogger("inference.client")
 
 #: Size of the document; a table of 32 engines has some 5 KiB.
 TABLE_BYTES = 64 << 10
@@ -79,3 +84,24 @@ class EngineTable:
             found["changed_at"],
             found["secret"],
         )
+
+
+class TableReader:
+    """Reads the engine table from a document, for a worker."""
+
+    def __init__(self, document: SharedDocument) -> None:
+        self._document = document
+        #: Text that was read last.
+        self._text = b""
+
+    def read_changed(self) -> EngineTable | None:
+        """Return the table; None if it has not changed since the last call, or does not parse."""
+        text = self._document.read()
+        if text is self._text or not text:
+            return None
+        self._text = text
+        try:
+            return EngineTable.from_json(text)
+        except (KeyError, TypeError, ValueError):
+            log.exception("the engine table does not parse")
+            return None

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from inference.ipc.engine_connection import EngineConnection, Owner, Ticket
 from inference.ipc.engine_table import EngineTable
 from inference.ipc.served_model import ServedModel, combined
-from inference.ipc.shared_status import WORKER_SLOTS
+from inference.ipc.shared_status import ENGINE_SLOTS, WORKER_SLOTS, SharedStatus
 
 log = logging.getLogger("inference.client")
 
@@ -154,6 +154,19 @@ class Generation:
 
     def _forget_idle(self) -> None:
         self._places = {stream: place for stream, place in self._places.items() if place.in_flight}
+
+
+def work_in_flight(shared_status: SharedStatus | None, worker: int) -> memoryview[float] | array[float]:
+    """Return the work in flight by engine slot and worker, in seconds of the engine; ``worker`` has none.
+
+    All workers share it; without a shared status, it is that of this worker alone.
+    """
+    work: memoryview[float] | array[float] = (
+        array("d", bytes(8 * ENGINE_SLOTS * WORKER_SLOTS)) if shared_status is None else shared_status.work()
+    )
+    for slot in range(ENGINE_SLOTS):
+        work[slot * WORKER_SLOTS + worker] = 0.0
+    return work
 
 
 def _same_models(engine: EngineConnection, other: EngineConnection) -> bool:

@@ -21,17 +21,25 @@ class RingPool:
         #: Called with each ring that will not be used any more.
         self.on_dropped: Callable[[FrameRing], None] = lambda _ring: None
 
-    def resize(self, slots: int, slot_bytes: int) -> None:
-        """Make a new ring unless the current one has this size."""
+    def resize(self, slots: int, slot_bytes: int) -> FrameRing:
+        """Make a new ring unless the current one has this size; return the current one."""
         before = self.current
         if before is not None and (before.slots, before.slot_bytes) == (slots, slot_bytes):
-            return
+            return before
         # Make a new ring instead of resizing: decoders may still write into the old slots.
-        self.current = FrameRing(slots, slot_bytes, number=next(self._numbers) % 256)
+        self.current = ring = FrameRing(slots, slot_bytes, number=next(self._numbers) % 256)
         if before is not None:
             self._former.append(before)
             self._drop_if_idle(before)
-        self.on_ring(self.current)
+        self.on_ring(ring)
+        return ring
+
+    def enlarge(self, slots: int, slot_bytes: int) -> FrameRing:
+        """Make a new ring if the current one is smaller than this; return the current one."""
+        current = self.current
+        if current is None:
+            return self.resize(slots, slot_bytes)
+        return self.resize(max(slots, current.slots), max(slot_bytes, current.slot_bytes))
 
     def release(self, ring: FrameRing, slot: int) -> None:
         """Release a slot, and drop a former ring with its last one."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from inference.core.warmup import worthwhile_buckets
@@ -69,6 +69,13 @@ def combined(models: Sequence[ServedModel]) -> ServedModel:
         parallel,
         sum(model.inference_threads for model in models),
     )
+
+
+def changed_versions(before: Mapping[str, ServedModel], after: Mapping[str, ServedModel]) -> set[str]:
+    """Return the versions whose model is another one than before, or that only one of both has."""
+    digests = {version: model.info.sha256 for version, model in after.items()}
+    former = {version: model.info.sha256 for version, model in before.items()}
+    return {v for v in digests.keys() | former.keys() if digests.get(v) != former.get(v)}
 
 
 def served_models(handshake: Handshake) -> dict[str, ServedModel]:
