@@ -35,7 +35,7 @@ from streamer.streams.stream_handle import StreamHandle
 from streamer.webrtc.aiortc_adapter import Peer, UdpSettings
 from streamer.webrtc.annotated_track import AnnotatedTrack
 from streamer.webrtc.end_reason import EndReason, explain
-from streamer.webrtc.results import ChannelFull, Channels, ResultSubscriber
+from streamer.webrtc.results import ChannelFull, Channels, ResultSubscriber, ResultSubscribers
 from streamer.webrtc.sdp_offer import Offer, SessionOptions
 from streamer.webrtc.session_state import SessionState
 from streamer.webrtc.video_feed import VideoFeed, VideoFrame
@@ -45,8 +45,6 @@ from streamer.websocket.outbox import Encoded
 log = logging.getLogger("streamer.webrtc.session")
 
 VIDEO_CODECS = (Codec.H264, Codec.VP8)
-#: Most subscribers of one session's results over HTTP.
-MAX_SUBSCRIBERS = 8
 #: Why message types that belong to a WebSocket of detect.v1 are refused.
 _NOT_HERE = "which is not sent here: the offer was the hello, and frames come as video"
 #: A paused stream may send no video for this many times `webrtc_media_timeout_s`.
@@ -120,7 +118,7 @@ class PeerSession:
         self._annotated = AnnotatedTrack(self.session.labels) if options.annotate else None
         self._channels = Channels(self._welcome, self.receive_control)
         self._control = SessionControl(self, dict.fromkeys(("hello", "frame", "pong"), _NOT_HERE), {})
-        self._subscribers: set[ResultSubscriber] = set()
+        self._subscribers = ResultSubscribers()
         self.opened_at = time.monotonic()
         #: When another replica passed its offer on to this one, in monotonic seconds; None if none did.
         self.moved_at: float | None = None
@@ -162,7 +160,7 @@ class PeerSession:
     @property
     def has_listener(self) -> bool:
         """Whether somebody receives a `bye`: on a data channel, or as a subscriber."""
-        return self._channels.is_open or bool(self._subscribers)
+        return self._channels.is_open or len(self._subscribers) > 0
 
     def _state_changed(self) -> None:
         state = self._peer.connectionState
@@ -230,9 +228,7 @@ class PeerSession:
             return
         except Exception:
             log.debug("a message could not be sent", exc_info=True)
-        replaced = self._channels.undelivered - before
-        for subscriber in tuple(self._subscribers):
-            replaced += subscriber.put(message)
+        replaced = self._channels.undelivered - before + self._subscribers.put(message)
         if replaced:
             self.metrics.undelivered.labels(self.transport).inc(replaced)
 
@@ -273,18 +269,16 @@ class PeerSession:
 
         ``encode`` returns a message as it is sent, ``hold`` the subscriber's holding in the byte budget.
         """
-        if len(self._subscribers) >= MAX_SUBSCRIBERS:
-            return None
-        subscriber = ResultSubscriber(encode, hold)
-        self._subscribers.add(subscriber)
-        subscriber.put(server_messages.welcome(self.describe_session()))
-        if self.end_reason is not None:
-            subscriber.end()
+        subscriber = self._subscribers.add(encode, hold)
+        if subscriber is not None:
+            subscriber.put(server_messages.welcome(self.describe_session()))
+            if self.end_reason is not None:
+                subscriber.end()
         return subscriber
 
     def unsubscribe(self, subscriber: ResultSubscriber) -> None:
         """Stop sending messages to a subscriber."""
-        self._subscribers.discard(subscriber)
+        self._subscribers.remove(subscriber)
 
     # -- life cycle ----------------------------------------------------------------------------------
 
@@ -349,8 +343,7 @@ class PeerSession:
         self._feed.close()
         if self._annotated is not None:
             self._annotated.stop()
-        for subscriber in self._subscribers:
-            subscriber.end()
+        self._subscribers.end()
         self._registry.ended(self)
         task = asyncio.create_task(self._peer.close_within(_CLOSE_S), name="webrtc-close")
         self._registry.background.add(task)

@@ -91,6 +91,8 @@ class Channels:
         channel.send(encode_message(message, name))
 
 
+#: Most subscribers of one session's results over HTTP.
+MAX_SUBSCRIBERS = 8
 #: Interval of the comments that keep proxies from closing a quiet stream of events.
 KEEP_ALIVE_S = 15.0
 #: A subscriber that does not accept a message within this time is ended.
@@ -138,6 +140,39 @@ class ResultSubscriber:
                 return encoded
             self._filled.clear()
             await self._filled.wait()
+
+
+class ResultSubscribers:
+    """Holds those who read the results of one session over HTTP."""
+
+    def __init__(self) -> None:
+        self._subscribers: set[ResultSubscriber] = set()
+
+    def __len__(self) -> int:
+        return len(self._subscribers)
+
+    def add(
+        self, encode: Callable[[ServerMessage], Encoded], hold: Callable[[], Holding]
+    ) -> ResultSubscriber | None:
+        """Return a new subscriber; None when there are too many."""
+        if len(self._subscribers) >= MAX_SUBSCRIBERS:
+            return None
+        subscriber = ResultSubscriber(encode, hold)
+        self._subscribers.add(subscriber)
+        return subscriber
+
+    def remove(self, subscriber: ResultSubscriber) -> None:
+        """Send no more messages to a subscriber."""
+        self._subscribers.discard(subscriber)
+
+    def put(self, message: ServerMessage) -> int:
+        """Queue one message for each; returns how many results it replaced."""
+        return sum(subscriber.put(message) for subscriber in tuple(self._subscribers))
+
+    def end(self) -> None:
+        """Accept no more messages; those that wait are still sent."""
+        for subscriber in self._subscribers:
+            subscriber.end()
 
 
 class ResultSource(Protocol):

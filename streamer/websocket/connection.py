@@ -32,11 +32,11 @@ from streamer.sampling.shadow import ShadowRuns, shadow_stream
 from streamer.scheduling.clients import Client
 from streamer.scheduling.dispatcher import Dispatcher
 from streamer.streams.session import Session, describe_session
-from streamer.streams.session_control import RateLimited, SessionControl, TooManyMessages
+from streamer.streams.session_control import SessionControl, TooManyMessages
 from streamer.streams.session_model import SessionModel
 from streamer.streams.stream_handle import StreamHandle
 from streamer.websocket.entrance import Entrance
-from streamer.websocket.frame_receiver import FrameReceiver, MessageDecoder, unknown_stream
+from streamer.websocket.frame_receiver import FrameReceiver, MessageReceiver, unknown_stream
 from streamer.websocket.handshake import HelloReader, await_hello
 from streamer.websocket.outbox import MAX_MESSAGES
 from streamer.websocket.relay import Relay, Relayed
@@ -129,7 +129,7 @@ class Connection:
         self._read_limiter = read_limiter
         read_limiter.hold = lambda: hub.budget.hold(self.identity.name, "messages")
         self._control = SessionControl(self, _REFUSED_TYPES, self.streams)
-        self._message_decoder = MessageDecoder(self._control.rate, self.last_received)
+        self._messages = MessageReceiver(self, self._control, self.last_received)
         self._frames = FrameReceiver(self, self._control, hub.dispatcher)
         self._closing: CloseConnection | None = None
         self._bye_received = self._left = False
@@ -166,7 +166,8 @@ class Connection:
                 writing.cancel()
                 self._writer.drop(keep_heartbeat=self.relay.taken)
                 self._release_streams()
-                del self._control, self._frames  # they refer to this connection: it leaves no cycle
+                # They refer to this connection: it leaves no cycle.
+                del self._control, self._frames, self._messages
                 with contextlib.suppress(asyncio.CancelledError):
                     await writing
 
@@ -267,26 +268,13 @@ class Connection:
             else:  # either side has closed, or aiohttp has answered an error already
                 return
             if len(data) <= _SHORT_MESSAGE_BYTES:
-                self._receive_message(data)
+                self._messages.receive(data, self._frames, self.last_received)
                 await asyncio.sleep(0)
                 continue
             # In each turn of the event loop, parse only one long message of all clients: many would block it.
             async with self.hub.long_messages:
-                self._receive_message(data)
+                self._messages.receive(data, self._frames, self.last_received)
                 await asyncio.sleep(0)
-
-    def _receive_message(self, data: str | bytes) -> None:
-        """Carry out a control message, or take a frame in text form."""
-        try:
-            message = self._message_decoder.decode(data, self.last_received)
-            if message["type"] == "frame":
-                self._frames.receive_text(message, self.last_received)
-            else:
-                self._control.handle(message, self.last_received)
-        except RateLimited as limited:
-            self.send(server_messages.rate_limited(str(limited)))
-        except ProtocolError as error:
-            self.send(server_messages.protocol_error(error))
 
     def find_stream(self, number: int) -> StreamHandle:
         """Return the stream of that number. Raises ProtocolError when `hello` did not announce it."""

@@ -1,4 +1,7 @@
-"""Decodes the messages of one WebSocket, and gives its frames to their streams or refuses them."""
+"""Decodes the messages of one WebSocket, and gives its frames to their streams or refuses them.
+
+What control messages do is in `streams.session_control`.
+"""
 
 from __future__ import annotations
 
@@ -183,6 +186,34 @@ class FrameReceiver:
         except RateLimited as limited:
             answer = server_messages.rate_limited(str(limited))
         self._connection.send(answer)
+
+
+class MessageReceiver:
+    """Takes the messages of one connection that are not frames in binary form.
+
+    ``began`` is when the connection was opened, in monotonic seconds.
+    """
+
+    def __init__(self, connection: FrameSender, control: SessionControl, began: float) -> None:
+        self._connection = connection
+        self._control = control
+        self._decoder = MessageDecoder(control.rate, began)
+
+    def receive(self, data: str | bytes, frames: FrameReceiver, now: float) -> None:
+        """Carry out a control message, or let ``frames`` take a frame in text form.
+
+        Raises CloseConnection or TooManyMessages.
+        """
+        try:
+            message = self._decoder.decode(data, now)
+            if message["type"] == "frame":
+                frames.receive_text(message, now)
+            else:
+                self._control.handle(message, now)
+        except RateLimited as limited:
+            self._connection.send(server_messages.rate_limited(str(limited)))
+        except ProtocolError as error:
+            self._connection.send(server_messages.protocol_error(error))
 
 
 def unknown_stream(number: int, known: Mapping[int, StreamHandle]) -> str:
