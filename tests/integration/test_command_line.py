@@ -66,7 +66,10 @@ def on_a_terminal(*words: str, **environment: str) -> str:
         ("--model nowhere.onnx --port 1", "--model: MODEL_V1_PATH='nowhere.onnx': no such file"),
         ("--model yolox_z", "--model 'yolox_z': there is no such file, and NAME 'yolox_z' is not in "),
         # The error must come before the 36 MB of the model are downloaded.
-        ("--model yolox_s --device gpu", "--device: DEVICE='gpu': allowed are 'auto', 'cuda'"),
+        (
+            "--model yolox_s --device gpu",
+            "--device: DEVICE='gpu': 'gpu' is no device; allowed are auto, cpu, cuda",
+        ),
         ("--host 0.0.0.0", "HOST='0.0.0.0': without keys"),
         # The option wins over the variable, whose value is valid.
         ("--workers 0", "--workers: WORKERS='0': input should be greater"),

@@ -60,5 +60,6 @@ def test_evaluation_draws_other_pictures_than_training_and_names_a_file_that_is_
     first, second = drawn("logo", 2)
     assert not np.array_equal(first, second)
     (tmp_path / "a.png").write_bytes(b"none")
+    (found,) = files(tmp_path)
     with pytest.raises(ValueError, match=r"a\.png: not an image"):
-        list(files(tmp_path))
+        found.image()
