@@ -65,7 +65,7 @@ format: $(VENV)/installed-dev  ## format the code and apply safe fixes
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(VENV)/installed-dev  ## measure throughput relative to the bare loop, or BENCH=overload|fairness|recovery|engines|idle|first_frame|calls|simulation|sampling|shadow|drift|drift_worlds|drift_comparison|model_side|webrtc|gpu|autoscaling
+bench: $(VENV)/installed-dev  ## measure throughput relative to the bare loop, or BENCH=overload|fairness|recovery|engines|idle|first_frame|calls|simulation|sampling|shadow|version_change|drift|drift_worlds|drift_comparison|model_side|webrtc|gpu|autoscaling
 	$(BIN)/python -m bench.$(or $(BENCH),throughput) $(ARGS)
 
 train: $(VENV)/installed-training  ## train both bundled models; PHOTOS=folder adds real photographs, ARGS="--device cuda"

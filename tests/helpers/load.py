@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import json
 import struct
 import time
 from collections import Counter
@@ -84,8 +85,9 @@ def pack(seq: int, payload: bytes, *, png: bool = False) -> bytes:
 class StreamLoad:
     """Sends one stream and reads its outcomes.
 
-    With ``fps`` 0 it sends as fast as the window allows, otherwise at that rate regardless of the window. It
-    declares ``declared_fps``, if any.
+    With ``fps`` 0 it sends as fast as the window allows, otherwise at that rate, regardless of the window or,
+    with ``obedient``, when the window allows. It
+    declares ``declared_fps``, if any. Messages other than frames are msgpack or, with ``codec`` "json", JSON.
     """
 
     def __init__(
@@ -97,8 +99,12 @@ class StreamLoad:
         fps: float = 0.0,
         params: dict[str, Any] | None = None,
         declared_fps: float | None = None,
+        codec: str = "msgpack",
+        obedient: bool = False,
     ) -> None:
         self.tally = Tally()
+        self._obedient = obedient or not fps
+        self._codec = codec
         self._declared = {} if declared_fps is None else {"fps": declared_fps}
         self._url = url
         self._images = itertools.cycle(images)
@@ -113,14 +119,14 @@ class StreamLoad:
     async def run(self, session: aiohttp.ClientSession, until: End) -> Tally:
         """Send until ``until``, then wait up to 30 s for the frames in flight; return the tally."""
         async with session.ws_connect(
-            self._url, protocols=["detect.v1.msgpack"], max_msg_size=0, compress=0, autoping=True
+            self._url, protocols=[f"detect.v1.{self._codec}"], max_msg_size=0, compress=0, autoping=True
         ) as socket:
             hello = {
                 "type": "hello",
                 "streams": [{"id": 0, "codec": "jpeg", "mode": self._mode, **self._declared}],
                 "params": self._params,
             }
-            await socket.send_bytes(msgpack.packb(hello))
+            await self._say(socket, hello)
             reader = asyncio.create_task(self._read(socket))
             try:
                 await self._send(socket, until)
@@ -128,12 +134,18 @@ class StreamLoad:
                 while not self.tally.balanced and time.monotonic() < deadline and not reader.done():
                     await asyncio.sleep(0.01)
                 if not reader.done():
-                    await socket.send_bytes(msgpack.packb({"type": "bye", "code": 1000, "reason": "done"}))
+                    await self._say(socket, {"type": "bye", "code": 1000, "reason": "done"})
                     await asyncio.wait_for(reader, 30)
             finally:
                 reader.cancel()
         self.tally.closed = socket.close_code
         return self.tally
+
+    async def _say(self, socket: aiohttp.ClientWebSocketResponse, message: dict[str, Any]) -> None:
+        if self._codec == "json":
+            await socket.send_json(message)
+        else:
+            await socket.send_bytes(msgpack.packb(message))
 
     async def _send(self, socket: aiohttp.ClientWebSocketResponse, until: End) -> None:
         due = time.monotonic()
@@ -141,7 +153,7 @@ class StreamLoad:
             if self._fps:
                 due += 1.0 / self._fps
                 await asyncio.sleep(max(0.0, due - time.monotonic()))
-            else:
+            if self._obedient:
                 while self.tally.sent + 1 - self._ack > self._window and not socket.closed:
                     if until.passed:
                         return
@@ -162,9 +174,12 @@ class StreamLoad:
     async def _read(self, socket: aiohttp.ClientWebSocketResponse) -> None:
         tally = self.tally
         async for message in socket:
-            if message.type is not aiohttp.WSMsgType.BINARY:
+            if message.type is aiohttp.WSMsgType.BINARY:
+                event = msgpack.unpackb(message.data)
+            elif message.type is aiohttp.WSMsgType.TEXT:
+                event = json.loads(message.data)
+            else:
                 continue
-            event = msgpack.unpackb(message.data)
             now = time.monotonic()
             kind = event["type"]
             if kind == "welcome":
