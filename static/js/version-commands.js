@@ -5,8 +5,8 @@ import { authorizationHeaders } from './authentication.js';
 /** A load may take as long as a start of the service. */
 const TIMEOUT_MS = 300_000;
 const COMMANDS = {
-  load: { method: 'POST', path: ({ version }) => `versions/${version}/load`, body: ({ path, sha256 }) => ({ path, ...(sha256 && { sha256 }) }) },
-  promote: { method: 'POST', path: () => 'versions/promote', asks: 'Serve the model of v2 as v1, too?' },
+  load: { method: 'POST', path: ({ version }) => `versions/${version}/load`, body: ({ path, sha256, ...rest }) => ({ path, ...(sha256 && { sha256 }), ...allowed(rest) }) },
+  promote: { method: 'POST', path: () => 'versions/promote', body: allowed, asks: 'Serve the model of v2 as v1, too?' },
   rollback: { method: 'POST', path: () => 'versions/rollback', asks: 'Serve again what was served before the last change?' },
   split: { method: 'PUT', path: () => 'versions/split', body: ({ share }) => ({ v2: Number(share) / 100 }) },
   shadow: { method: 'PUT', path: () => 'versions/shadow', body: ({ share }) => ({ v2: Number(share) / 100 }) },
@@ -81,6 +81,11 @@ export class VersionCommands {
     line.dataset.state = state;
     line.textContent = text;
   }
+}
+
+/** Returns the part of a body that allows other classes, if its box is checked. */
+function allowed({ labels_may_change: checked }) {
+  return checked ? { labels_may_change: true } : {};
 }
 
 function showShare(form) {

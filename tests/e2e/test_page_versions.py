@@ -14,7 +14,7 @@ from playwright.sync_api import Browser, Route, expect, sync_playwright
 from inference.models.manifest import manifest_path
 from tests.e2e.browser import WAIT_S, DemoPage, chromium
 from tests.e2e.webrtc_tools import npm_package
-from tests.helpers.model_factory import blob_model
+from tests.helpers.model_factory import Input, blob_model
 from tests.helpers.service import PATIENT, Service
 from tests.unit.images import encode, scene
 
@@ -38,9 +38,14 @@ def scores(map50: float, **more: Any) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of the models."""
+    return tmp_path_factory.mktemp("models")
+
+
+@pytest.fixture(scope="module")
+def service(folder: Path) -> Iterator[Service]:
     """Run a service with two models whose manifests have scores on the same pictures, and send it images."""
-    folder: Path = tmp_path_factory.mktemp("models")
     settings = {"API_KEYS": KEY, "WORKERS": "2"}
     for version, name, map50 in (("V1", "mugs", 0.8), ("V2", "cups", 0.9)):
         path = blob_model(folder / f"{name}.onnx")
@@ -279,4 +284,42 @@ def test_the_comparison_is_accessible_in_both_themes_and_sizes(
     show_comparison(demo, service, compared())
     demo.evaluate(f"() => {{ {axe} }}")
     assert violations(demo) == []
+    demo.close()
+
+
+def test_models_are_loaded_promoted_and_rolled_back_by_the_page(
+    service: Service, folder: Path, browser: Browser
+) -> None:
+    """The last test of this file: it leaves v2 with another model."""
+    blob_model(folder / "bowls.onnx", Input(metadata={"note": "another file"}))
+    blob_model(folder / "spoons.onnx", Input(metadata={"names": "{0: 'spoon'}"}))
+    demo = DemoPage(browser, service.http_url)
+    demo.page.on("dialog", lambda dialog: dialog.accept())
+    demo.page.goto(f"{service.http_url}/versions")
+    form = demo.page.locator("form[data-command=load]")
+    enter_key(demo)
+    answer = demo.page.locator("#commands .answer")
+
+    def heading(version: str) -> Any:
+        return demo.page.locator(f".model[data-version={version}]").get_by_role("heading")
+
+    def load(name: str, says: str) -> None:
+        form.get_by_role("textbox", name="Load a file").fill(name)
+        form.get_by_role("button", name="Load").click()
+        expect(answer).to_contain_text(says)
+
+    load("none.onnx", "none.onnx")
+    load("spoons.onnx", "1 class (spoon)")
+    expect(answer).to_have_attribute("data-state", "error")
+    expect(heading("v2")).to_contain_text("cups")
+    load("bowls.onnx", "Done: load.")
+    expect(heading("v2")).to_contain_text("bowls")
+    for command, name in (("promote", "bowls"), ("rollback", "mugs")):
+        button = demo.page.locator(f"form[data-command={command}]").get_by_role("button")
+        button.click()
+        expect(answer).to_have_text(f"Done: {command}.")
+        expect(heading("v1")).to_contain_text(name)
+    form.get_by_role("checkbox", name="Its classes may be others").check()
+    load("spoons.onnx", "Done: load.")
+    expect(heading("v2")).to_contain_text("spoons")
     demo.close()
