@@ -23,7 +23,7 @@ from streamer.access.identity import audit
 from streamer.supervisor.generation import GenerationFailed
 from streamer.versions.errors import ChangeRefused
 from streamer.versions.loaded_models import check_digests, check_labels, not_loaded, with_digests
-from streamer.versions.memory_room import available_bytes, check_room, model_bytes, resident_bytes
+from streamer.versions.memory_room import available_bytes, check_room, resident_bytes
 from streamer.versions.model_path import check_digest, digest_of, find_model
 from streamer.versions.state_file import Assignment, ModelFile, StateFile, VersionsState
 
@@ -261,8 +261,8 @@ class VersionChanges(Generic[AnyGeneration]):
 
     def _check_room(self, assignment: Assignment, pids: Sequence[int]) -> None:
         """Raise ChangeRefused if the new engines will not fit beside the present ones."""
-        present = sum(model_bytes(model.path) for model in self._state.current.values())
-        new = sum(model_bytes(model.path) for model in assignment.values())
+        present = sum(_size(model.path) for model in self._state.current.values())
+        new = sum(_size(model.path) for model in assignment.values())
         check_room(resident_bytes(pids), present, new, available_bytes())
 
     async def _cool(self) -> None:
@@ -308,6 +308,13 @@ def _shown(assignment: Assignment) -> dict[str, dict[str, str]]:
     return {
         version: {"file": model.path.name, "sha256": model.sha256} for version, model in assignment.items()
     }
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
 
 
 #: Verbs of the control socket.

@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from inference.models.onnx_header import external_files
 from streamer.versions.errors import ChangeRefused
 
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
@@ -29,15 +28,6 @@ def resident_bytes(pids: Iterable[int], proc: Path = Path("/proc")) -> int:
         except (OSError, ValueError, IndexError):
             continue
     return total
-
-
-def model_bytes(path: Path) -> int:
-    """Return the size of a model file with the weight files that it names; 0 if one cannot be read."""
-    try:
-        files = [path, *(path.parent / name for name in external_files(path))]
-        return sum(file.stat().st_size for file in files)
-    except (OSError, ValueError):
-        return 0
 
 
 def check_room(present_bytes: int, present_files: int, new_files: int, available: int | None) -> None:

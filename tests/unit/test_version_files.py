@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from streamer.versions.errors import ChangeRefused
-from streamer.versions.memory_room import available_bytes, check_room, model_bytes, resident_bytes
+from streamer.versions.memory_room import available_bytes, check_room, resident_bytes
 from streamer.versions.model_check import check_model
 from streamer.versions.model_path import check_digest, digest_of, find_model, model_folders
 from streamer.versions.state_file import ModelFile, StateFile, VersionsState
@@ -245,11 +245,3 @@ def test_a_folder_that_cannot_be_written_is_reported_once(
     assert not file.write(_state(folder))
     assert not file.write(_state(folder))
     assert caplog.text.count("VERSIONS_STATE_FILE") == 1
-
-
-def test_weight_files_count_as_a_part_of_the_model(tmp_path: Path) -> None:
-    model = external_data_model(tmp_path / "m.onnx", "weights.bin")
-    assert model_bytes(model) == 0, "the weights are missing"
-    (tmp_path / "weights.bin").write_bytes(bytes(1000))
-    assert model_bytes(model) == model.stat().st_size + 1000
-    assert model_bytes(tmp_path / "none.onnx") == 0
