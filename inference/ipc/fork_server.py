@@ -7,6 +7,7 @@ forks share the memory of the libraries. The fork server reads no pixels and run
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import socket
@@ -41,15 +42,25 @@ def serve_forks(control: socket.socket, run: Callable[[], int]) -> int:
     # Pages that the garbage collector does not touch stay shared with the forks.
     gc.collect()
     gc.freeze()
-    while control.recv(len(FORK)):
+    while _has_request(control):
         pid = os.fork()
         if pid == 0:
             control.close()
             die_with_parent(server)
             return run()
         watch = os.pidfd_open(pid)
-        socket.send_fds(control, [MESSAGE.pack(Kind.FORKED, pid)], [watch])
+        with contextlib.suppress(ConnectionError):  # then the next read ends the server
+            socket.send_fds(control, [MESSAGE.pack(Kind.FORKED, pid)], [watch])
         os.close(watch)
         _, status = os.waitpid(pid, 0)
-        control.send(MESSAGE.pack(Kind.ENDED, os.waitstatus_to_exitcode(status)))
+        with contextlib.suppress(ConnectionError):
+            control.send(MESSAGE.pack(Kind.ENDED, os.waitstatus_to_exitcode(status)))
     return 0
+
+
+def _has_request(control: socket.socket) -> bool:
+    """Wait for a request; return False when the supervisor has closed the socket or has died."""
+    try:
+        return bool(control.recv(len(FORK)))
+    except ConnectionError:  # it had not read all reports
+        return False

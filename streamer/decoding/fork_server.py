@@ -48,9 +48,12 @@ class ForkServer:
         """Serve requests; the answer to each is the process id and a pidfd of a new decoder."""
         signal.signal(signal.SIGCHLD, self._reap)
         while True:
-            data, ancillary, _, _ = self._control.recvmsg(
-                _MAX_MESSAGE_BYTES, socket.CMSG_SPACE(_MAX_DESCRIPTORS * 4)
-            )
+            try:
+                data, ancillary, _, _ = self._control.recvmsg(
+                    _MAX_MESSAGE_BYTES, socket.CMSG_SPACE(_MAX_DESCRIPTORS * 4)
+                )
+            except ConnectionError:  # the worker has died before it has read all reports
+                return
             if not data:
                 return
             descriptors = array.array("i")
@@ -67,7 +70,8 @@ class ForkServer:
             self._keys[pid] = request["key"]
             watch = os.pidfd_open(pid)
             message = json.dumps({"key": request["key"], "pid": pid}).encode()
-            socket.send_fds(self._control, [message], [watch])
+            with contextlib.suppress(ConnectionError):  # then the next read ends the server
+                socket.send_fds(self._control, [message], [watch])
         for descriptor in (watch, *descriptors):
             os.close(descriptor)
 
@@ -102,6 +106,8 @@ def _become_decoder(run: Run, request: dict[str, Any], descriptors: list[int], p
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGCHLD})
         close_descriptors(set(descriptors))
         run(request, descriptors)
+        code = 0
+    except ConnectionError:  # the worker has died while the decoder answered
         code = 0
     except BaseException:
         log.exception("a decoder process failed")
