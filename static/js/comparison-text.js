@@ -61,7 +61,7 @@ export function verdictName(verdict) {
 
 /** @param {object} comparison @returns {string} how much has been compared */
 export function countedText({ counted: { frames, streams, windows, windows_needed: needed, hours } }) {
-  if (!frames) return 'No window of five minutes with frames of both versions is over yet.';
+  if (!frames) return `A verdict needs ${needed} windows of five minutes.`;
   const parts = [
     `${frames.toLocaleString('en')} frames`,
     `${streams} ${streams === 1 ? 'stream' : 'streams'}`,

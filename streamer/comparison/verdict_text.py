@@ -22,7 +22,7 @@ def sentence(judgement: Judgement, first: str, second: str) -> str:
 
 def _missing(judgement: Judgement, first: str, second: str) -> str:
     if not judgement.history:
-        return "no frame has run on both versions yet"
+        return "no window of five minutes with frames of both versions is over yet"
     sums = dict(zip(SUMS, judgement.total.sums, strict=True))
     if not sums["first"] + sums["second"]:
         if sums["first_foreign"] + sums["second_foreign"]:

@@ -268,7 +268,9 @@ def test_nothing_compared_is_undecided() -> None:
     nothing = Sums(MODELS, Blocks(), Blocks(), [])
     document = describe(judgement, nothing, *models, names=True, pictures=True)
     TypeAdapter(ComparisonDocument).validate_python(document, strict=True)
-    assert document["text"] == "Undecided: no frame has run on both versions yet."
+    assert (
+        document["text"] == "Undecided: no window of five minutes with frames of both versions is over yet."
+    )
     assert document["history"] == []
 
 
